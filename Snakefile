@@ -1,0 +1,18 @@
+"""Front door of DST-CBC: the configuration becomes a plan of models, rules make them.
+
+`snakemake` alone runs config.yaml; `--configfile FILE` runs FILE, and nothing of config.yaml.
+"""
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/label.smk"
+include: "workflow/rules/evaluate.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{STUDY}/summary.csv",
+        f"{STUDY}/summary.md",

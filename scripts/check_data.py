@@ -1,0 +1,34 @@
+"""Check a whole data set and write its index, one row per image.
+
+Decodes every image and mask on all cores. Bad files are named all at once.
+"""
+
+import os
+
+from dst_cbc.command import Parser, main
+from dst_cbc.datasets import list_records
+from dst_cbc.files import read_ids
+from dst_cbc.index import check, write_index
+from dst_cbc.settings import DatasetStage
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(DatasetStage)
+    parser.path("--data", "folder of the data set")
+    parser.path("--out", "the index to write, a CSV file")
+    parser.add_argument(
+        "--need-label", nargs="*", default=[], metavar="LIST", help="lists of ids that need a mask"
+    )
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: all cores")
+    arguments = parser.parse_args()
+    records = list_records(arguments.data, arguments.settings)
+    needed = {id for path in arguments.need_label for id in read_ids(path)}
+    rows = check(arguments.data, records, arguments.settings, needed, arguments.processes)
+    write_index(arguments.out, rows)
+    counts = {s: sum(row.subset == s for row in rows) for s in ("train", "val", "test")}
+    print(f"{len(rows)} images are fine: {counts}")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,17 @@
+"""Draw the demo's scenes: scikit-learn's handwritten digits on paper, as a data set on disk."""
+
+from dst_cbc import digits
+from dst_cbc.command import Parser, main
+from dst_cbc.settings import DrawSettings
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(DrawSettings)
+    parser.path("--out", "folder of the data set, layout `folder`")
+    arguments = parser.parse_args()
+    digits.write_scenes(arguments.settings, arguments.out)
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,73 @@
+"""What the stage commands share: arguments, and errors in words instead of tracebacks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from .experiment import ConfigError
+from .files import DataError, Unusable
+from .resume import Busy
+from .settings import Settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose description is the command's docstring."""
+
+    def __init__(self, doc: str):
+        super().__init__(
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def path(self, name: str, help: str, **options) -> None:
+        """A required option that is a path."""
+        self.add_argument(name, type=Path, required=True, metavar="PATH", help=help, **options)
+
+    def settings(self, cls: type[Settings]) -> None:
+        """--settings of the stage: JSON, or a JSON file."""
+        self.add_argument(
+            "--settings",
+            required=True,
+            type=lambda text: read_settings(cls, text),
+            metavar="JSON",
+            help=f"{cls.__name__} as JSON text, or a JSON file such as a model's settings.json",
+        )
+
+    def device(self) -> None:
+        """--device and --workers: how a stage with a network runs; they change no result."""
+        self.add_argument(
+            "--device",
+            default="auto",
+            choices=("auto", "cpu", "cuda", "mps"),
+            help="default: CUDA, else MPS, else CPU",
+        )
+        self.add_argument(
+            "--workers",
+            type=int,
+            default=0,
+            help="processes that load images (default 0: this one)",
+        )
+
+
+def read_settings(cls: type[Settings], text: str) -> Settings:
+    """Settings from JSON text or from a JSON file."""
+    try:
+        content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        return cls.model_validate(json.loads(content))
+    except (ValidationError, OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"not a {cls.__name__}: {error}") from error
+
+
+def main(run: Callable[[], None]) -> None:
+    """Run a stage; an expected failure is printed as its message and exits with 1."""
+    try:
+        run()
+    except (DataError, ConfigError, Busy, Unusable) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,63 @@
+"""Confidence in 16 bits: log-odds of the winning class on a scale that never saturates.
+
+The log-odds L = log(p / (1 - p)) of the winner are its logit minus the logsumexp of the others:
+exact where the probability itself is 1.0 in float32 and an easy class has no ranking left. They
+are stored as asinh(L), quantised linearly: steps of 0.00024 around L = 0, relative steps of
+0.00024 far out, over L in -16 .. 131072 (p below 1/C cannot win; larger L are clipped). A linear
+scale of L itself cannot do both: with logits a thousand times larger it clips, without it a step
+holds too many pixels.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .files import Unusable
+
+BINS = 1 << 16
+LOWEST, HIGHEST = -16.0, 131072.0
+
+_START = math.asinh(LOWEST)
+_STEP = (math.asinh(HIGHEST) - _START) / (BINS - 1)
+
+
+def quantise(logits):
+    """The winner of each pixel and its confidence, in float32 on the logits' device.
+
+    logits: float tensor (N, C, H, W), C >= 2. Returns classes uint8 (N, H, W) and confidence
+    int32 (N, H, W) in 0 .. 65535. Raises Unusable where a logit is not finite.
+    """
+    import torch
+
+    logits = logits.float()
+    if not torch.isfinite(logits).all():
+        raise Unusable("the network's output is not finite; the model is unusable")
+    best, winner = logits.max(1, keepdim=True)
+    others = logits.scatter(1, winner, -torch.inf).logsumexp(1)
+    scaled = (torch.asinh(best.squeeze(1) - others) - _START) / _STEP
+    return winner.squeeze(1).to(torch.uint8), scaled.round().clamp(0, BINS - 1).to(torch.int32)
+
+
+def lower_edge(level: int) -> float:
+    """Smallest log-odds of confidence `level`; -inf for 0, inf for 65536 (above all)."""
+    if level <= 0:
+        return -math.inf
+    if level >= BINS:
+        return math.inf
+    return math.sinh(_START + (level - 0.5) * _STEP)
+
+
+def level_from(log_odds: float) -> int:
+    """The lowest confidence level whose pixels all reach `log_odds`; inverse of `lower_edge`."""
+    if math.isinf(log_odds):
+        return 0 if log_odds < 0 else BINS
+    position = (math.asinh(log_odds) - _START) / _STEP + 0.5
+    # A millionth of a step forgives the rounding of asinh and sinh.
+    return min(max(math.ceil(position - 1e-6), 0), BINS)
+
+
+def probability(log_odds: float) -> float:
+    """p of log(p / (1 - p)), for people to read."""
+    if log_odds < -700:
+        return 0.0
+    return 1 / (1 + math.exp(-log_odds))

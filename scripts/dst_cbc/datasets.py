@@ -1,0 +1,154 @@
+"""Layouts of data sets on disk: each yields the same records. One function per layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from . import digits
+from .files import DataError
+from .settings import IGNORED, DatasetStage, Experiment
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image: paths below the data set's folder, with `/`; label "" where there is none."""
+
+    id: str
+    image: str
+    label: str
+    subset: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a format knows by itself."""
+
+    records: Callable[[Path, DatasetStage], Iterator[Record]]
+    classes: Mapping[str, str] | None = None
+    ignore: tuple[int, ...] = (IGNORED,)
+
+
+def dataset_stage(experiment: Experiment) -> DatasetStage:
+    """The data set's settings, completed by what its format knows.
+
+    Raises ValueError when the format has no classes of its own and the experiment names none.
+    """
+    layout = LAYOUTS[experiment.format]
+    classes = experiment.classes or layout.classes
+    if classes is None:
+        raise ValueError(f"classes: missing; format {experiment.format!r} knows none of its own")
+    labels = experiment.labels or dict(enumerate(classes))
+    return DatasetStage(
+        format=experiment.format,
+        classes=dict(classes),
+        labels=labels,
+        ignore=layout.ignore if experiment.ignore is None else experiment.ignore,
+        test_from_val=experiment.test_from_val,
+        digits=experiment.digits if experiment.format == "digits" else None,
+    )
+
+
+def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
+    """Every image of the data set, sorted by id; nothing is decoded.
+
+    Raises DataError when the folder or its lists are missing, two images share an id, or an id
+    could not be the name of a file below a folder.
+    """
+    if dataset.format != "digits" and not root.is_dir():
+        raise DataError(f"{root}: no such folder; set `data` (or --config data=PATH)")
+    records = sorted(LAYOUTS[dataset.format].records(root, dataset), key=lambda record: record.id)
+    if not records:
+        raise DataError(f"{root}: no images found in the layout `{dataset.format}`")
+    problems = [
+        f"{root}: id {id!r} occurs {count} times; ids must be unique"
+        for id, count in Counter(record.id for record in records).items()
+        if count > 1
+    ]
+    problems += [
+        f"{root}: {record.id!r} cannot be an id: it would not stay below its folder"
+        for record in records
+        if not _is_safe(record.id)
+    ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return _hold_back(records, dataset.test_from_val)
+
+
+def _hold_back(records: list[Record], every: int) -> list[Record]:
+    """Move every n-th validation image to the test subset; 0 moves none."""
+    if not every:
+        return records
+    held = {r.id for r in [r for r in records if r.subset == "val"][every - 1 :: every]}
+    return [replace(r, subset="test") if r.id in held else r for r in records]
+
+
+def _is_safe(id: str) -> bool:
+    path = PurePosixPath(id)
+    return not (path.is_absolute() or ".." in path.parts or set(id) & set("\\\0\n\r"))
+
+
+def _camvid(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """SegNet's layout: train.txt, val.txt, test.txt with lines `IMAGE MASK`.
+
+    The lists carry the absolute paths of the machine they were made on; only the last two
+    parts, `train/NAME.png` and `trainannot/NAME.png`, mean anything.
+    """
+    for subset in ("train", "val", "test"):
+        listing = root / f"{subset}.txt"
+        if not listing.is_file():
+            if subset == "train":
+                raise DataError(f"{listing}: no such file; format `camvid` needs it")
+            continue
+        for number, line in enumerate(listing.read_text().splitlines(), 1):
+            if not line.strip():
+                continue
+            paths = [PurePosixPath(*PurePosixPath(part).parts[-2:]) for part in line.split()]
+            if len(paths) != 2:
+                raise DataError(f"{listing}, line {number}: found {line!r}, expected `IMAGE MASK`")
+            yield Record(paths[0].stem, str(paths[0]), str(paths[1]), subset)
+
+
+def _folder(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """images/<subset>/<id>.<png|jpg|…> and, where there is a mask, labels/<subset>/<id>.png."""
+    for subset in ("train", "val", "test"):
+        images = root / "images" / subset
+        for path in images.rglob("*"):
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+                id = path.relative_to(images).with_suffix("").as_posix()
+                label = f"labels/{subset}/{id}.png"
+                has_label = (root / label).is_file()
+                yield Record(
+                    id, path.relative_to(root).as_posix(), label if has_label else "", subset
+                )
+
+
+def _digits(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """The scenes as they will be drawn: known before they exist."""
+    for subset, id in digits.scene_ids(dataset.digits):
+        yield Record(id, f"images/{subset}/{id}.png", f"labels/{subset}/{id}.png", subset)
+
+
+CAMVID_CLASSES = {
+    "sky": "#808080",
+    "building": "#800000",
+    "pole": "#c0c080",
+    "road": "#804080",
+    "pavement": "#3c28de",
+    "tree": "#808000",
+    "sign": "#c08080",
+    "fence": "#404080",
+    "car": "#400080",
+    "pedestrian": "#404000",
+    "bicyclist": "#0080c0",
+}
+
+LAYOUTS = {
+    "camvid": Layout(_camvid, CAMVID_CLASSES, ignore=(11,)),
+    "folder": Layout(_folder),
+    "digits": Layout(_digits, digits.CLASSES),
+}

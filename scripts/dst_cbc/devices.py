@@ -1,0 +1,68 @@
+"""Where the arithmetic happens: threads before torch is imported, then the device."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from .settings import Compute
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the CPU threads of this process; call it before torch is imported.
+
+    The number changes the order of floating-point sums and so the bytes of a model: it comes
+    from the experiment, whatever OMP_NUM_THREADS Snakemake or a cluster has set.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def prepare(device: str, compute: Compute) -> torch.device:
+    """Choose the device, say so on one line, and set torch up for it."""
+    import torch
+
+    torch.set_num_threads(compute.compute_threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu" and torch.backends.mps.is_available():
+            device = "mps"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(
+            "device: cuda was asked for, but torch sees no CUDA device; set device: cpu"
+        )
+    if device == "cuda":
+        # cuBLAS needs the workspace set to be deterministic; harmless otherwise.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = not compute.deterministic
+        torch.use_deterministic_algorithms(compute.deterministic)
+    print(f"device: {describe(device)}, {compute.compute_threads} CPU threads", flush=True)
+    return torch.device(device)
+
+
+def describe(device: str) -> str:
+    """The device in words."""
+    import torch
+
+    if device == "cuda":
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"{device} ({platform.processor() or platform.machine()})"
+
+
+def versions() -> dict[str, Any]:
+    """What the bytes of a model depend on beside its settings; for run.json."""
+    import timm
+    import torch
+    import torchvision
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }

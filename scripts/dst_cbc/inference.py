@@ -1,0 +1,136 @@
+"""A model over images, streamed: validation and prediction use this one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from . import confidence, predictions
+from .files import DataError
+from .images import label_lookup, open_image, open_label
+from .index import Row
+from .metrics import confusion_matrix
+from .models import Model, full_logits
+from .settings import Compute, DatasetStage
+
+
+class Images(Dataset):
+    """Whole images, uint8 (3, H, W); with `lookup` also their masks, uint8 (H, W)."""
+
+    def __init__(self, root: Path, rows: Sequence[Row], lookup: np.ndarray | None = None):
+        self.root, self.rows, self.lookup = root, rows, lookup
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        row = self.rows[index]
+        sample = (image_tensor(np.asarray(open_image(self.root / row.image))),)
+        if self.lookup is not None:
+            sample += (torch.from_numpy(np.array(open_label(self.root / row.label, self.lookup))),)
+        return sample
+
+
+def image_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) as a tensor uint8 (3, H, W) of its own memory."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def same_size_batches(rows: Sequence[Row], batch: int, every: int) -> list[list[int]]:
+    """Indexes of neighbours of one size, at most `batch`, never across a multiple of `every`.
+
+    Batches depend on neither workers nor on where a killed pass went on, and so do the results.
+    """
+    batches: list[list[int]] = []
+    for i, row in enumerate(rows):
+        last = rows[i - 1]
+        full = not batches or len(batches[-1]) == batch or i % every == 0
+        if full or (row.height, row.width) != (last.height, last.width):
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def _loader(
+    images: Images, batches: list[list[int]], workers: int, device: torch.device
+) -> DataLoader:
+    return DataLoader(
+        images, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"
+    )
+
+
+def evaluate(
+    model: Model,
+    root: Path,
+    rows: Sequence[Row],
+    dataset: DatasetStage,
+    batch: int,
+    compute: Compute,
+    device: torch.device,
+    workers: int = 0,
+) -> np.ndarray:
+    """Confusion matrix, int64 (classes, classes), of `model` in eval mode on labeled images."""
+    unlabeled = [row.id for row in rows if not row.label]
+    if unlabeled:
+        raise DataError(f"{root}: {unlabeled[0]!r} has no label; it cannot be evaluated")
+    images = Images(root, rows, label_lookup(dataset))
+    batches = same_size_batches(rows, batch, predictions.PART_IMAGES)
+    total = np.zeros((len(dataset.classes),) * 2, np.int64)
+    bar = tqdm(_loader(images, batches, workers, device), "evaluate", disable=None, leave=False)
+    for pixels, labels in bar:
+        winner = predict(model, pixels, compute, device).argmax(1).to(torch.uint8)
+        total += confusion_matrix(labels.numpy(), winner.cpu().numpy(), len(total))
+    return total
+
+
+@torch.inference_mode()
+def predict(
+    model: Model, pixels: torch.Tensor, compute: Compute, device: torch.device
+) -> torch.Tensor:
+    """uint8 (N, 3, H, W) to float32 logits (N, classes, H, W) in eval mode."""
+    training = model.network.training
+    model.network.eval()
+    logits = full_logits(model, pixels.to(device, non_blocking=True), compute.precision)
+    model.network.train(training)
+    return logits
+
+
+def predict_part(
+    model: Model,
+    root: Path,
+    rows: Sequence[Row],
+    part: int,
+    folder: Path,
+    batch: int,
+    compute: Compute,
+    device: torch.device,
+    workers: int = 0,
+) -> None:
+    """Predict the images of one part and close it: HDF5 file and histogram.
+
+    rows: of all unlabeled images; part p holds the images p * PART_IMAGES and on.
+    """
+    first = part * predictions.PART_IMAGES
+    mine = rows[first : first + predictions.PART_IMAGES]
+    batches = same_size_batches(mine, batch, predictions.PART_IMAGES)
+    loader = _loader(Images(root, mine), batches, workers, device)
+    bins = len(model.classes) * confidence.BINS
+    counts = torch.zeros(bins, dtype=torch.int64, device=device)
+    with predictions.new_part(folder, part) as file:
+        for indexes, (pixels,) in zip(batches, loader, strict=True):
+            classes, levels = confidence.quantise(predict(model, pixels, compute, device))
+            flat = classes.long() * confidence.BINS + levels
+            counts += torch.bincount(flat.ravel(), minlength=bins)
+            for i, item in zip(indexes, _pixels(classes, levels), strict=True):
+                predictions.store(file, predictions.Prediction(first + i, mine[i].id, *item))
+    predictions.close_part(folder, part, counts.view(-1, confidence.BINS).cpu().numpy())
+
+
+def _pixels(classes: torch.Tensor, levels: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Three bytes a pixel: classes uint8, confidence uint16."""
+    return zip(classes.cpu().numpy(), levels.to(torch.uint16).cpu().numpy(), strict=True)

@@ -1,0 +1,30 @@
+"""The dynamic loss of the paper, equations (1) and (2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from .settings import IGNORED
+
+
+def dynamic_loss(
+    logits: torch.Tensor, labels: torch.Tensor, pseudo: int, gamma: float
+) -> torch.Tensor:
+    """Cross-entropy, weighted on the pseudo-labeled images by the current confidence.
+
+    sum over labeled pixels of CE + sum over pseudo-labeled pixels of w CE, divided by the number
+    of pixels of both kinds that are not ignored; w = p(pseudo label)^gamma (equation 2), no
+    gradient through w. Equation (1) prints the cross-entropy without its minus sign.
+
+    logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
+    the N images are pseudo-labeled. Returns a float32 scalar; 0 where every pixel is ignored.
+    """
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+    valid = (labels != IGNORED).sum().clamp(min=1)
+    if not (pseudo and gamma):
+        return loss.sum() / valid
+    supervised, self_trained = loss[:-pseudo], loss[-pseudo:]
+    # CE = -log p, so p^gamma = exp(-gamma CE): no second softmax.
+    weight = torch.exp(-gamma * self_trained.detach())
+    return (supervised.sum() + (weight * self_trained).sum()) / valid

@@ -1,0 +1,204 @@
+"""Networks and the model file, which alone says everything that is needed to use one."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .files import DataError, write_bytes
+from .settings import NetworkSettings
+from .weights import load_backbone_weights
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what its use needs.
+
+    mean, std: of RGB in 0..1, subtracted and divided by. record: where it comes from: `round`
+    and `step` at which these weights were reached, `selected_on`, `score` (mIoU in percent on
+    that subset; None for a last step that was not chosen).
+    """
+
+    network: DeepLabV2
+    settings: NetworkSettings
+    classes: dict[str, str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class DeepLabV2(nn.Module):
+    """A backbone and a sum of dilated 3x3 convolutions (paper, section 4.2)."""
+
+    def __init__(self, backbone: nn.Module, channels: int, classes: int, rates: tuple[int, ...]):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.ModuleList(
+            nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates
+        )
+        for branch in self.head:
+            nn.init.normal_(branch.weight, std=0.01)
+            nn.init.zeros_(branch.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """float (N, 3, H, W), normalised -> logits (N, classes, H/stride, W/stride)."""
+        features = self.backbone(images)[-1]
+        return sum(branch(features) for branch in self.head)
+
+
+class SmallBackbone(nn.Sequential):
+    """Four convolutions of stride 4 in all, small enough to train from scratch on a CPU.
+
+    Its receptive field, 23 pixels, spans a pen stroke and not a scene: from a dozen labeled
+    images, a wider view learns the images instead.
+    """
+
+    channels = 96
+
+    def __init__(self):
+        super().__init__(_conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, self.channels))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [super().forward(images)]
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def build(settings: NetworkSettings, classes: dict[str, str], root: Path = Path()) -> Model:
+    """A model with the initial weights that `settings` names; torch's seed decides the rest.
+
+    root: where a relative path of `weights` starts. Raises DataError for weights that are
+    missing or do not fit, ValueError for a backbone that timm does not have or cannot stride so.
+    """
+    backbone, channels, mean, std = _backbone(settings)
+    network = DeepLabV2(backbone, channels, len(classes), settings.aspp_rates)
+    if settings.weights:
+        load_backbone_weights(network.backbone, settings.weights, root)
+    return Model(network, settings, classes, mean, std)
+
+
+def _backbone(settings: NetworkSettings) -> tuple[nn.Module, int, tuple, tuple]:
+    """Backbone, its channels, and the mean and std of the images that it wants."""
+    if settings.backbone == "small":
+        if settings.output_stride != 4 or settings.weights or settings.stages:
+            raise ValueError("network: backbone `small` has output_stride 4, no weights, no stages")
+        return SmallBackbone(), SmallBackbone.channels, (0.5,) * 3, (0.25,) * 3
+    if settings.backbone not in timm.list_models():
+        raise ValueError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
+    backbone = timm.create_model(
+        settings.backbone,
+        pretrained=False,
+        features_only=True,
+        output_stride=settings.output_stride,
+        out_indices=(settings.stages - 1 if settings.stages else -1,),
+    )
+    last = backbone.feature_info.get_dicts()[-1]
+    if "stage" in last:
+        # timm prunes unused stages of most backbones by itself, but not of EfficientNets.
+        del backbone.blocks[last["stage"] :]
+    config = timm.get_pretrained_cfg(settings.backbone)
+    return backbone, backbone.feature_info.channels()[-1], config.mean, config.std
+
+
+def full_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
+    """Images as stored to logits at their own size.
+
+    images: uint8 (N, 3, H, W) on the network's device. Returns float32 (N, classes, H, W),
+    bilinear with align_corners=True from the network's resolution.
+    """
+    size = images.shape[-2:]
+    return upsample(low_logits(model, resize(model, images.float()), precision), size)
+
+
+def resize(model: Model, images: torch.Tensor) -> torch.Tensor:
+    """Images at the size at which the network sees them: `input_scale`, antialiased."""
+    scale = model.settings.input_scale
+    if scale == 1:
+        return images
+    size = [max(1, round(scale * side)) for side in images.shape[-2:]]
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def low_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
+    """Images in 0..255, normalised here, to float32 logits at the network's stride."""
+    mean = torch.tensor(model.mean, device=images.device).view(3, 1, 1) * 255
+    std = torch.tensor(model.std, device=images.device).view(3, 1, 1) * 255
+    with torch.autocast(images.device.type, getattr(torch, precision), precision != "float32"):
+        return model.network((images.float() - mean) / std).float()
+
+
+def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear with align_corners=True, as DeepLabV2."""
+    return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+
+
+def model_bytes(model: Model, state: dict[str, torch.Tensor], record: dict[str, Any]) -> bytes:
+    """The model file with weights `state`; equal content gives equal bytes."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "format": 1,
+            "network": model.settings.model_dump(mode="json"),
+            "classes": model.classes,
+            "mean": list(model.mean),
+            "std": list(model.std),
+            "record": record,
+            "state": {key: value.cpu().contiguous() for key, value in state.items()},
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+def write_model(path: Path, model: Model, state: dict[str, torch.Tensor], record: dict) -> None:
+    """Write a model file."""
+    write_bytes(path, model_bytes(model, state, record))
+
+
+def read_model(path: Path, device: torch.device | str = "cpu") -> Model:
+    """A model file; runs no code that it may contain.
+
+    Raises DataError when it is missing, damaged, unsafe or of another version.
+    """
+    content = read_checkpoint(path)
+    if content.get("format") != 1:
+        raise DataError(f"{path}: model file of format {content.get('format')!r}, expected 1")
+    settings = NetworkSettings(**content["network"])
+    # The weights come from this file, not from the settings' source.
+    backbone, channels, _, _ = _backbone(settings.model_copy(update={"weights": None}))
+    network = DeepLabV2(backbone, channels, len(content["classes"]), settings.aspp_rates)
+    network.load_state_dict(content["state"])
+    return Model(
+        network.to(device),
+        settings,
+        content["classes"],
+        tuple(content["mean"]),
+        tuple(content["std"]),
+        content["record"],
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A file of torch.save, tensors and plain values only."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); remove it"
+        ) from error

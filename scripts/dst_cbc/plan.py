@@ -1,0 +1,325 @@
+"""From an experiment file to the models it asks for: paths, and what each one depends on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .datasets import Record, dataset_stage
+from .experiment import ConfigError, merge, method_row, nearest
+from .settings import (
+    Compute,
+    EvaluateStage,
+    Experiment,
+    MethodRow,
+    MethodSwitches,
+    ModelSettings,
+    PredictStage,
+    SplitStage,
+    ThresholdStage,
+    TrainSettings,
+    TrainStage,
+)
+from .splits import divide
+
+SUPERVISED = "supervised"
+
+
+@dataclass(frozen=True)
+class Split:
+    """One labeled split: its rule, and the ids on both sides."""
+
+    name: str
+    stage: SplitStage
+    labeled: list[str]
+    unlabeled: list[str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the study. division: folder of its split; previous: the model it starts from."""
+
+    division: str
+    method: str
+    round: int
+    settings: ModelSettings
+    previous: Model | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder below the split's: `supervised` or `<method>/round<r>`."""
+        return SUPERVISED if self.method == SUPERVISED else f"{self.method}/round{self.round}"
+
+    @property
+    def path(self) -> str:
+        """Folder below the study's."""
+        return f"{self.division}/{self.name}"
+
+
+class Plan:
+    """All models of an experiment.
+
+    root: the folder that relative paths of imported lists start from. Raises ConfigError for
+    everything that can be wrong before a file is decoded.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        methods: Mapping[str, MethodRow],
+        records: Sequence[Record],
+        root: Path = Path(),
+    ):
+        self.experiment, self.methods, self.root = experiment, methods, root
+        self.dataset = dataset_stage(experiment)
+        self.train_ids = [record.id for record in records if record.subset == "train"]
+        self._check_subsets(records)
+        self.splits: dict[str, Split] = {}
+        self.models: dict[str, Model] = {}
+        for run in experiment.runs:
+            for split, seed, method in itertools.product(run.splits, run.seeds, run.methods):
+                for name, row in self._varied(method, run.vary):
+                    self._add_chain(split, seed, name, row)
+
+    @cached_property
+    def compute(self) -> dict[str, Any]:
+        """What every stage with a network shares."""
+        return {key: getattr(self.experiment, key) for key in Compute.model_fields}
+
+    @property
+    def evaluate(self) -> EvaluateStage:
+        return EvaluateStage(
+            dataset=self.dataset,
+            report=self.experiment.evaluation.report,
+            batch=self.experiment.evaluation.batch,
+            **self.compute,
+        )
+
+    @property
+    def predict(self) -> PredictStage:
+        return PredictStage(batch=self.experiment.evaluation.batch, **self.compute)
+
+    def _check_subsets(self, records: Sequence[Record]) -> None:
+        evaluation = self.experiment.evaluation
+        sizes = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
+        for key, subset in [
+            ("select", evaluation.select),
+            *(("report", s) for s in evaluation.report),
+        ]:
+            if not sizes[subset]:
+                raise ConfigError(
+                    f"evaluation.{key}: subset {subset!r} has no images in {self.experiment.data}; "
+                    f"found {sizes}; choose another subset, or set test_from_val"
+                )
+        if not sizes["train"]:
+            raise ConfigError(f"{self.experiment.data}: no training images; found {sizes}")
+
+    def _varied(
+        self, method: str, vary: Mapping[str, Sequence]
+    ) -> Iterator[tuple[str, MethodRow | None]]:
+        """The method, once for each combination of varied values, under a name of its own."""
+        if method == SUPERVISED:
+            if vary:
+                raise ConfigError(
+                    "runs: vary: `supervised` is shared by all methods and cannot vary"
+                )
+            yield method, None
+            return
+        if method not in self.methods:
+            known = [SUPERVISED, *self.methods]
+            raise ConfigError(f"runs: methods: {method!r} does not exist; {nearest(method, known)}")
+        for values in itertools.product(*vary.values()):
+            changes = dict(zip(vary, values, strict=True))
+            row = merge(self.methods[method].model_dump(exclude_unset=True), changes)
+            suffix = ",".join(f"{key}={value}" for key, value in changes.items())
+            if set(suffix) & set("/\\ {}") or suffix.startswith("."):
+                raise ConfigError(f"runs: vary: {suffix!r} cannot be part of a folder's name")
+            name = f"{method}@{suffix}" if suffix else method
+            yield name, method_row(row, f"runs: vary: {name}")
+
+    def _add_chain(self, split: str, seed: int, name: str, row: MethodRow | None) -> None:
+        division = self._division(split, seed)
+        supervised = self._supervised(division)
+        self.models[supervised.path] = supervised
+        if row is None:
+            return
+        if not self.splits[division].unlabeled:
+            raise ConfigError(
+                f"runs: split {split!r} has no unlabeled images; only `supervised` runs on it"
+            )
+        chain = self._control(division, name, row) if row.labeling == "none" else self._rounds(
+            supervised, name, row
+        )  # fmt: skip
+        self.models.update((model.path, model) for model in chain)
+
+    def _division(self, name: str, seed: int) -> str:
+        """Folder name of a split; the split is worked out at its first use."""
+        rules = self.experiment.splits
+        if name not in rules:
+            raise ConfigError(
+                f"runs: splits: {name!r} does not exist; {nearest(name, list(rules))}"
+            )
+        select = self.experiment.evaluation.select
+        division = f"{name}_{seed}" + ("" if select == "val" else f"_{select}")
+        if division not in self.splits:
+            stage = SplitStage(rule=rules[name], seed=seed)
+            labeled, unlabeled = divide(self.train_ids, stage, self.root)
+            half = max(1, self.experiment.train.batch // 2)
+            if len(labeled) < half:
+                raise ConfigError(
+                    f"splits.{name}: {len(labeled)} labeled images, but a batch of "
+                    f"{self.experiment.train.batch} takes {half} of them; lower train.batch, or "
+                    "label more"
+                )
+            self.splits[division] = Split(name, stage, labeled, unlabeled)
+        return division
+
+    def _train_settings(self, division: str, *layers: Mapping[str, Any]) -> TrainSettings:
+        """`train`, then `by_split`, then `layers`."""
+        merged = self.experiment.train.model_dump(exclude_unset=True)
+        by_split = self.experiment.by_split.get(self.splits[division].name)
+        for layer in (by_split.model_dump(exclude_unset=True) if by_split else {}, *layers):
+            # `epochs` in a layer replaces `steps` of one below, and the other way round.
+            if "epochs" in layer and "steps" not in layer:
+                merged = merge(merged, {"steps": None})
+            merged = merge(merged, layer)
+        return TrainSettings.model_validate(merged)
+
+    def _stage(
+        self,
+        division: str,
+        settings: TrainSettings,
+        round: int,
+        images: int,
+        share: int,
+        length: int = 1,
+    ) -> TrainStage:
+        """Training resolved: `share` of `images` images a step, `length` times the schedule."""
+        split = self.splits[division]
+        steps = settings.steps or int(self._epochs(settings, split) * images / share)
+        steps = max(1, steps) * length
+        every = _of_split(settings.validate_every, split.name, "validate_every")
+        return TrainStage(
+            **settings.model_dump(exclude={"epochs", "steps", "validate_every", "seed"}),
+            **self.compute,
+            steps=steps,
+            validate_at=(*range(every, steps, every), steps),
+            seed=split.stage.seed if settings.seed is None else settings.seed,
+            round=round,
+            select=self.experiment.evaluation.select,
+            validation_batch=self.experiment.evaluation.batch,
+        )
+
+    def _epochs(self, settings: TrainSettings, split: Split) -> float:
+        if settings.epochs == "formula":
+            return 30 * math.sqrt(len(self.train_ids) / len(split.labeled))
+        return _of_split(settings.epochs, split.name, "epochs")
+
+    def _supervised(self, division: str) -> Model:
+        split = self.splits[division]
+        layer = self.experiment.supervised.model_dump(exclude_unset=True)
+        settings = self._train_settings(division, layer)
+        stage = self._stage(division, settings, 0, len(split.labeled), settings.batch)
+        # gamma weighs pseudo labels; without any it must not retrain this model.
+        return self._labeled_only(division, SUPERVISED, stage.model_copy(update={"gamma": 0.0}))
+
+    def _labeled_only(self, division: str, method: str, stage: TrainStage) -> Model:
+        return Model(
+            division,
+            method,
+            stage.round,
+            ModelSettings(
+                dataset=self.dataset,
+                split=self.splits[division].stage,
+                network=self.experiment.network,
+                train=stage,
+            ),
+        )
+
+    def _rounds(self, supervised: Model, name: str, row: MethodRow) -> list[Model]:
+        division = supervised.division
+        settings = self._train_settings(division, _overrides(row))
+        if settings.batch % 2:
+            raise ConfigError(
+                f"{name}: batch: found {settings.batch}; half of it is pseudo-labeled, so even"
+            )
+        unlabeled = len(self.splits[division].unlabeled)
+        chain = [supervised]
+        for round, alpha in enumerate(row.curriculum, 1):
+            stage = self._stage(
+                division, settings, round, unlabeled, settings.batch // 2, row.round_length
+            )
+            model_settings = ModelSettings(
+                dataset=self.dataset,
+                split=self.splits[division].stage,
+                train=stage,
+                predict=self.predict,
+                thresholds=ThresholdStage(alpha=alpha, balance=row.balance),
+            )
+            chain.append(Model(division, name, round, model_settings, chain[-1]))
+        return chain[1:]
+
+    def _control(self, division: str, name: str, row: MethodRow) -> list[Model]:
+        """Labeled images alone, with the steps and the number of validations of another chain."""
+        if row.match not in self.methods or self.methods[row.match].labeling == "none":
+            raise ConfigError(f"methods: {name}: match: {row.match!r} is no self-training method")
+        supervised = self._supervised(division)
+        matched = [supervised, *self._rounds(supervised, row.match, self.methods[row.match])]
+        stages = [model.settings.train for model in matched]
+        steps = sum(stage.steps for stage in stages)
+        validations = sum(len(stage.validate_at) for stage in stages)
+        settings = self._train_settings(
+            division, self.experiment.supervised.model_dump(exclude_unset=True), _overrides(row)
+        )
+        stage = self._stage(division, settings, 1, 1, 1).model_copy(
+            update={
+                "gamma": 0.0,
+                "steps": steps,
+                "validate_at": tuple(
+                    -(-steps * k // validations) for k in range(1, validations + 1)
+                ),
+            }
+        )
+        return [self._labeled_only(division, name, stage)]
+
+    def replaced(self, study: Path) -> list[str]:
+        """Finished trainings below `study` that this plan would replace, and why."""
+        stale: dict[str, str] = {}
+        for path, model in self.models.items():
+            written = study / path / "settings.json"
+            if not (written.is_file() and (study / path / "model.pt").is_file()):
+                continue
+            old, new = json.loads(written.read_text()), json.loads(model.settings.canonical())
+            changes = [f"{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
+            if changes:
+                stale[path] = "; ".join(changes)
+            elif model.previous and model.previous.path in stale:
+                stale[path] = f"starts from {model.previous.path}"
+        return [f"{study / path}: {why}" for path, why in stale.items()]
+
+
+def _overrides(row: MethodRow) -> dict[str, Any]:
+    return row.model_dump(exclude_unset=True, exclude=set(MethodSwitches.model_fields))
+
+
+def _of_split(value: Any, split: str, key: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if split not in value:
+        raise ConfigError(f"train.{key}: no value for split {split!r}; found {sorted(value)}")
+    return value[split]
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys whose values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, old, new

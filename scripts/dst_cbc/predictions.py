@@ -1,0 +1,115 @@
+"""`predictions.h5` and `histogram.npz`: what a model says of every unlabeled pixel, streamed.
+
+The pass over the images is cut into parts. A part is an HDF5 file and its histogram, written
+whole; a killed pass goes on with the first part that is missing. Parts are joined at the end.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from . import confidence
+from .files import DataError, atomic, write_bytes
+
+PART_IMAGES = 256
+KINDS = ("classes", "confidence")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image: its row in the id list, its id, classes uint8 (H, W), confidence uint16 (H, W)."""
+
+    row: int
+    id: str
+    classes: np.ndarray
+    confidence: np.ndarray
+
+
+def histogram(classes: np.ndarray, levels: np.ndarray, class_count: int) -> np.ndarray:
+    """int64 (class_count, 65536): pixels of each predicted class at each confidence level."""
+    flat = classes.astype(np.int64).ravel() * confidence.BINS + levels.ravel()
+    counts = np.bincount(flat, minlength=class_count * confidence.BINS)
+    return counts.reshape(class_count, confidence.BINS)
+
+
+@contextmanager
+def new_part(folder: Path, part: int) -> Iterator[h5py.File]:
+    """The HDF5 file of a part, there under its name once the block succeeds."""
+    with atomic(folder / f"{part:06d}.h5") as path, h5py.File(path, "w", libver="latest") as file:
+        yield file
+
+
+def store(file: h5py.File, prediction: Prediction) -> None:
+    """Add one image: one chunk for the classes, one for the confidences."""
+    for kind in KINDS:
+        values = getattr(prediction, kind)
+        dataset = file.create_dataset(f"{kind}/{prediction.row}", data=values, chunks=values.shape)
+        dataset.attrs["id"] = prediction.id
+
+
+def close_part(folder: Path, part: int, counts: np.ndarray) -> None:
+    """Write the histogram of a part, last: a part without one is made again."""
+    write_histogram(folder / f"{part:06d}.npz", counts)
+
+
+def part_is_closed(folder: Path, part: int) -> bool:
+    """Whether both files of a part are there."""
+    return (folder / f"{part:06d}.npz").is_file() and (folder / f"{part:06d}.h5").is_file()
+
+
+def join_parts(
+    folder: Path, parts: int, path: Path, attributes: dict[str, str | float]
+) -> np.ndarray:
+    """Copy all parts into one file at `path`; returns the sum of their histograms."""
+    with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        file.attrs.update(attributes)
+        for part in range(parts):
+            with h5py.File(folder / f"{part:06d}.h5", "r") as source:
+                for row in sorted(map(int, source[KINDS[0]])):
+                    for kind in KINDS:
+                        source.copy(f"{kind}/{row}", file.require_group(kind), name=str(row))
+    return sum(read_histogram(folder / f"{part:06d}.npz") for part in range(parts))
+
+
+def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
+    """The predictions of `ids`, in order. Raises DataError when the file is not theirs."""
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(
+            f"{path}: not a readable HDF5 file ({error}); delete it to make it again"
+        ) from error
+    with file:
+        for row, id in enumerate(ids):
+            stored = file.get(f"classes/{row}")
+            if stored is None or stored.attrs["id"] != id:
+                raise DataError(f"{path}: row {row} is not {id!r}; delete it to make it again")
+            yield Prediction(row, id, stored[...], file[f"confidence/{row}"][...])
+
+
+def write_histogram(path: Path, counts: np.ndarray) -> None:
+    """Write int64 (classes, 65536) as a compressed .npz; equal counts give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, counts=counts)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_histogram(path: Path) -> np.ndarray:
+    """int64 (classes, 65536). Raises DataError when it is damaged or of another shape."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            counts = file["counts"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a readable histogram ({error}); delete it") from error
+    if counts.ndim != 2 or counts.shape[1] != confidence.BINS or counts.dtype != np.int64:
+        raise DataError(
+            f"{path}: found {counts.dtype} {counts.shape}, expected int64 (classes, 65536)"
+        )
+    return counts

@@ -1,0 +1,156 @@
+"""Algorithm 1, lines 13 to 18: pseudo labels as PNGs, and the manifest that watches over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .files import DataError, read_csv, sha256, sha256_file, write_bytes, write_csv
+from .images import indexed_png, palette
+from .predictions import Prediction
+from .settings import IGNORED
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """One pseudo-labeled image, a row of pseudo_labels.csv.
+
+    correct, compared: pixels that agree with the ground truth, of those kept where the ground
+    truth is not ignored; None without ground truth. edited: a person accepted a changed PNG.
+    """
+
+    id: str
+    sha256: str
+    pixels: int
+    counts: np.ndarray
+    correct: int | None = None
+    compared: int | None = None
+    edited: bool = False
+
+    @property
+    def kept(self) -> int:
+        return int(self.counts.sum())
+
+
+def label_pixels(prediction: Prediction, levels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W): the predicted class where its confidence reaches the class's level, else 255.
+
+    levels: int32 (256,), from `thresholds.read_levels`.
+    """
+    keep = prediction.confidence >= levels[prediction.classes]
+    return np.where(keep, prediction.classes, np.uint8(IGNORED))
+
+
+def write_pseudo_labels(
+    folder: Path,
+    predictions: Iterable[Prediction],
+    levels: np.ndarray,
+    colours: Sequence[str],
+    truth,
+) -> Iterator[Labeled]:
+    """Write `<folder>/<id>.png` for each prediction and yield its row of the manifest.
+
+    truth: function of an id to its ground truth, uint8 (H, W), or None; used for figures only.
+    """
+    colour_table = palette(colours)
+    for prediction in predictions:
+        labels = label_pixels(prediction, levels)
+        content = indexed_png(labels, colour_table)
+        write_bytes(folder / f"{prediction.id}.png", content)
+        correct = compared = None
+        ground = truth(prediction.id)
+        if ground is not None:
+            valid = (labels != IGNORED) & (ground != IGNORED)
+            correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
+        counts = np.bincount(labels.ravel(), minlength=256)[: len(colours)]
+        yield Labeled(prediction.id, sha256(content), labels.size, counts, correct, compared)
+
+
+def write_manifest(path: Path, rows: Iterable[Labeled], names: Sequence[str]) -> None:
+    """Write pseudo_labels.csv: one row per image."""
+    write_csv(path, _header(names), (_cells(row, names) for row in rows))
+
+
+def read_manifest(path: Path, names: Sequence[str]) -> list[Labeled]:
+    """pseudo_labels.csv."""
+    number = lambda text: int(text) if text else None  # noqa: E731
+    return [
+        Labeled(
+            cells["id"],
+            cells["sha256"],
+            int(cells["pixels"]),
+            np.array([int(cells[f"pixels {name}"]) for name in names]),
+            number(cells["correct"]),
+            number(cells["compared"]),
+            cells["edited"] == "yes",
+        )
+        for cells in read_csv(path, _header(names))
+    ]
+
+
+def changed_labels(folder: Path, rows: Iterable[Labeled]) -> list[str]:
+    """Ids whose PNG is missing or is not the one of the manifest."""
+    return [row.id for row in rows if _digest_or_none(folder / f"{row.id}.png") != row.sha256]
+
+
+def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> None:
+    """Raise DataError that names every missing or changed PNG and both ways on."""
+    changed = changed_labels(folder, rows)
+    if changed:
+        listed = "\n".join(f"  {folder / id}.png" for id in changed)
+        raise DataError(
+            f"{manifest}: {len(changed)} pseudo labels are missing, or changed since they were "
+            "made:\n"
+            f"{listed}\n"
+            f"To make them again: snakemake {manifest} --forcerun {manifest}\n"
+            f"To train on them as they are: python scripts/verify.py --accept {manifest}"
+        )
+
+
+def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
+    """The manifest's row of a PNG that a person changed.
+
+    Raises DataError when the PNG is missing, has another size or a value that is no class.
+    """
+    path = folder / f"{row.id}.png"
+    try:
+        labels = np.asarray(Image.open(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be accepted ({error}); make it again") from error
+    counts = np.bincount(labels.ravel(), minlength=256)
+    if labels.ndim != 2 or labels.size != row.pixels or counts[classes:IGNORED].any():
+        raise DataError(
+            f"{path}: cannot be accepted: expected {row.pixels} pixels of one 8-bit index, "
+            f"0 to {classes - 1} or {IGNORED}"
+        )
+    return Labeled(row.id, sha256_file(path), row.pixels, counts[:classes], edited=True)
+
+
+def _digest_or_none(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
+
+
+def _header(names: Sequence[str]) -> list[str]:
+    return [
+        "id", "sha256", "edited", "pixels", "kept", "kept_fraction", "correct", "compared",
+        "accuracy", *(f"pixels {name}" for name in names),
+    ]  # fmt: skip
+
+
+def _cells(row: Labeled, names: Sequence[str]) -> dict:
+    return {
+        "id": row.id,
+        "sha256": row.sha256,
+        "edited": "yes" if row.edited else "",
+        "pixels": row.pixels,
+        "kept": row.kept,
+        "kept_fraction": row.kept / row.pixels,
+        "correct": row.correct,
+        "compared": row.compared,
+        "accuracy": row.correct / row.compared if row.compared else None,
+        **{f"pixels {name}": int(n) for name, n in zip(names, row.counts, strict=True)},
+    }

@@ -1,0 +1,438 @@
+"""Every setting, typed once: what a person writes, and what each stage depends on.
+
+`Experiment` is an experiment file. The `…Stage` classes are what one stage of the workflow
+depends on, no more: their canonical JSON is the stage's parameter in Snakemake, so that a
+changed setting reruns exactly the stages that use it. How a stage runs (device, workers, how
+often it saves) is part of no stage class.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    create_model,
+    model_validator,
+)
+
+IGNORED = 255
+"""Label value of pixels without a class, in memory and in every label file that we write."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, instances are immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    def canonical(self) -> str:
+        """One JSON text per value: sorted keys, no spaces. Equal settings give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def _exact_decimal(value: Any) -> Any:
+    # float -> str first: 0.2 must become the decimal 0.2, not 0.200000000000000011.
+    return Decimal(str(value)) if isinstance(value, float | int | str) else value
+
+
+def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first number must not be above the second")
+    return bounds
+
+
+Alpha = Annotated[
+    Decimal,
+    BeforeValidator(_exact_decimal),
+    PlainSerializer(lambda alpha: format(alpha.normalize(), "f"), return_type=str),
+    Field(gt=0, le=1),
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
+StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
+PositiveInterval = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+    AfterValidator(_increasing),
+]
+Subset = Literal["train", "val", "test"]
+
+
+# --------------------------------------------------------------------------- data and splits
+
+
+class DrawSettings(Settings):
+    """The scenes of handwriting that `format: digits` draws."""
+
+    size: Annotated[int, Field(ge=32)] = Field(
+        80, description="height and width of a scene, pixels"
+    )
+    train: Positive = Field(480, description="number of training scenes")
+    val: Positive = Field(80, description="number of validation scenes")
+    test: Positive = Field(120, description="number of test scenes")
+    digits: tuple[Annotated[int, Field(ge=0, le=10)], Annotated[int, Field(ge=1, le=10)]] = Field(
+        (5, 7), description="digits a scene, all different"
+    )
+    digit_size: PositiveInterval = Field(
+        (22.0, 28.0), description="height of a digit's 8x8 cells, pixels"
+    )
+    rotation: NonNegative = Field(6.0, description="largest angle of a digit, degrees")
+    slant: NonNegative = Field(0.06, description="largest shear of a digit")
+    stretch: Annotated[float, Field(ge=1)] = Field(
+        1.08, description="largest ratio of a digit's width to its usual one"
+    )
+    ink: PositiveInterval = Field((0.7, 0.95), description="opacity")
+    shade: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.12, description="deepest darkening of the paper by uneven light"
+    )
+    stains: Annotated[int, Field(ge=0)] = Field(2, description="at most so many a scene")
+    ruled: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.4, description="share of scenes on ruled paper"
+    )
+    noise: Interval = Field(
+        (2.0, 6.0), description="standard deviation of the scanner's noise; white is 255"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the drawing")
+
+
+class DatasetStage(Settings):
+    """How files on disk become images, masks and classes."""
+
+    format: Literal["camvid", "folder", "digits"]
+    classes: dict[Name, Colour] = Field(min_length=2, max_length=IGNORED)
+    labels: dict[Annotated[int, Field(ge=0, le=255)], str]
+    ignore: tuple[Annotated[int, Field(ge=0, le=255)], ...]
+    test_from_val: Annotated[int, Field(ge=0)]
+    digits: DrawSettings | None
+
+    @model_validator(mode="after")
+    def _labels_name_classes(self) -> DatasetStage:
+        for value, name in self.labels.items():
+            if name not in self.classes:
+                raise ValueError(
+                    f"labels: value {value} is mapped to {name!r}, "
+                    f"which is none of the classes {', '.join(self.classes)}"
+                )
+            if value in self.ignore:
+                raise ValueError(f"labels: value {value} is also listed under ignore")
+        return self
+
+
+class SplitRule(Settings):
+    """Which training images are labeled: exactly one of the four keys."""
+
+    count: Positive | None = Field(None, description="this many images")
+    divide: Annotated[float, Field(gt=1)] | None = Field(
+        None, description="the images divided by this number, rounded down"
+    )
+    all: Literal[True] | None = Field(None, description="every image; for the oracle")
+    files: SplitFiles | None = Field(None, description="lists of ids, one a line")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> SplitRule:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("give exactly one of count, divide, all, files")
+        return self
+
+
+class SplitFiles(Settings):
+    """Paths of two lists of ids."""
+
+    labeled: str
+    unlabeled: str
+
+
+class SplitStage(Settings):
+    """One labeled split."""
+
+    rule: SplitRule
+    seed: Annotated[int, Field(ge=0)]
+
+
+# --------------------------------------------------------------------------- network, training
+
+
+class NetworkSettings(Settings):
+    """DeepLabV2: a backbone and a sum of dilated convolutions (paper, section 4.2)."""
+
+    backbone: str = Field("resnet101", description="`small` (from scratch) or a name of timm")
+    output_stride: Literal[4, 8, 16, 32] = Field(
+        8, description="input pixels a feature pixel; `small` has 4"
+    )
+    stages: Positive | None = Field(
+        None, description="keep only this many of the backbone's feature stages"
+    )
+    aspp_rates: tuple[Positive, ...] = Field(
+        (6, 12, 18, 24), min_length=1, description="dilations of the head's 3x3 convolutions"
+    )
+    weights: str | None = Field(
+        None,
+        description="initial weights of the backbone: a .pt, .pth or .safetensors file, or "
+        "`package:NAME/FILE` of an installed package; none: random",
+    )
+    input_scale: Annotated[float, Field(gt=0, le=4)] = Field(
+        1.0, description="images are resized by this factor before the network sees them"
+    )
+
+
+class AugmentationSettings(Settings):
+    """Random changes of a training sample, drawn anew at each use."""
+
+    scale: PositiveInterval = Field((0.5, 1.5), description="range of the random resize")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="largest angle, degrees"
+    )
+    flip: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="probability of a horizontal flip"
+    )
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="factor within 1 ± this"
+    )
+    contrast: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="factor within 1 ± this")
+    saturation: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="factor within 1 ± this"
+    )
+    hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="shift within ± this, turns of the colour circle"
+    )
+    noise: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="largest standard deviation of Gaussian noise; 1 is white minus black"
+    )
+
+
+class Optimization(Settings):
+    """What training and its stage share."""
+
+    batch: Positive = Field(
+        8, description="images a step; half of them pseudo-labeled in self-training"
+    )
+    crop: tuple[Positive, Positive] = Field(
+        (321, 321), description="height and width of a training sample"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="at the first step")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="of SGD")
+    weight_decay: NonNegative = Field(5e-4, description="of SGD, on every parameter")
+    power: NonNegative = Field(0.9, description="learning rate times (1 - step/steps)^power")
+    gamma: NonNegative = Field(
+        9.0, description="exponent of the dynamic weight, equation (2); 0 is plain cross-entropy"
+    )
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="largest norm of the gradient; none: no limit"
+    )
+    augmentation: AugmentationSettings = AugmentationSettings()
+
+
+class TrainSettings(Optimization):
+    """Training as a person writes it."""
+
+    epochs: (
+        Annotated[float, Field(gt=0)]
+        | Literal["formula"]
+        | dict[str, Annotated[float, Field(gt=0)]]
+    ) = Field(
+        6.0,
+        description="passes over the unlabeled images a round (supervised: over the labeled ones); "
+        "`formula`: 30 sqrt(training images / labeled images), section 4.2; or one number a split",
+    )
+    steps: Positive | None = Field(None, description="steps instead of epochs")
+    validate_every: Positive | dict[str, Positive] = Field(
+        1000, description="steps; or one number per split"
+    )
+    seed: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="of all randomness in training; none: the split's seed"
+    )
+
+
+class Compute(Settings):
+    """What changes the last bits of every network's arithmetic."""
+
+    compute_threads: Positive = Field(
+        1, description="CPU threads of a stage with a network; never taken from --cores"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the network's pass; losses stay float32"
+    )
+    channels_last: bool = Field(False, description="memory layout of images and weights")
+    deterministic: bool = Field(
+        False, description="on CUDA: only algorithms that give the same bytes each time"
+    )
+
+
+class PredictStage(Compute):
+    """One pass of a model over the unlabeled images."""
+
+    algorithm: Literal[1] = 1
+    batch: Positive
+
+
+class ThresholdStage(Settings):
+    """One round's share of pixels (Algorithm 1, lines 9 to 12)."""
+
+    algorithm: Literal[1] = 1
+    alpha: Alpha
+    balance: Literal["class", "global"]
+
+
+class EvaluateStage(Compute):
+    """The subsets that a model is reported on."""
+
+    algorithm: Literal[1] = 1
+    dataset: DatasetStage
+    report: tuple[Subset, ...]
+    batch: Positive
+
+
+class TrainStage(Optimization, Compute):
+    """One training, resolved: nothing left to compute."""
+
+    algorithm: Literal[1] = 1
+    steps: Positive
+    validate_at: tuple[Positive, ...] = Field(min_length=1)
+    seed: int
+    round: Annotated[int, Field(ge=0)]
+    select: Subset
+    validation_batch: Positive
+
+
+class ModelSettings(Settings):
+    """All that one model depends on beside its data; `settings.json` of its folder."""
+
+    dataset: DatasetStage
+    split: SplitStage
+    network: NetworkSettings | None = None
+    train: TrainStage
+    predict: PredictStage | None = None
+    thresholds: ThresholdStage | None = None
+
+
+# --------------------------------------------------------------------------- experiment file
+
+
+def _partial(cls: type[Settings], name: str) -> type[Settings]:
+    """`cls` with every key optional, for files that override some of them."""
+    fields: dict[str, Any] = {}
+    for key, field in cls.model_fields.items():
+        annotation = field.annotation
+        for constraint in field.metadata:
+            annotation = Annotated[annotation, constraint]
+        fields[key] = (annotation | None, Field(None, description=field.description))
+    return create_model(name, __base__=Settings, __doc__=f"Some keys of {cls.__name__}.", **fields)
+
+
+TrainOverrides = _partial(TrainSettings, "TrainOverrides")
+
+
+class MethodSwitches(Settings):
+    """The switches of a method."""
+
+    curriculum: tuple[Alpha, ...] = Field(
+        (), description="share of the predicted pixels to label, one number a round (section 3.3)"
+    )
+    balance: Literal["class", "global"] = Field(
+        "class", description="one threshold per class, or one over all"
+    )
+    labeling: Literal["offline", "none"] = Field(
+        "offline", description="pseudo labels from the round before, or no unlabeled images at all"
+    )
+    round_length: Positive = Field(
+        1, description="a round lasts this many times `train`'s epochs or steps"
+    )
+    match: Name | None = Field(
+        None,
+        description="with `labeling: none`: as many steps as round 0 and all rounds of this method",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MethodSwitches:
+        if self.labeling == "offline" and not self.curriculum:
+            raise ValueError("curriculum: empty; labeling `offline` needs one alpha a round")
+        if self.labeling == "none" and (self.curriculum or self.match is None):
+            raise ValueError("labeling `none` needs `match`, and no curriculum")
+        return self
+
+
+class MethodRow(MethodSwitches, TrainOverrides):
+    """A row of workflow/methods.yaml: switches, and keys of `train` that the method fixes."""
+
+
+class EvaluationSettings(Settings):
+    """Where models are selected and reported (section 4.3)."""
+
+    select: Literal["train", "val"] = Field(
+        "val", description="subset whose mIoU chooses the best model; never test"
+    )
+    report: tuple[Subset, ...] = Field(("val",), min_length=1, description="subsets in the tables")
+    batch: Positive = Field(8, description="images of one size that go through the network at once")
+
+
+class Run(Settings):
+    """Every combination of the lists is one run."""
+
+    splits: tuple[Name, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    methods: tuple[str, ...] = Field(min_length=1)
+    vary: dict[str, tuple[bool | int | float | str, ...]] = Field(
+        {}, description="key of `train` or of a method: values to try, each under its own name"
+    )
+
+
+class Experiment(Compute):
+    """An experiment file, complete and merged."""
+
+    name: StudyName = Field(description="folder under results/")
+    data: str = Field(description="folder of the data set")
+    format: Literal["camvid", "folder", "digits"] = Field(description="layout of that folder")
+    classes: dict[Name, Colour] | None = Field(
+        None, description="name: '#rrggbb'; the format's own where it has some"
+    )
+    labels: dict[int, str] | None = Field(
+        None, description="value in a mask: class; default 0, 1, 2, … in order"
+    )
+    ignore: tuple[int, ...] | None = Field(
+        None, description="values in a mask without a class; default the format's, else 255"
+    )
+    test_from_val: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="hold back every n-th validation image, by id, as the test subset; 0: none",
+    )
+    digits: DrawSettings = DrawSettings()
+    preset: Literal["standard", "paper"] = Field(
+        "standard", description="defaults of workflow/presets.yaml"
+    )
+    network: NetworkSettings = NetworkSettings()
+    train: TrainSettings = TrainSettings()
+    supervised: TrainOverrides = Field(
+        TrainOverrides(), description="keys of `train` that differ in supervised training"
+    )
+    by_split: dict[Name, TrainOverrides] = Field(
+        {}, description="split: keys of `train` that differ on it"
+    )
+    evaluation: EvaluationSettings = EvaluationSettings()
+    splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")], SplitRule] = Field(
+        min_length=1
+    )
+    runs: tuple[Run, ...] = Field(min_length=1)
+    keep_predictions: Literal["all", "supervised"] = Field(
+        "all", description="`supervised` deletes those of later rounds after use"
+    )
+    replace: bool = Field(False, description="allow edited settings to replace finished trainings")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto: CUDA, else MPS, else CPU"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="processes that load training samples"
+    )
+    save_seconds: NonNegative = Field(
+        60.0, description="seconds between two saves of an unfinished training"
+    )

@@ -1,0 +1,100 @@
+"""Algorithm 1, lines 9 to 12: the confidence above which a share alpha of the pixels stays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+from . import confidence
+from .files import DataError, read_csv, write_csv
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One row of thresholds.csv.
+
+    pixels: predicted as the class; threshold: log-odds that a pixel must reach (-inf: all stay,
+    inf: none, None: never predicted, nothing to label); kept: pixels that reach it.
+    """
+
+    number: int
+    name: str
+    pixels: int
+    threshold: float | None
+    threshold_probability: float | None
+    kept: int
+    kept_fraction: float | None
+
+
+HEADER = ["class", *(field.name for field in fields(Threshold) if field.name != "number")]
+
+
+def cut(counts: np.ndarray, alpha: Decimal) -> int:
+    """The confidence level from which on the kept count is nearest to floor(alpha n).
+
+    counts: int64 (65536,), pixels per level, n > 0 in all. Returns a level in 0 .. 65536;
+    alpha 1 keeps all. Of two levels equally near, the one that keeps fewer.
+    """
+    if alpha == 1:
+        return 0
+    kept_from = np.append(np.cumsum(counts[::-1])[::-1], 0)
+    wanted = math.floor(alpha * int(kept_from[0]))
+    distance = np.abs(kept_from - wanted)
+    return int(np.flatnonzero(distance == distance.min())[-1])
+
+
+def thresholds(
+    counts: np.ndarray, names: Sequence[str], alpha: Decimal, balance: str
+) -> list[Threshold]:
+    """One threshold per class (`class`), or the same for all (`global`).
+
+    counts: int64 (classes, 65536), over all pixels of all unlabeled images.
+    """
+    pixels = counts.sum(1)
+    common = cut(counts.sum(0), alpha) if balance == "global" and pixels.any() else None
+    rows = []
+    for number, name in enumerate(names):
+        n = int(pixels[number])
+        if n == 0:
+            rows.append(Threshold(number, name, 0, None, None, 0, None))
+            continue
+        level = cut(counts[number], alpha) if common is None else common
+        edge = confidence.lower_edge(level)
+        kept = int(counts[number, level:].sum())
+        rows.append(Threshold(number, name, n, edge, confidence.probability(edge), kept, kept / n))
+    return rows
+
+
+def write_thresholds(path: Path, rows: Sequence[Threshold]) -> None:
+    """Write thresholds.csv."""
+    cells = map(asdict, rows)
+    write_csv(path, HEADER, ({"class": row.pop("number"), **row} for row in cells))
+
+
+def read_levels(path: Path, names: Sequence[str]) -> np.ndarray:
+    """int32 (256,): the lowest kept confidence level of each class; 65536 keeps nothing.
+
+    Reads thresholds.csv or an edited copy of it: only `class` and `threshold` (log-odds) count.
+    Raises DataError that names the line of a value that is none.
+    """
+    levels = np.full(256, confidence.BINS, np.int32)
+    for line, cells in enumerate(read_csv(path, ("class", "threshold")), 2):
+        try:
+            number, text = int(cells["class"]), cells["threshold"]
+            if not 0 <= number < len(names):
+                raise ValueError(f"there are classes 0 to {len(names) - 1}")
+            if text:
+                value = float(text)
+                if math.isnan(value):
+                    raise ValueError("a threshold cannot be NaN")
+                levels[number] = confidence.level_from(value)
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {line}: {error}; expected class number and log-odds"
+            ) from None
+    return levels

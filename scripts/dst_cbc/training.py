@@ -1,0 +1,291 @@
+"""The training loop: supervised when it is given no pseudo labels, self-training when it is.
+
+Everything random follows from the step (see sampling.py), and the state of a killed training is
+saved whole: one that was killed and resumed ends in the bytes of one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from . import sampling
+from .files import Unusable, atomic
+from .images import label_lookup, open_image, open_label
+from .index import Row
+from .inference import evaluate, image_tensor
+from .losses import dynamic_loss
+from .metrics import mean_iou, pixel_accuracy
+from .models import Model, low_logits, read_checkpoint, upsample
+from .settings import DatasetStage, TrainStage
+from .transforms import draw_warp, jitter
+
+HISTORY = ["step", "loss", "learning_rate", "miou", "pixel_accuracy", "best"]
+STATE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What one training reads. pseudo_folder: where `<id>.png` of each row of `pseudo` lies."""
+
+    root: Path
+    dataset: DatasetStage
+    labeled: Sequence[Row]
+    pseudo: Sequence[Row]
+    pseudo_folder: Path | None
+    validation: Sequence[Row]
+
+
+@dataclass
+class Progress:
+    """All that changes in training beside weights and optimizer.
+
+    best: record of the best model of the chain so far, None before the first; best_state: its
+    weights when it was reached in this training, None when it is still the one it began with.
+    """
+
+    step: int
+    best: dict[str, Any] | None
+    best_state: dict[str, torch.Tensor] | None
+    history: list[dict[str, Any]]
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    resumes: int = 0
+
+
+class Samples(Dataset):
+    """Augmented samples by `sampling.Draw`: image uint8 (3, h, w) and label uint8 (h, w)."""
+
+    def __init__(self, data: Data, stage: TrainStage, model: Model):
+        self.data, self.stage = data, stage
+        self.lookup = label_lookup(data.dataset)
+        self.input_scale = model.settings.input_scale
+        # What lies outside the image is the mean colour: zero after normalisation.
+        self.fill = tuple(round(255 * channel) for channel in model.mean)
+
+    def row(self, draw: sampling.Draw) -> Row:
+        rows = self.data.labeled if draw.stream == sampling.LABELED else self.data.pseudo
+        return rows[draw.index]
+
+    def __getitem__(self, draw: sampling.Draw) -> tuple[torch.Tensor, torch.Tensor]:
+        row, settings = self.row(draw), self.stage.augmentation
+        random = sampling.sample_generator(self.stage.seed, self.stage.round, draw)
+        warp = draw_warp(
+            (row.height, row.width), self.stage.crop, settings, random, self.input_scale
+        )
+        image = warp.image(open_image(self.data.root / row.image), self.fill)
+        label = np.array(warp.label(self._label(row, draw.stream)))
+        return image_tensor(jitter(image, settings, random)), torch.from_numpy(label)
+
+    def _label(self, row: Row, stream: int) -> Image.Image:
+        if stream == sampling.LABELED:
+            return open_label(self.data.root / row.label, self.lookup)
+        # Its pixels are class numbers already; the manifest vouched for them before training.
+        return Image.open(self.data.pseudo_folder / f"{row.id}.png")
+
+
+def learning_rate(stage: TrainStage, step: int) -> float:
+    """Poly schedule: learning_rate (1 - step/steps)^power for steps 0 .. steps - 1."""
+    return stage.learning_rate * (1 - step / stage.steps) ** stage.power
+
+
+def beats(score: float, best: dict[str, Any] | None) -> bool:
+    """Whether a mIoU replaces the best of the chain; NaN never does, an equal one does not."""
+    return not math.isnan(score) and (best is None or score > best["score"])
+
+
+def train(
+    model: Model,
+    best: dict[str, Any] | None,
+    data: Data,
+    stage: TrainStage,
+    device: torch.device,
+    resume: Path,
+    board: Path | None = None,
+    workers: int = 0,
+    save_seconds: float = 60.0,
+) -> Progress:
+    """Train `model` in place for `stage.steps` steps.
+
+    best: record of the model that must be beaten, None in round 0. resume: folder of unfinished
+    work. board: folder of TensorBoard files. Returns where it ended; `history` has one row per
+    validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite.
+    """
+    network = model.network.to(device)
+    memory_format = torch.channels_last if stage.channels_last else torch.contiguous_format
+    network = network.to(memory_format=memory_format).train()
+    optimizer = torch.optim.SGD(
+        network.parameters(), 1.0, momentum=stage.momentum, weight_decay=stage.weight_decay
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "float16")
+    progress = Progress(0, best, None, [])
+    if (resume / STATE).is_file():
+        progress = _restore(resume / STATE, network, optimizer, scaler)
+        print(f"resumed at step {progress.step} of {stage.steps}", flush=True)
+    writer = _replay(board, progress.history)
+    loader, draws, samples = _batches(data, stage, model, progress.step, workers, device)
+    saved = time.monotonic()
+    bar = tqdm(total=stage.steps, initial=progress.step, desc="train", disable=None)
+    for draw, (images, labels) in zip(draws, loader, strict=True):
+        torch.manual_seed(sampling.torch_seed(stage.seed, stage.round, progress.step))
+        rate = learning_rate(stage, progress.step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images = images.to(device, non_blocking=True, memory_format=memory_format)
+        labels = labels.to(device, non_blocking=True).long()
+        logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
+        loss = dynamic_loss(logits, labels, _pseudo_share(data, stage), stage.gamma)
+        value = loss.item()
+        if not math.isfinite(value):
+            ids = ", ".join(samples.row(one).id for one in draw)
+            # Not saved here: this forward pass has already reached the running statistics.
+            raise Unusable(
+                f"step {progress.step}: the loss is {value}; images: {ids}. The last saved state "
+                f"is kept in {resume}. Lower train.learning_rate or set train.clip"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if stage.clip:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+        scaler.step(optimizer)
+        scaler.update()
+        progress.step += 1
+        progress.loss_sum += value
+        progress.loss_steps += 1
+        bar.update()
+        if progress.step in stage.validate_at:
+            _validate(model, data, stage, device, workers, progress, rate)
+            _log(writer, progress.history[-1])
+        if time.monotonic() - saved >= save_seconds and progress.step < stage.steps:
+            _save(resume / STATE, progress, network, optimizer, scaler)
+            saved = time.monotonic()
+    if writer:
+        writer.close()
+    return progress
+
+
+def _pseudo_share(data: Data, stage: TrainStage) -> int:
+    """Pseudo-labeled images of a batch: half of it, none in supervised training (section 4.2)."""
+    return stage.batch // 2 if data.pseudo else 0
+
+
+def _batches(
+    data: Data, stage: TrainStage, model: Model, start: int, workers: int, device: torch.device
+) -> tuple[DataLoader, list[list[sampling.Draw]], Samples]:
+    pseudo = _pseudo_share(data, stage)
+    streams = [(sampling.LABELED, len(data.labeled), stage.batch - pseudo)]
+    if pseudo:
+        streams.append((sampling.PSEUDO, len(data.pseudo), pseudo))
+    draws = list(sampling.batches(stage.seed, stage.round, streams, start, stage.steps))
+    samples = Samples(data, stage, model)
+    loader = DataLoader(
+        samples, batch_sampler=draws, num_workers=workers, pin_memory=device.type == "cuda"
+    )
+    return loader, draws, samples
+
+
+def _validate(
+    model: Model,
+    data: Data,
+    stage: TrainStage,
+    device: torch.device,
+    workers: int,
+    progress: Progress,
+    rate: float,
+) -> None:
+    """Append a row of history; keep the weights when they are the best of the chain."""
+    confusion = evaluate(
+        model,
+        data.root,
+        data.validation,
+        data.dataset,
+        stage.validation_batch,
+        stage,
+        device,
+        workers,
+    )
+    miou = 100 * mean_iou(confusion)
+    if beats(miou, progress.best):
+        progress.best = record(stage, progress.step, miou)
+        progress.best_state = copy.deepcopy(cpu_state(model))
+    row = {
+        "step": progress.step,
+        "loss": progress.loss_sum / progress.loss_steps,
+        "learning_rate": rate,
+        "miou": miou,
+        "pixel_accuracy": 100 * pixel_accuracy(confusion),
+        "best": progress.best["score"] if progress.best else None,
+    }
+    progress.history.append(row)
+    progress.loss_sum, progress.loss_steps = 0.0, 0
+    print(
+        f"step {row['step']}/{stage.steps}  loss {row['loss']:.4f}  {stage.select} mIoU {miou:.2f}"
+        f"  best of the chain {row['best'] if row['best'] is None else format(row['best'], '.2f')}",
+        flush=True,
+    )
+
+
+def record(stage: TrainStage, step: int, score: float | None) -> dict[str, Any]:
+    """Where weights come from; part of the model file."""
+    return {"round": stage.round, "step": step, "selected_on": stage.select, "score": score}
+
+
+def cpu_state(model: Model) -> dict[str, torch.Tensor]:
+    """The network's state, on the CPU."""
+    return {key: value.detach().cpu() for key, value in model.network.state_dict().items()}
+
+
+def _save(path: Path, progress: Progress, network, optimizer, scaler) -> None:
+    with atomic(path) as temporary:
+        torch.save(
+            {
+                "progress": vars(progress),
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+            },
+            temporary,
+        )
+
+
+def _restore(path: Path, network, optimizer, scaler) -> Progress:
+    state = read_checkpoint(path)
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    scaler.load_state_dict(state["scaler"])
+    progress = Progress(**state["progress"])
+    progress.resumes += 1
+    return progress
+
+
+def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter | None:
+    """A fresh TensorBoard folder with what is known so far: no step twice after a resume."""
+    if board is None:
+        return None
+    shutil.rmtree(board, ignore_errors=True)
+    writer = SummaryWriter(os.fspath(board))
+    for row in history:
+        _log(writer, row)
+    return writer
+
+
+def _log(writer: SummaryWriter | None, row: dict[str, Any]) -> None:
+    if writer:
+        for name in ("loss", "learning_rate", "miou", "pixel_accuracy"):
+            writer.add_scalar(name, row[name], row["step"])
+        writer.flush()

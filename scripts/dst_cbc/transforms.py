@@ -1,0 +1,96 @@
+"""Augmentation of a training sample: one affine warp of image and mask together, then colour.
+
+Resize, rotation, flip and crop are one resampling, so that only what is used is computed and
+nothing is blurred twice (paper, Table 6, draws them in the same order).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from torchvision.transforms.v2 import functional as colour
+
+from .settings import IGNORED, AugmentationSettings
+
+Affine = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Where each output pixel comes from.
+
+    size: output (height, width); affine: (a, b, c, d, e, f), output point (x, y) shows the input
+    point (a x + b y + c, d x + e y + f), both in pixels from the upper left corner.
+    """
+
+    size: tuple[int, int]
+    affine: Affine
+
+    def image(self, image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
+        """Bilinear; `fill` outside the image."""
+        return self._apply(image, Image.Resampling.BILINEAR, fill)
+
+    def label(self, label: Image.Image) -> Image.Image:
+        """Nearest; ignored outside the image."""
+        return self._apply(label, Image.Resampling.NEAREST, IGNORED)
+
+    def _apply(self, image: Image.Image, resample: Image.Resampling, fill) -> Image.Image:
+        height, width = self.size
+        return image.transform(
+            (width, height), Image.Transform.AFFINE, self.affine, resample, fillcolor=fill
+        )
+
+
+def draw_warp(
+    image_size: tuple[int, int],
+    crop: tuple[int, int],
+    settings: AugmentationSettings,
+    random: np.random.Generator,
+    input_scale: float = 1.0,
+) -> Warp:
+    """A random resize, rotation, flip and crop.
+
+    image_size, crop: (height, width). The resized image and the window of the crop overlap as
+    far as they can: a smaller image lies inside the window, a larger one around it.
+    """
+    scale = input_scale * random.uniform(*settings.scale)
+    angle = math.radians(random.uniform(-settings.rotation, settings.rotation))
+    mirror = -1.0 if random.random() < settings.flip else 1.0
+    height, width = crop
+    slack_y, slack_x = image_size[0] * scale - height, image_size[1] * scale - width
+    # Centre of the window in the input's pixels; the rotation turns around it.
+    centre_y = (random.random() * slack_y + height / 2) / scale
+    centre_x = (random.random() * slack_x + width / 2) / scale
+    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
+    a, b, d, e = mirror * cos, sin, -mirror * sin, cos
+    return Warp(
+        crop,
+        (
+            a, b, centre_x - a * width / 2 - b * height / 2,
+            d, e, centre_y - d * width / 2 - e * height / 2,
+        ),
+    )  # fmt: skip
+
+
+def jitter(
+    image: Image.Image, settings: AugmentationSettings, random: np.random.Generator
+) -> np.ndarray:
+    """Random brightness, contrast, saturation, hue and noise: uint8 (H, W, 3)."""
+    for amount, adjust in (
+        (settings.brightness, colour.adjust_brightness),
+        (settings.contrast, colour.adjust_contrast),
+        (settings.saturation, colour.adjust_saturation),
+    ):
+        if amount:
+            image = adjust(image, random.uniform(1 - amount, 1 + amount))
+    if settings.hue:
+        image = colour.adjust_hue(image, random.uniform(-settings.hue, settings.hue))
+    pixels = np.asarray(image)
+    if not settings.noise:
+        return pixels
+    deviation = 255 * random.uniform(0, settings.noise)
+    noise = random.standard_normal(pixels.shape, np.float32) * np.float32(deviation)
+    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)

@@ -1,0 +1,51 @@
+"""Evaluate a model, the best of its chain and its last step, on the reported subsets."""
+
+from dst_cbc import devices
+from dst_cbc.command import Parser, main
+from dst_cbc.files import write_json
+from dst_cbc.index import read_index
+from dst_cbc.metrics import report
+from dst_cbc.settings import EvaluateStage
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(EvaluateStage)
+    parser.path("--data", "folder of the data set")
+    parser.path("--index", "dataset.csv")
+    parser.path("--model", "model.pt")
+    parser.path("--last", "last.pt")
+    parser.path("--out", "metrics.json to write")
+    parser.device()
+    arguments = parser.parse_args()
+    stage = arguments.settings
+    devices.limit_threads(stage.compute_threads)
+    from dst_cbc import inference, models
+
+    rows = list(read_index(arguments.index).values())
+    device = devices.prepare(arguments.device, stage)
+    metrics, reached = {}, {}
+    for checkpoint, path in (("best", arguments.model), ("last", arguments.last)):
+        model = models.read_model(path, device)
+        origin = (model.record["round"], model.record["step"])
+        if origin not in reached:
+            reached[origin] = {
+                subset: _report(inference, model, arguments, stage, rows, subset, device)
+                for subset in stage.report
+            }
+        metrics[checkpoint] = {**model.record, "subsets": reached[origin]}
+    write_json(arguments.out, metrics)
+
+
+def _report(inference, model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
+    chosen = [row for row in rows if row.subset == subset]
+    confusion = inference.evaluate(
+        model, arguments.data, chosen, stage.dataset, stage.batch, stage, device, arguments.workers
+    )
+    figures = report(confusion, list(stage.dataset.classes))
+    print(f"{subset}: mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}")
+    return {"images": len(chosen), **figures}
+
+
+if __name__ == "__main__":
+    main(run)

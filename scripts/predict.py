@@ -1,0 +1,61 @@
+"""Predict the unlabeled images once: class and confidence of every pixel, and their histogram."""
+
+from dst_cbc import devices
+from dst_cbc.command import Parser, main
+from dst_cbc.files import digest, read_ids, sha256_file
+from dst_cbc.index import read_index, used_files
+from dst_cbc.resume import resume_folder
+from dst_cbc.settings import PredictStage
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(PredictStage)
+    parser.path("--data", "folder of the data set")
+    parser.path("--index", "dataset.csv")
+    parser.path("--unlabeled", "list of ids to predict")
+    parser.path("--model", "model.pt")
+    parser.path("--predictions", "HDF5 file to write")
+    parser.path("--histogram", ".npz file to write: pixels per class and confidence level")
+    parser.path("--resume", "folder for the parts of an unfinished pass")
+    parser.device()
+    arguments = parser.parse_args()
+    stage = arguments.settings
+    devices.limit_threads(stage.compute_threads)
+    from dst_cbc import confidence, inference, models, predictions
+    from tqdm import tqdm
+
+    index = read_index(arguments.index)
+    rows = [index[id] for id in read_ids(arguments.unlabeled)]
+    device = devices.prepare(arguments.device, stage)
+    model = models.read_model(arguments.model, device)
+    parts = -(-len(rows) // predictions.PART_IMAGES)
+    model_digest = sha256_file(arguments.model)
+    fingerprint = digest([stage.canonical(), model_digest, used_files(rows, False)])
+    with resume_folder(arguments.resume, fingerprint) as folder:
+        for part in tqdm(range(parts), "predict", unit="part", disable=None):
+            if not predictions.part_is_closed(folder, part):
+                inference.predict_part(
+                    model,
+                    arguments.data,
+                    rows,
+                    part,
+                    folder,
+                    stage.batch,
+                    stage,
+                    device,
+                    arguments.workers,
+                )
+        attributes = {
+            "model_sha256": model_digest,
+            "confidence": confidence.__doc__.splitlines()[0],
+            "asinh_log_odds_lowest": confidence.LOWEST,
+            "asinh_log_odds_highest": confidence.HIGHEST,
+        }
+        counts = predictions.join_parts(folder, parts, arguments.predictions, attributes)
+        predictions.write_histogram(arguments.histogram, counts)
+    print(f"{len(rows)} images, {counts.sum()} pixels")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,59 @@
+"""Write the pseudo labels of one round as indexed PNGs, and their manifest.
+
+The masks of unlabeled images, where there are any, are compared with: accuracy columns of the
+manifest. They decide nothing.
+"""
+
+import shutil
+
+import numpy as np
+from dst_cbc.command import Parser, main
+from dst_cbc.files import DataError, read_ids
+from dst_cbc.images import label_lookup, open_label
+from dst_cbc.index import read_index
+from dst_cbc.predictions import read_predictions
+from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels
+from dst_cbc.settings import DatasetStage
+from dst_cbc.thresholds import read_levels
+from tqdm import tqdm
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(DatasetStage)
+    parser.path("--data", "folder of the data set")
+    parser.path("--index", "dataset.csv")
+    parser.path("--unlabeled", "list of predicted ids")
+    parser.path("--predictions", "predictions.h5")
+    parser.path("--thresholds", "thresholds.csv, or the copy that you edited")
+    parser.path("--out", "folder of the PNGs; the manifest is written beside it, <folder>.csv")
+    arguments = parser.parse_args()
+    dataset, rows = arguments.settings, read_index(arguments.index)
+    lookup, names = label_lookup(dataset), list(dataset.classes)
+
+    def truth(id: str) -> np.ndarray | None:
+        if not rows[id].label:
+            return None
+        try:
+            return np.asarray(open_label(arguments.data / rows[id].label, lookup))
+        except DataError as error:
+            print(f"no accuracy: {error}")
+            return None
+
+    ids = read_ids(arguments.unlabeled)
+    levels = read_levels(arguments.thresholds, names)
+    # What an earlier run left must not be taken for a label of this one.
+    shutil.rmtree(arguments.out, ignore_errors=True)
+    labeled = write_pseudo_labels(
+        arguments.out,
+        tqdm(read_predictions(arguments.predictions, ids), "label", len(ids), disable=None),
+        levels,
+        list(dataset.classes.values()),
+        truth,
+    )
+    write_manifest(arguments.out.with_suffix(".csv"), labeled, names)
+    print(f"{len(ids)} pseudo labels by {arguments.thresholds}")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,30 @@
+"""Summarize a study: every model's figures in one CSV file, and as tables for people."""
+
+from pathlib import Path
+
+from dst_cbc.command import Parser, main
+from dst_cbc.files import write_csv, write_text
+from dst_cbc.summary import COLUMNS, markdown, summarize
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "study", type=Path, metavar="STUDY", help="folder of the study, e.g. results/demo"
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="e.g. 12_0/dst-cbc/round5")
+    parser.add_argument(
+        "--report", nargs="+", default=["val"], metavar="SUBSET", help="default: val"
+    )
+    parser.path("--csv", "summary.csv to write")
+    parser.path("--markdown", "summary.md to write")
+    arguments = parser.parse_args()
+    rows = summarize(arguments.study, arguments.models, arguments.report)
+    write_csv(arguments.csv, COLUMNS, rows)
+    text = markdown(arguments.study.name, rows)
+    write_text(arguments.markdown, text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,27 @@
+"""From the histogram of a prediction to the confidence that each class's pixels must reach."""
+
+from dst_cbc.command import Parser, main
+from dst_cbc.predictions import read_histogram
+from dst_cbc.settings import ThresholdStage
+from dst_cbc.thresholds import thresholds, write_thresholds
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(ThresholdStage)
+    parser.path("--histogram", "histogram.npz")
+    parser.add_argument(
+        "--classes", nargs="+", required=True, metavar="NAME", help="class names, in order"
+    )
+    parser.path("--out", "thresholds.csv to write")
+    arguments = parser.parse_args()
+    stage, counts = arguments.settings, read_histogram(arguments.histogram)
+    rows = thresholds(counts, arguments.classes, stage.alpha, stage.balance)
+    write_thresholds(arguments.out, rows)
+    for row in rows:
+        share = "never predicted" if row.kept_fraction is None else f"kept {row.kept_fraction:.4f}"
+        print(f"{row.name}: {share}")
+
+
+if __name__ == "__main__":
+    main(run)

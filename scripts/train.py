@@ -1,0 +1,137 @@
+"""Train one model: supervised from initial weights, or a round of self-training.
+
+With --previous and --pseudo-labels it fine-tunes that model on labeled and pseudo-labeled images;
+without them it trains on the labeled images alone. Into the folder --out it writes model.pt (the
+best of the chain so far), last.pt, settings.json, history.csv and run.json. A training that was
+killed goes on where it last saved.
+"""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from dst_cbc import devices
+from dst_cbc.command import Parser, main
+from dst_cbc.files import (
+    DataError,
+    digest,
+    read_ids,
+    sha256_file,
+    write_csv,
+    write_json,
+    write_text,
+)
+from dst_cbc.index import read_index, used_files
+from dst_cbc.pseudo_labels import read_manifest, require_unchanged
+from dst_cbc.resume import resume_folder
+from dst_cbc.settings import ModelSettings
+
+
+def parse():
+    parser = Parser(__doc__)
+    parser.settings(ModelSettings)
+    parser.path("--data", "folder of the data set")
+    parser.path("--index", "dataset.csv")
+    parser.path("--labeled", "list of labeled ids")
+    parser.add_argument("--previous", type=Path, metavar="PATH", help="model.pt to fine-tune")
+    parser.add_argument(
+        "--pseudo-labels", type=Path, metavar="PATH", help="pseudo_labels.csv, its PNGs beside it"
+    )
+    parser.path("--out", "folder of the model")
+    parser.path("--resume", "folder for the state of an unfinished training")
+    parser.add_argument(
+        "--board", type=Path, metavar="PATH", help="folder of TensorBoard files (default: none)"
+    )
+    parser.add_argument(
+        "--save-seconds", type=float, default=60.0, help="between two saves (default 60)"
+    )
+    parser.device()
+    arguments = parser.parse_args()
+    if bool(arguments.previous) != bool(arguments.pseudo_labels):
+        parser.error("--previous and --pseudo-labels go together")
+    return arguments
+
+
+def run() -> None:
+    started = time.monotonic()
+    arguments = parse()
+    settings: ModelSettings = arguments.settings
+    devices.limit_threads(settings.train.compute_threads)
+    # torch reads the number of threads once, when it is imported.
+    import torch
+    from dst_cbc import models, training
+
+    rows = read_index(arguments.index)
+    labeled = [rows[id] for id in read_ids(arguments.labeled)]
+    validation = [row for row in rows.values() if row.subset == settings.train.select]
+    pseudo, folder, inputs = [], None, []
+    if arguments.pseudo_labels:
+        manifest = read_manifest(arguments.pseudo_labels, list(settings.dataset.classes))
+        folder = arguments.pseudo_labels.with_suffix("")
+        require_unchanged(folder, arguments.pseudo_labels, manifest)
+        pseudo = [rows[row.id] for row in manifest]
+        # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
+        inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
+    data = training.Data(arguments.data, settings.dataset, labeled, pseudo, folder, validation)
+    files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
+    device = devices.prepare(arguments.device, settings.train)
+    with resume_folder(arguments.resume, digest([settings.canonical(), files, *inputs])) as resume:
+        if arguments.previous:
+            model = models.read_model(arguments.previous)
+            best = model.record
+        else:
+            torch.manual_seed(settings.train.seed)
+            model, best = models.build(settings.network, settings.dataset.classes), None
+        end = training.train(
+            model,
+            best,
+            data,
+            settings.train,
+            device,
+            resume,
+            arguments.board,
+            arguments.workers,
+            arguments.save_seconds,
+        )
+        write_model_folder(arguments, settings, model, end)
+    write_run(arguments.out / "run.json", end, device, time.monotonic() - started)
+
+
+def write_model_folder(arguments, settings: ModelSettings, model, end) -> None:
+    from dst_cbc import models, training
+
+    out = arguments.out
+    if end.best is None:
+        raise DataError(
+            f"mIoU on {settings.train.select!r} was never a number: its masks have no labeled pixel"
+        )
+    if end.best_state is None:
+        shutil.copyfile(arguments.previous, out / "model.pt")
+    else:
+        models.write_model(out / "model.pt", model, end.best_state, end.best)
+    last = training.record(settings.train, end.step, end.history[-1]["miou"])
+    models.write_model(out / "last.pt", model, training.cpu_state(model), last)
+    write_csv(out / "history.csv", training.HISTORY, end.history)
+    write_text(out / "settings.json", settings.model_dump_json(indent=2) + "\n")
+
+
+def write_run(path: Path, end, device, seconds: float) -> None:
+    """What may differ between two runs that give the same model."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+    ).stdout.strip()
+    write_json(
+        path,
+        {
+            "commit": commit or None,
+            "device": devices.describe(device.type),
+            "versions": devices.versions(),
+            "seconds": round(seconds, 1),
+            "resumes": end.resumes,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(run)

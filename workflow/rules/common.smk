@@ -1,0 +1,192 @@
+"""Configuration, plan, and the functions that rules ask for their inputs and parameters."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+HOUSE = Path(workflow.basedir)
+sys.path.insert(0, str(HOUSE / "scripts"))
+# `python` in a rule is the one that runs Snakemake, unless a conda environment comes first.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+from dst_cbc.datasets import dataset_stage, list_records
+from dst_cbc.experiment import ConfigError, load_experiment, load_methods, read_yaml
+from dst_cbc.files import DataError, digest
+from dst_cbc.fingerprints import Fingerprints
+from dst_cbc.index import read_index
+from dst_cbc.plan import Plan
+
+
+def load_plan():
+    """The plan of the files given with --configfile, else of config.yaml, and of --config."""
+    settings = workflow.config_settings
+    experiment = load_experiment(
+        settings.configfiles or [HOUSE / "config.yaml"],
+        read_yaml(HOUSE / "workflow/presets.yaml"),
+        settings.config,
+    )
+    records = list_records(Path(experiment.data), dataset_stage(experiment))
+    methods = load_methods(HOUSE / "workflow/methods.yaml")
+    return experiment, records, Plan(experiment, methods, records)
+
+
+try:
+    EXPERIMENT, RECORDS, PLAN = load_plan()
+except (ConfigError, DataError, ValueError) as error:
+    raise WorkflowError(str(error))
+DATA = EXPERIMENT.data
+STUDY = f"results/{EXPERIMENT.name}"
+INDEX = f"{STUDY}/dataset.csv"
+SCRIPTS = str(HOUSE / "scripts")
+STATE = f"results/.resume/{EXPERIMENT.name}"
+# How stages run: part of no rule's parameters, so that it reruns nothing.
+RUNTIME = f"--device {EXPERIMENT.device} --workers {EXPERIMENT.workers}"
+SAVING = f"--save-seconds {EXPERIMENT.save_seconds}"
+
+FILES = Fingerprints(Path(DATA), RECORDS, PLAN.dataset, Path(STUDY, ".fingerprints.json"))
+CHECKED = read_index(INDEX) if Path(INDEX).is_file() else {}
+SUBSETS = {
+    subset: [record.id for record in RECORDS if record.subset == subset]
+    for subset in ("train", "val", "test")
+}
+SELF_TRAINED = sorted({m.method for m in PLAN.models.values() if m.previous})
+LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.previous})
+
+if EXPERIMENT.format == "digits" and Path(DATA).parts[:1] != ("results",):
+    raise WorkflowError(
+        f"data: found {DATA!r}; format `digits` draws its scenes, and nothing is "
+        "written outside results/: choose a folder there, e.g. results/digits"
+    )
+replaced = PLAN.replaced(Path(STUDY))
+if replaced and not EXPERIMENT.replace:
+    raise WorkflowError(
+        "Edited settings would replace finished trainings:",
+        *replaced,
+        "To keep them, give the experiment another `name`, or undo the edit. "
+        "To replace them, add --config replace=true",
+    )
+
+
+wildcard_constraints:
+    division="|".join(map(re.escape, PLAN.splits)),
+    method="|".join(map(re.escape, SELF_TRAINED)) or "none",
+    round=r"[1-9]\d*",
+
+
+def model_of(wildcards):
+    """The planned model that a path names."""
+    name = wildcards.get("model") or f"{wildcards.method}/round{wildcards.round}"
+    path = f"{wildcards.division}/{name}"
+    if path not in PLAN.models:
+        raise WorkflowError(f"{STUDY}/{path} is not among the runs of this experiment")
+    return PLAN.models[path]
+
+
+def model_settings(wildcards):
+    return model_of(wildcards).settings.canonical()
+
+
+def threshold_settings(wildcards):
+    return model_of(wildcards).settings.thresholds.canonical()
+
+
+def split_settings(wildcards):
+    return PLAN.splits[wildcards.division].stage.canonical()
+
+
+def previous(filename):
+    """Input function: the file of that name of the round before."""
+
+    def of_round_before(wildcards):
+        return f"{STUDY}/{model_of(wildcards).previous.path}/{filename}"
+
+    return of_round_before
+
+
+def thresholds_in_use(wildcards):
+    """What a person edited where it exists, else what was computed."""
+    folder = f"{STUDY}/{wildcards.division}/{wildcards.method}/round{wildcards.round}"
+    edited = f"{folder}/thresholds.edited.csv"
+    return edited if Path(edited).is_file() else f"{folder}/thresholds.csv"
+
+
+def training_files(wildcards):
+    """(ids, whether their masks count) of what a training reads."""
+    model = model_of(wildcards)
+    split = PLAN.splits[wildcards.division]
+    yield split.labeled + SUBSETS[model.settings.train.select], True
+    yield split.unlabeled if model.previous else [], False
+
+
+def predicted_files(wildcards):
+    """The same of a prediction."""
+    yield PLAN.splits[wildcards.division].unlabeled, False
+
+
+def evaluated_files(wildcards):
+    """The same of an evaluation."""
+    for subset in PLAN.evaluate.report:
+        yield SUBSETS[subset], True
+
+
+def digest_of(files):
+    """Parameter function: changes with the contents of `files`."""
+
+    def of_contents(wildcards):
+        return [FILES.used(ids, labels) for ids, labels in files(wildcards)]
+
+    return of_contents
+
+
+def index_for(files, output):
+    """Input function: the index; its own time starts nothing unless `files` have changed.
+
+    A data check runs whenever any file changes, and must not retrain what used none of them.
+    """
+
+    def index(wildcards):
+        made = Path(expand(f"{STUDY}/{{division}}/{output}", **wildcards)[0]).exists()
+        if made and not any(FILES.changed(CHECKED, *used) for used in files(wildcards)):
+            return ancient(INDEX)
+        return INDEX
+
+    return index
+
+
+def index_of_training_ids(wildcards):
+    """Input function: the same for a split, which depends on the ids of the training images."""
+    checked = [row.id for row in CHECKED.values() if row.subset == "train"]
+    return ancient(INDEX) if checked == SUBSETS["train"] else INDEX
+
+
+def initial_weights(wildcards):
+    """The weights file of the network, when it is a file of the user's."""
+    weights = EXPERIMENT.network.weights
+    return [weights] if weights and not weights.startswith("package:") else []
+
+
+def drawn_scenes(wildcards):
+    return [f"{DATA}/scenes.json"] if EXPERIMENT.format == "digits" else []
+
+
+def imported_lists(wildcards):
+    """Lists of the splits that come from files."""
+    rules = [split.stage.rule.files for split in PLAN.splits.values()]
+    return sorted({files.labeled for files in rules if files})
+
+
+def imported_list_of(wildcards):
+    files = PLAN.splits[wildcards.division].stage.rule.files
+    return [files.labeled, files.unlabeled] if files else []
+
+
+def wants_gpu():
+    """One `gpu` token where a stage will use CUDA, none on a CPU."""
+    cuda_here = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    return int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_here))
+
+
+def later_predictions(path):
+    """Predictions of round 1 and later: kept, or deleted after their use."""
+    return path if EXPERIMENT.keep_predictions == "all" else temp(path)

@@ -1,0 +1,54 @@
+"""The data set: drawn (the demo), checked, indexed, split."""
+
+
+rule draw_digits:
+    output:
+        f"{DATA}/scenes.json",
+    log:
+        f"{STUDY}/logs/draw_digits.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=EXPERIMENT.digits.canonical(),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python {SCRIPTS:q}/draw_digits.py --settings {params.settings:q}"
+        " --out {params.folder:q} >> {log:q} 2>&1"
+
+
+rule check_data:
+    input:
+        scenes=drawn_scenes,
+        lists=imported_lists,
+    output:
+        INDEX,
+    log:
+        f"{STUDY}/logs/check_data.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    threads: workflow.cores
+    params:
+        settings=PLAN.dataset.canonical(),
+        files=FILES.used([record.id for record in RECORDS], True),
+    shell:
+        "python {SCRIPTS:q}/check_data.py --settings {params.settings:q} --data {DATA:q}"
+        " --need-label {input.lists:q} --out {output:q} --processes {threads} >> {log:q} 2>&1"
+
+
+rule split:
+    input:
+        index=index_of_training_ids,
+        lists=imported_list_of,
+    output:
+        labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
+        unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
+    log:
+        f"{STUDY}/logs/{{division}}/split.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=split_settings,
+        ids=digest(SUBSETS["train"]),
+    shell:
+        "python {SCRIPTS:q}/split.py --settings {params.settings:q} --index {input.index:q}"
+        " --labeled {output.labeled:q} --unlabeled {output.unlabeled:q} >> {log:q} 2>&1"

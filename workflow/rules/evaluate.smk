@@ -1,0 +1,58 @@
+"""Figures: of each model, of the study; and whether its pseudo labels are still what they were."""
+
+
+rule evaluate:
+    input:
+        index=index_for(evaluated_files, "{model}/metrics.json"),
+        model=f"{STUDY}/{{division}}/{{model}}/model.pt",
+        last=f"{STUDY}/{{division}}/{{model}}/last.pt",
+    output:
+        f"{STUDY}/{{division}}/{{model}}/metrics.json",
+    log:
+        f"{STUDY}/logs/{{division}}/{{model}}/evaluate.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    threads: EXPERIMENT.compute_threads
+    resources:
+        gpu=wants_gpu(),
+    params:
+        settings=PLAN.evaluate.canonical(),
+        files=digest_of(evaluated_files),
+    shell:
+        "python {SCRIPTS:q}/evaluate.py --settings {params.settings:q} --data {DATA:q}"
+        " --index {input.index:q} --model {input.model:q} --last {input.last:q}"
+        " --out {output:q} {RUNTIME} >> {log:q} 2>&1"
+
+
+rule summary:
+    input:
+        [f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
+    output:
+        csv=report(f"{STUDY}/summary.csv", caption="../report/summary.rst", category="Summary"),
+        markdown=f"{STUDY}/summary.md",
+    log:
+        f"{STUDY}/logs/summary.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        models=list(PLAN.models),
+        report=PLAN.evaluate.report,
+    shell:
+        "python {SCRIPTS:q}/summarize.py {STUDY:q} {params.models:q}"
+        " --report {params.report} --csv {output.csv:q} --markdown {output.markdown:q}"
+        " >> {log:q} 2>&1"
+
+
+rule verify:
+    log:
+        f"{STUDY}/logs/verify.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        manifests=[
+            f"{STUDY}/{model.path}/pseudo_labels.csv"
+            for model in PLAN.models.values()
+            if model.previous
+        ],
+    shell:
+        "python {SCRIPTS:q}/verify.py {params.manifests:q} 2>&1 | tee -a {log:q}"

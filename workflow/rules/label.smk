@@ -1,0 +1,83 @@
+"""Pseudo labels of one round: predictions and their histogram, thresholds, PNGs (Algorithm 1)."""
+
+
+rule predict:
+    input:
+        index=index_for(predicted_files, "supervised/histogram.npz"),
+        unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
+        model=f"{STUDY}/{{division}}/{{model}}/model.pt",
+    output:
+        predictions=f"{STUDY}/{{division}}/{{model}}/predictions.h5",
+        histogram=f"{STUDY}/{{division}}/{{model}}/histogram.npz",
+    log:
+        f"{STUDY}/logs/{{division}}/{{model}}/predict.log",
+    benchmark:
+        f"{STUDY}/benchmarks/{{division}}/{{model}}/predict.tsv"
+    wildcard_constraints:
+        model="supervised",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    threads: EXPERIMENT.compute_threads
+    resources:
+        gpu=wants_gpu(),
+    params:
+        settings=PLAN.predict.canonical(),
+        files=digest_of(predicted_files),
+        state=f"{STATE}/{{division}}/{{model}}/predict",
+    shell:
+        "python {SCRIPTS:q}/predict.py --settings {params.settings:q} --data {DATA:q}"
+        " --index {input.index:q} --unlabeled {input.unlabeled:q} --model {input.model:q}"
+        " --predictions {output.predictions:q} --histogram {output.histogram:q}"
+        " --resume {params.state:q} {RUNTIME} >> {log:q} 2>&1"
+
+
+use rule predict as predict_round with:
+    input:
+        index=index_for(predicted_files, "{model}/histogram.npz"),
+        unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
+        model=f"{STUDY}/{{division}}/{{model}}/model.pt",
+    output:
+        predictions=later_predictions(f"{STUDY}/{{division}}/{{model}}/predictions.h5"),
+        histogram=f"{STUDY}/{{division}}/{{model}}/histogram.npz",
+    wildcard_constraints:
+        model=r"[^/]+/round[1-9]\d*",
+
+
+rule thresholds:
+    input:
+        previous("histogram.npz"),
+    output:
+        f"{STUDY}/{{division}}/{{method}}/round{{round}}/thresholds.csv",
+    log:
+        f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/thresholds.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=threshold_settings,
+        classes=list(PLAN.dataset.classes),
+    shell:
+        "python {SCRIPTS:q}/thresholds.py --settings {params.settings:q} --histogram {input:q}"
+        " --classes {params.classes:q} --out {output:q} >> {log:q} 2>&1"
+
+
+rule pseudo_labels:
+    input:
+        index=ancient(INDEX),
+        unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
+        predictions=previous("predictions.h5"),
+        computed=f"{STUDY}/{{division}}/{{method}}/round{{round}}/thresholds.csv",
+        thresholds=thresholds_in_use,
+    output:
+        labels=directory(f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels"),
+        manifest=f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels.csv",
+    log:
+        f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/pseudo_labels.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=PLAN.dataset.canonical(),
+    shell:
+        "python {SCRIPTS:q}/pseudo_labels.py --settings {params.settings:q} --data {DATA:q}"
+        " --index {input.index:q} --unlabeled {input.unlabeled:q}"
+        " --predictions {input.predictions:q} --thresholds {input.thresholds:q}"
+        " --out {output.labels:q} >> {log:q} 2>&1"
