@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,14 +56,10 @@ def describe(device: str) -> str:
 
 def versions() -> dict[str, Any]:
     """What the bytes of a model depend on beside its settings; for run.json."""
-    import timm
     import torch
-    import torchvision
 
     return {
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")},
         "cpu": torch.backends.cpu.get_cpu_capability(),
     }

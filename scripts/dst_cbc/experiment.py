@@ -67,7 +67,7 @@ def load_experiment(
     for source, document in documents:
         merged = _add(merged, source, document)
     preset = merged.get("preset", "standard")
-    if preset in presets:
+    if isinstance(preset, str) and preset in presets:
         merged = merge(presets[preset], merged)
     try:
         return Experiment.model_validate(merged)
@@ -209,7 +209,8 @@ def _source(path: tuple, documents) -> str:
 def _fields_at(model: Any, path: tuple) -> list[str]:
     """Keys that the settings class at `path` knows."""
     for part in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        # Anything else in a path is a key of a dict or a place in a list of settings.
+        if model and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation)
     return list(model.model_fields) if model else []
 

@@ -20,10 +20,12 @@ def dynamic_loss(
     logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
     the N images are pseudo-labeled. Returns a float32 scalar; 0 where every pixel is ignored.
     """
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="none")
+    logits = logits.float()
     valid = (labels != IGNORED).sum().clamp(min=1)
     if not (pseudo and gamma):
-        return loss.sum() / valid
+        # Summed by torch: plain cross-entropy to the last bit.
+        return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / valid
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
     supervised, self_trained = loss[:-pseudo], loss[-pseudo:]
     # CE = -log p, so p^gamma = exp(-gamma CE): no second softmax.
     weight = torch.exp(-gamma * self_trained.detach())

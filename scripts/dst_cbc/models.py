@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -97,15 +96,24 @@ def _backbone(settings: NetworkSettings) -> tuple[nn.Module, int, tuple, tuple]:
         if settings.output_stride != 4 or settings.weights or settings.stages:
             raise ValueError("network: backbone `small` has output_stride 4, no weights, no stages")
         return SmallBackbone(), SmallBackbone.channels, (0.5,) * 3, (0.25,) * 3
+    # Half of a stage's start-up, and the small backbone does without it.
+    import timm
+
     if settings.backbone not in timm.list_models():
         raise ValueError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
-    backbone = timm.create_model(
-        settings.backbone,
-        pretrained=False,
-        features_only=True,
-        output_stride=settings.output_stride,
-        out_indices=(settings.stages - 1 if settings.stages else -1,),
-    )
+    try:
+        backbone = timm.create_model(
+            settings.backbone,
+            pretrained=False,
+            features_only=True,
+            output_stride=settings.output_stride,
+            out_indices=(settings.stages - 1 if settings.stages else -1,),
+        )
+    except (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"network: {settings.backbone!r} cannot be built with output_stride "
+            f"{settings.output_stride} and stages {settings.stages} ({error})"
+        ) from error
     last = backbone.feature_info.get_dicts()[-1]
     if "stage" in last:
         # timm prunes unused stages of most backbones by itself, but not of EfficientNets.

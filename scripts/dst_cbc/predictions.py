@@ -7,10 +7,12 @@ whole; a killed pass goes on with the first part that is missing. Parts are join
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import h5py
 import numpy as np
@@ -89,9 +91,10 @@ def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
     with file:
         for row, id in enumerate(ids):
             stored = file.get(f"classes/{row}")
-            if stored is None or stored.attrs["id"] != id:
+            confidence = file.get(f"confidence/{row}")
+            if stored is None or confidence is None or stored.attrs["id"] != id:
                 raise DataError(f"{path}: row {row} is not {id!r}; delete it to make it again")
-            yield Prediction(row, id, stored[...], file[f"confidence/{row}"][...])
+            yield Prediction(row, id, stored[...], confidence[...])
 
 
 def write_histogram(path: Path, counts: np.ndarray) -> None:
@@ -106,7 +109,7 @@ def read_histogram(path: Path) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as file:
             counts = file["counts"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a readable histogram ({error}); delete it") from error
     if counts.ndim != 2 or counts.shape[1] != confidence.BINS or counts.dtype != np.int64:
         raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,16 @@ class Labeled:
 
     id: str
     sha256: str
-    pixels: int
+    height: int
+    width: int
     counts: np.ndarray
     correct: int | None = None
     compared: int | None = None
     edited: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
 
     @property
     def kept(self) -> int:
@@ -67,7 +72,7 @@ def write_pseudo_labels(
             valid = (labels != IGNORED) & (ground != IGNORED)
             correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
         counts = np.bincount(labels.ravel(), minlength=256)[: len(colours)]
-        yield Labeled(prediction.id, sha256(content), labels.size, counts, correct, compared)
+        yield Labeled(prediction.id, sha256(content), *labels.shape, counts, correct, compared)
 
 
 def write_manifest(path: Path, rows: Iterable[Labeled], names: Sequence[str]) -> None:
@@ -82,7 +87,8 @@ def read_manifest(path: Path, names: Sequence[str]) -> list[Labeled]:
         Labeled(
             cells["id"],
             cells["sha256"],
-            int(cells["pixels"]),
+            int(cells["height"]),
+            int(cells["width"]),
             np.array([int(cells[f"pixels {name}"]) for name in names]),
             number(cells["correct"]),
             number(cells["compared"]),
@@ -118,16 +124,25 @@ def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
     """
     path = folder / f"{row.id}.png"
     try:
-        labels = np.asarray(Image.open(path))
+        image = Image.open(path)
+        labels = np.asarray(image)
     except OSError as error:
         raise DataError(f"{path}: cannot be accepted ({error}); make it again") from error
-    counts = np.bincount(labels.ravel(), minlength=256)
-    if labels.ndim != 2 or labels.size != row.pixels or counts[classes:IGNORED].any():
+    is_index = image.mode in ("P", "L") and labels.shape == (row.height, row.width)
+    counts = np.bincount(labels.ravel(), minlength=256) if is_index else None
+    if not is_index or counts[classes:IGNORED].any():
         raise DataError(
-            f"{path}: cannot be accepted: expected {row.pixels} pixels of one 8-bit index, "
-            f"0 to {classes - 1} or {IGNORED}"
+            f"{path}: cannot be accepted: found mode {image.mode}, {image.height} x {image.width}; "
+            f"expected 8-bit indexes, {row.height} x {row.width}, 0 to {classes - 1} or {IGNORED}"
         )
-    return Labeled(row.id, sha256_file(path), row.pixels, counts[:classes], edited=True)
+    return replace(
+        row,
+        sha256=sha256_file(path),
+        counts=counts[:classes],
+        correct=None,
+        compared=None,
+        edited=True,
+    )
 
 
 def _digest_or_none(path: Path) -> str | None:
@@ -136,7 +151,7 @@ def _digest_or_none(path: Path) -> str | None:
 
 def _header(names: Sequence[str]) -> list[str]:
     return [
-        "id", "sha256", "edited", "pixels", "kept", "kept_fraction", "correct", "compared",
+        "id", "sha256", "edited", "height", "width", "kept", "kept_fraction", "correct", "compared",
         "accuracy", *(f"pixels {name}" for name in names),
     ]  # fmt: skip
 
@@ -146,7 +161,8 @@ def _cells(row: Labeled, names: Sequence[str]) -> dict:
         "id": row.id,
         "sha256": row.sha256,
         "edited": "yes" if row.edited else "",
-        "pixels": row.pixels,
+        "height": row.height,
+        "width": row.width,
         "kept": row.kept,
         "kept_fraction": row.kept / row.pixels,
         "correct": row.correct,

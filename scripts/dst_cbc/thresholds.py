@@ -83,11 +83,17 @@ def read_levels(path: Path, names: Sequence[str]) -> np.ndarray:
     Raises DataError that names the line of a value that is none.
     """
     levels = np.full(256, confidence.BINS, np.int32)
+    seen = set()
     for line, cells in enumerate(read_csv(path, ("class", "threshold")), 2):
         try:
+            if cells["class"] is None or cells["threshold"] is None:
+                raise ValueError("cells are missing")
             number, text = int(cells["class"]), cells["threshold"]
             if not 0 <= number < len(names):
                 raise ValueError(f"there are classes 0 to {len(names) - 1}")
+            if number in seen:
+                raise ValueError(f"class {number} occurs twice")
+            seen.add(number)
             if text:
                 value = float(text)
                 if math.isnan(value):

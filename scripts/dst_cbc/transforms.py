@@ -10,8 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
-from torchvision.transforms.v2 import functional as colour
+from PIL import Image, ImageEnhance
 
 from .settings import IGNORED, AugmentationSettings
 
@@ -79,18 +78,26 @@ def jitter(
     image: Image.Image, settings: AugmentationSettings, random: np.random.Generator
 ) -> np.ndarray:
     """Random brightness, contrast, saturation, hue and noise: uint8 (H, W, 3)."""
-    for amount, adjust in (
-        (settings.brightness, colour.adjust_brightness),
-        (settings.contrast, colour.adjust_contrast),
-        (settings.saturation, colour.adjust_saturation),
+    for amount, enhance in (
+        (settings.brightness, ImageEnhance.Brightness),
+        (settings.contrast, ImageEnhance.Contrast),
+        (settings.saturation, ImageEnhance.Color),
     ):
         if amount:
-            image = adjust(image, random.uniform(1 - amount, 1 + amount))
+            image = enhance(image).enhance(random.uniform(1 - amount, 1 + amount))
     if settings.hue:
-        image = colour.adjust_hue(image, random.uniform(-settings.hue, settings.hue))
+        image = _shift_hue(image, random.uniform(-settings.hue, settings.hue))
     pixels = np.asarray(image)
     if not settings.noise:
         return pixels
     deviation = 255 * random.uniform(0, settings.noise)
     noise = random.standard_normal(pixels.shape, np.float32) * np.float32(deviation)
     return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+
+
+def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
+    """Every hue moved around the colour circle; 1 is once around."""
+    hue, *rest = image.convert("HSV").split()
+    shift = round(256 * turns)
+    hue = hue.point([(level + shift) % 256 for level in range(256)])
+    return Image.merge("HSV", (hue, *rest)).convert("RGB")

@@ -1,0 +1,52 @@
+# make demo, make test: all in one .venv, made once, remade only when requirements.lock changes.
+
+PYTHON ?= python3
+CORES ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a test process: more would only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES)
+
+.PHONY: demo test test-all lint format bench document lock venv clean
+
+venv:
+	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
+
+demo: venv  ## the embedded default: from drawn scenes to the summary, under 5 minutes
+	$(BIN)/snakemake --cores $(CORES)
+	@cat results/demo/summary.md
+
+test: venv  ## every test but the slow ones
+	$(PYTEST) -m "not slow"
+
+test-all: venv
+	$(PYTEST)
+
+lint: venv
+	$(BIN)/ruff check scripts tests benchmarks
+	$(BIN)/ruff format --check scripts tests benchmarks
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/python scripts/document.py --check
+
+format: venv
+	$(BIN)/ruff check --fix scripts tests benchmarks
+	$(BIN)/ruff format scripts tests benchmarks
+	$(BIN)/snakefmt Snakefile workflow
+
+bench: venv  ## ratios measured side by side
+	$(BIN)/python benchmarks/memory.py
+
+document: venv  ## what is generated: schema, conda environment, tables of the README
+	$(BIN)/python scripts/document.py
+
+lock:  ## requirements.lock anew, from the ranges of pyproject.toml
+	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
+	.lock-venv/bin/pip install --quiet ".[demo,workflow,weights,dev]"
+	(echo "# Made by 'make lock'. CUDA packages are left to torch, which pins them itself."; \
+	 .lock-venv/bin/pip freeze --exclude dst-cbc | grep -vE "^(nvidia|cuda|triton)") > requirements.lock
+	rm -rf .lock-venv build scripts/*.egg-info
+
+clean:  ## everything but results
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis

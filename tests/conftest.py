@@ -1,0 +1,103 @@
+"""One thread, derandomized properties, and the small data sets that several tests share."""
+
+import os
+
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[name] = "1"
+
+import numpy as np
+import pytest
+from dst_cbc.datasets import list_records
+from dst_cbc.digits import CLASSES, write_scenes
+from dst_cbc.files import sha256_file
+from dst_cbc.index import Row
+from dst_cbc.settings import DatasetStage, DrawSettings, Experiment
+from hypothesis import settings
+from PIL import Image
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def small_scenes():
+    """Settings of a data set of 8 training, 3 validation and 2 test scenes of 40 pixels."""
+    return DrawSettings(size=40, train=8, val=3, test=2, digits=(2, 3), digit_size=(12.0, 14.0))
+
+
+@pytest.fixture(scope="session")
+def digits_dataset(small_scenes):
+    """The data set's settings of `small_scenes`."""
+    return DatasetStage(
+        format="digits",
+        classes=CLASSES,
+        labels=dict(enumerate(CLASSES)),
+        ignore=(255,),
+        test_from_val=0,
+        digits=small_scenes,
+    )
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory, small_scenes):
+    """Folder of the drawn `small_scenes`; tests only read it."""
+    folder = tmp_path_factory.mktemp("digits")
+    write_scenes(small_scenes, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_rows(drawn, digits_dataset):
+    """Rows of dataset.csv of `drawn`, by subset."""
+    rows = {"train": [], "val": [], "test": []}
+    for record in list_records(drawn, digits_dataset):
+        digests = [sha256_file(drawn / path) for path in (record.image, record.label)]
+        rows[record.subset].append(
+            Row(record.id, record.image, record.label, 40, 40, record.subset, *digests)
+        )
+    return rows
+
+
+@pytest.fixture
+def folder_dataset():
+    """Settings of a data set in the layout `folder` with classes sky, road and car."""
+    return DatasetStage(
+        format="folder",
+        classes={"sky": "#0000ff", "road": "#808080", "car": "#ff0000"},
+        labels={0: "sky", 1: "road", 2: "car"},
+        ignore=(255,),
+        test_from_val=0,
+        digits=None,
+    )
+
+
+@pytest.fixture
+def write_image():
+    """Function that writes an array as an image file and makes its folders."""
+
+    def write(path, pixels):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def make_experiment():
+    """Function that returns a small experiment with some keys changed."""
+
+    def make(**changes):
+        content = {
+            "name": "study",
+            "data": "pictures",
+            "format": "folder",
+            "classes": {"sky": "#0000ff", "road": "#808080"},
+            "train": {"batch": 4, "steps": 10, "validate_every": 4},
+            "supervised": {"steps": 7},
+            "splits": {"few": {"count": 4}},
+            "runs": [{"splits": ["few"], "methods": ["dst-cbc"]}],
+        }
+        return Experiment.model_validate({**content, **changes})
+
+    return make

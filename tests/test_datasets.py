@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from dst_cbc.datasets import CAMVID_CLASSES, Record, dataset_stage, list_records
+from dst_cbc.files import DataError, read_ids, write_text
+
+PICTURE = np.zeros((2, 2, 3))
+MASK = np.zeros((2, 2))
+
+
+@pytest.fixture
+def pictures(tmp_path, write_image):
+    """A data set in the layout `folder`."""
+    for name in ("images/train/town/a.png", "images/train/b.JPG", "images/val/c.png"):
+        write_image(tmp_path / name, PICTURE)
+    write_image(tmp_path / "images/test/d.webp", PICTURE)
+    write_image(tmp_path / "labels/train/town/a.png", MASK)
+    write_image(tmp_path / "labels/val/c.png", MASK)
+    (tmp_path / "images/train/notes.txt").write_text("no image")
+    return tmp_path
+
+
+@pytest.fixture
+def camvid(tmp_path, make_experiment):
+    """Folder and settings of a data set in SegNet's layout."""
+    for subset, ids in {"train": ["0001TP_a", "0001TP_b"], "val": ["v"], "test": ["t"]}.items():
+        lines = (f"/SegNet/CamVid/{subset}/{id}.png /x/{subset}annot/{id}.png\n" for id in ids)
+        (tmp_path / f"{subset}.txt").write_text("".join(lines))
+    return tmp_path, dataset_stage(make_experiment(format="camvid", classes=None))
+
+
+def test_a_folder_yields_every_image_sorted_by_id(pictures, folder_dataset):
+    assert list_records(pictures, folder_dataset) == [
+        Record("b", "images/train/b.JPG", "", "train"),
+        Record("c", "images/val/c.png", "labels/val/c.png", "val"),
+        Record("d", "images/test/d.webp", "", "test"),
+        Record("town/a", "images/train/town/a.png", "labels/train/town/a.png", "train"),
+    ]
+
+
+def test_listing_decodes_nothing(pictures, folder_dataset):
+    before = list_records(pictures, folder_dataset)
+    (pictures / "images/train/b.JPG").write_bytes(b"damaged")
+    assert list_records(pictures, folder_dataset) == before
+
+
+def test_an_id_that_occurs_twice_is_refused_with_its_count(pictures, folder_dataset, write_image):
+    write_image(pictures / "images/val/b.png", PICTURE)
+    write_image(pictures / "images/test/b.bmp", PICTURE)
+    write_image(pictures / "images/train/c.png", PICTURE)
+    with pytest.raises(DataError) as error:
+        list_records(pictures, folder_dataset)
+    assert "'b' occurs 3 times" in str(error.value) and "'c' occurs 2 times" in str(error.value)
+
+
+def test_a_missing_or_empty_folder_is_refused(tmp_path, folder_dataset):
+    with pytest.raises(DataError, match=r"nowhere: no such folder"):
+        list_records(tmp_path / "nowhere", folder_dataset)
+    with pytest.raises(DataError, match="no images found in the layout `folder`"):
+        list_records(tmp_path, folder_dataset)
+
+
+def test_every_third_validation_image_is_held_back(tmp_path, folder_dataset, write_image):
+    for i in range(7):
+        write_image(tmp_path / f"images/val/v{i}.png", PICTURE)
+    write_image(tmp_path / "images/train/a.png", PICTURE)
+    held_back = folder_dataset.model_copy(update={"test_from_val": 3})
+    subsets = {record.id: record.subset for record in list_records(tmp_path, held_back)}
+    assert [id for id, subset in subsets.items() if subset == "test"] == ["v2", "v5"]
+    assert [id for id, subset in subsets.items() if subset == "val"] == [
+        "v0", "v1", "v3", "v4", "v6",
+    ]  # fmt: skip
+    assert subsets["a"] == "train"
+
+
+def test_camvid_lists_name_files_by_their_last_two_parts(camvid):
+    root, dataset = camvid
+    records = list_records(root, dataset)
+    assert records[0] == Record(
+        "0001TP_a", "train/0001TP_a.png", "trainannot/0001TP_a.png", "train"
+    )
+    assert [(r.id, r.subset) for r in records] == [
+        ("0001TP_a", "train"), ("0001TP_b", "train"), ("t", "test"), ("v", "val"),
+    ]  # fmt: skip
+
+
+def test_camvid_knows_its_eleven_classes_and_that_11_is_ignored(camvid):
+    _, dataset = camvid
+    assert list(dataset.classes) == list(CAMVID_CLASSES) and len(dataset.classes) == 11
+    assert dataset.ignore == (11,)
+    assert dataset.labels == dict(enumerate(CAMVID_CLASSES))
+
+
+def test_a_malformed_camvid_line_is_named(camvid):
+    root, dataset = camvid
+    with open(root / "val.txt", "a") as file:
+        file.write("\nonly-one.png\n")
+    with pytest.raises(DataError, match=r"val\.txt, line 3: found 'only-one\.png'"):
+        list_records(root, dataset)
+
+
+def test_camvid_needs_its_training_list_and_no_other(camvid):
+    root, dataset = camvid
+    (root / "test.txt").unlink()
+    assert {record.subset for record in list_records(root, dataset)} == {"train", "val"}
+    (root / "train.txt").unlink()
+    with pytest.raises(DataError, match=r"train\.txt: no such file"):
+        list_records(root, dataset)
+
+
+@pytest.mark.parametrize("line", ["../../etc/.. x/y.png", "x/.. a/b.png"])
+def test_a_list_cannot_name_an_id_outside_its_folder(line, camvid):
+    root, dataset = camvid
+    (root / "train.txt").write_text(line + "\n")
+    with pytest.raises(DataError, match="cannot be an id"):
+        list_records(root, dataset)
+
+
+@pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", " ", ";", "'", "ä"])
+def test_an_id_is_refused_or_survives_a_list_of_ids(mark, tmp_path, folder_dataset, write_image):
+    name = f"a{mark}b"
+    write_image(tmp_path / f"images/train/{name}.png", PICTURE)
+    try:
+        (record,) = list_records(tmp_path, folder_dataset)
+    except DataError:
+        return
+    write_text(tmp_path / "ids.txt", f"{record.id}\nlast\n")
+    assert read_ids(tmp_path / "ids.txt") == [name, "last"]
+
+
+def test_digits_are_known_before_they_are_drawn(tmp_path, digits_dataset):
+    records = list_records(tmp_path / "not there", digits_dataset)
+    assert len(records) == 13
+    first = Record("test-0000", "images/test/test-0000.png", "labels/test/test-0000.png", "test")
+    assert records[0] == first
+
+
+def test_classes_come_from_the_experiment_before_the_format(make_experiment):
+    own = dataset_stage(make_experiment(format="camvid"))
+    assert list(own.classes) == ["sky", "road"]
+    assert own.labels == {0: "sky", 1: "road"}
+
+
+def test_a_format_without_classes_needs_them_from_the_experiment(make_experiment):
+    with pytest.raises(ValueError, match=r"classes: missing; format 'folder'"):
+        dataset_stage(make_experiment(classes=None))
+
+
+def test_settings_of_the_drawing_matter_to_drawn_data_only(make_experiment):
+    drawing = {"digits": {"seed": 5}}
+    assert dataset_stage(make_experiment(**drawing)) == dataset_stage(make_experiment())
+    assert dataset_stage(make_experiment(format="digits", **drawing)).digits.seed == 5
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"labels": {0: "sky", 1: "street"}}, "labels: value 1 is mapped to 'street'"),
+        ({"labels": {0: "sky", 255: "road"}}, "labels: value 255 is also listed under ignore"),
+    ],
+)
+def test_labels_that_contradict_the_classes_are_refused(changes, reason, make_experiment):
+    with pytest.raises(ValueError, match=reason):
+        dataset_stage(make_experiment(**changes))
+
+
+def test_no_ignored_value_at_all_can_be_asked_for(make_experiment):
+    assert dataset_stage(make_experiment(ignore=[])).ignore == ()

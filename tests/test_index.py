@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+from dst_cbc.datasets import Record, list_records
+from dst_cbc.files import DataError, sha256_file
+from dst_cbc.index import COLUMNS, check, read_index, used_files, write_index
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3))
+MASK = np.random.default_rng(1).integers(0, 3, (5, 7))
+
+
+@pytest.fixture
+def pictures(tmp_path, write_image):
+    """Three images with masks, and one training image without."""
+    for subset, id in (("train", "a"), ("train", "b"), ("val", "c"), ("test", "d")):
+        write_image(tmp_path / f"images/{subset}/{id}.png", PICTURE)
+        if id != "b":
+            write_image(tmp_path / f"labels/{subset}/{id}.png", MASK)
+    return tmp_path
+
+
+def checked(root, dataset, **options):
+    return check(root, list_records(root, dataset), dataset, **options)
+
+
+def test_a_row_says_all_of_an_image(pictures, folder_dataset):
+    rows = checked(pictures, folder_dataset)
+    assert [row.id for row in rows] == ["a", "b", "c", "d"]
+    first, second = rows[:2]
+    assert (first.height, first.width, first.subset) == (5, 7, "train")
+    assert first.image_sha256 == sha256_file(pictures / "images/train/a.png")
+    assert first.label_sha256 == sha256_file(pictures / "labels/train/a.png")
+    assert (second.label, second.label_sha256) == ("", "")
+
+
+def test_the_index_comes_back_as_it_was_written(pictures, folder_dataset, tmp_path):
+    rows = checked(pictures, folder_dataset)
+    write_index(tmp_path / "dataset.csv", rows)
+    assert list(read_index(tmp_path / "dataset.csv").values()) == rows
+    header = (tmp_path / "dataset.csv").read_text().splitlines()[0]
+    assert header == "id,image,label,height,width,subset,image_sha256,label_sha256"
+    assert header.split(",") == COLUMNS
+
+
+def test_two_processes_give_the_rows_of_one(pictures, folder_dataset):
+    assert checked(pictures, folder_dataset, processes=2) == checked(pictures, folder_dataset)
+
+
+def test_all_bad_files_are_named_at_once(pictures, folder_dataset, write_image):
+    (pictures / "images/train/a.png").write_bytes(b"damaged")
+    content = (pictures / "images/train/b.png").read_bytes()
+    (pictures / "images/train/b.png").write_bytes(content[: len(content) // 2])
+    write_image(pictures / "labels/val/c.png", MASK[:, :-1])
+    write_image(pictures / "labels/test/d.png", np.full((5, 7), 77))
+    with pytest.raises(DataError) as error:
+        checked(pictures, folder_dataset)
+    text = str(error.value)
+    assert text.startswith("4 problems in the data set")
+    assert "images/train/a.png: cannot be decoded" in text
+    assert "images/train/b.png: cannot be decoded" in text
+    assert "labels/val/c.png: size (6, 5), but its image has (7, 5)" in text
+    assert "labels/test/d.png: mask values [77]" in text
+
+
+def test_both_files_of_one_image_are_named(pictures, folder_dataset):
+    (pictures / "images/val/c.png").write_bytes(b"")
+    (pictures / "labels/val/c.png").write_bytes(b"")
+    with pytest.raises(DataError, match="2 problems"):
+        checked(pictures, folder_dataset)
+
+
+@pytest.mark.parametrize("subset, id", [("val", "c"), ("test", "d")])
+def test_validation_and_test_images_need_a_mask(subset, id, pictures, folder_dataset):
+    (pictures / f"labels/{subset}/{id}.png").unlink()
+    with pytest.raises(DataError, match=rf"{id}\.png: no label, but subset `{subset}` needs one"):
+        checked(pictures, folder_dataset)
+
+
+def test_a_training_image_needs_a_mask_only_where_it_is_asked_for(pictures, folder_dataset):
+    checked(pictures, folder_dataset, need_label=["a"])
+    with pytest.raises(DataError, match=r"b\.png: no label"):
+        checked(pictures, folder_dataset, need_label=["a", "b"])
+
+
+def test_a_listed_image_that_does_not_exist_is_named(pictures, folder_dataset):
+    ghost = Record("ghost", "images/train/ghost.png", "labels/train/ghost.png", "train")
+    with pytest.raises(DataError) as error:
+        check(pictures, [ghost], folder_dataset)
+    assert "images/train/ghost.png: no such file" in str(error.value)
+    assert "labels/train/ghost.png: no such file" in str(error.value)
+
+
+def test_an_index_of_another_layout_is_refused(tmp_path):
+    (tmp_path / "dataset.csv").write_text("id,picture\na,a.png\n")
+    with pytest.raises(DataError, match=r"dataset\.csv: no column 'image'"):
+        read_index(tmp_path / "dataset.csv")
+
+
+def test_used_files_change_with_what_is_used_and_with_nothing_else(
+    pictures, folder_dataset, write_image
+):
+    before = checked(pictures, folder_dataset)
+    write_image(pictures / "labels/train/a.png", MASK[::-1])
+    after = checked(pictures, folder_dataset)
+    assert used_files(before, labels=True) != used_files(after, labels=True)
+    assert used_files(before, labels=False) == used_files(after, labels=False)
+    assert used_files(before[1:], labels=True) == used_files(after[1:], labels=True)
+    write_image(pictures / "images/train/a.png", PICTURE[::-1])
+    assert used_files(checked(pictures, folder_dataset), False) != used_files(before, False)
+    assert used_files(before[::-1], labels=False) != used_files(before, labels=False)

@@ -1,0 +1,85 @@
+import math
+
+import numpy as np
+import pytest
+from dst_cbc.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy, report
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+
+labels = arrays(np.uint8, (3, 4), elements=st.sampled_from([0, 1, 2, 255]))
+
+
+def test_rows_are_the_truth_and_columns_the_prediction():
+    truth = np.array([[0, 0, 1], [2, 2, 1]], np.uint8)
+    prediction = np.array([[0, 1, 1], [2, 0, 1]], np.uint8)
+    matrix = confusion_matrix(truth, prediction, 3)
+    assert matrix.dtype == np.int64
+    np.testing.assert_array_equal(matrix, [[1, 1, 0], [0, 2, 0], [1, 0, 1]])
+
+
+def test_ignored_pixels_of_truth_and_prediction_are_left_out():
+    truth = np.array([0, 255, 1, 255], np.uint8)
+    prediction = np.array([0, 1, 255, 255], np.uint8)
+    np.testing.assert_array_equal(confusion_matrix(truth, prediction, 2), [[1, 0], [0, 0]])
+
+
+@given(labels, labels)
+def test_the_matrix_counts_every_pixel_once(truth, prediction):
+    matrix = confusion_matrix(truth, prediction, 3)
+    for t in range(3):
+        for p in range(3):
+            assert matrix[t, p] == ((truth == t) & (prediction == p)).sum()
+
+
+@given(labels, labels, labels, labels)
+def test_matrices_of_images_add_up(t1, p1, t2, p2):
+    together = confusion_matrix(np.stack([t1, t2]), np.stack([p1, p2]), 3)
+    np.testing.assert_array_equal(
+        together, confusion_matrix(t1, p1, 3) + confusion_matrix(t2, p2, 3)
+    )
+
+
+def test_many_classes_do_not_overflow_a_byte():
+    truth = np.full((2, 2), 199, np.uint8)
+    assert confusion_matrix(truth, truth, 200)[199, 199] == 4
+
+
+def test_iou_is_hits_over_union_and_an_absent_class_is_left_out_of_the_mean():
+    iou = class_iou(BY_HAND)
+    np.testing.assert_allclose(iou[:2], [3 / 6, 4 / 7])
+    assert math.isnan(iou[2])
+    assert mean_iou(BY_HAND) == pytest.approx((3 / 6 + 4 / 7) / 2)
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero():
+    matrix = np.array([[3, 1], [0, 0]])
+    np.testing.assert_allclose(class_iou(matrix), [0.75, 0])
+    assert mean_iou(matrix) == 0.375
+
+
+def test_pixel_accuracy_is_the_share_of_the_diagonal():
+    assert pixel_accuracy(BY_HAND) == 0.7
+
+
+def test_nothing_to_compare_is_not_a_number():
+    nothing = np.zeros((3, 3), np.int64)
+    assert math.isnan(mean_iou(nothing)) and math.isnan(pixel_accuracy(nothing))
+
+
+@given(labels)
+def test_a_perfect_prediction_scores_one(truth):
+    matrix = confusion_matrix(truth, truth, 3)
+    if matrix.any():
+        assert mean_iou(matrix) == pixel_accuracy(matrix) == 1
+
+
+def test_the_report_is_in_percent_with_none_for_what_is_undefined():
+    figures = report(BY_HAND, ["sky", "road", "car"])
+    assert figures["pixel_accuracy"] == pytest.approx(70)
+    assert figures["miou"] == pytest.approx(100 * (3 / 6 + 4 / 7) / 2)
+    assert figures["iou"]["sky"] == pytest.approx(50) and figures["iou"]["car"] is None
+    assert figures["confusion"] == BY_HAND.tolist()
+    assert report(np.zeros((2, 2), np.int64), ["a", "b"])["miou"] is None
