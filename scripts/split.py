@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, write_text
+from dst_cbc.files import write_text
 from dst_cbc.index import read_index
 from dst_cbc.settings import SplitStage
 from dst_cbc.splits import divide
@@ -17,13 +17,8 @@ def run() -> None:
     parser.path("--unlabeled", "list of unlabeled ids to write, one a line")
     arguments = parser.parse_args()
     rows = {id: row for id, row in read_index(arguments.index).items() if row.subset == "train"}
-    labeled, unlabeled = divide(list(rows), arguments.settings, Path())
-    bare = [id for id in labeled if not rows[id].label]
-    if bare:
-        raise DataError(
-            f"{arguments.index}: {len(bare)} labeled images of this split have no mask, "
-            f"first {bare[0]!r}; label them, or list the labeled ids under splits: files"
-        )
+    with_mask = {id for id, row in rows.items() if row.label}
+    labeled, unlabeled = divide(list(rows), with_mask, arguments.settings, Path())
     for path, ids in ((arguments.labeled, labeled), (arguments.unlabeled, unlabeled)):
         write_text(path, "".join(f"{id}\n" for id in ids))
     print(f"{len(labeled)} labeled, {len(unlabeled)} unlabeled images")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from pydantic import ValidationError
+
 from . import digits
 from .files import DataError
 from .settings import IGNORED, DatasetStage, Experiment
@@ -36,21 +38,26 @@ class Layout:
 def dataset_stage(experiment: Experiment) -> DatasetStage:
     """The data set's settings, completed by what its format knows.
 
-    Raises ValueError when the format has no classes of its own and the experiment names none.
+    Raises ValueError when the format has no classes of its own and the experiment names none,
+    and when masks' values and classes do not go together.
     """
     layout = LAYOUTS[experiment.format]
     classes = experiment.classes or layout.classes
     if classes is None:
         raise ValueError(f"classes: missing; format {experiment.format!r} knows none of its own")
     labels = experiment.labels or dict(enumerate(classes))
-    return DatasetStage(
-        format=experiment.format,
-        classes=dict(classes),
-        labels=labels,
-        ignore=layout.ignore if experiment.ignore is None else experiment.ignore,
-        test_from_val=experiment.test_from_val,
-        digits=experiment.digits if experiment.format == "digits" else None,
-    )
+    try:
+        return DatasetStage(
+            format=experiment.format,
+            classes=dict(classes),
+            labels=labels,
+            ignore=layout.ignore if experiment.ignore is None else experiment.ignore,
+            test_from_val=experiment.test_from_val,
+            digits=experiment.digits if experiment.format == "digits" else None,
+        )
+    except ValidationError as error:
+        faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise ValueError(f"classes, labels, ignore: {faults}") from None
 
 
 def list_records(root: Path, dataset: DatasetStage) -> list[Record]:

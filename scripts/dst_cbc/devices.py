@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from .files import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +36,7 @@ def prepare(device: str, compute: Compute) -> torch.device:
         if device == "cpu" and torch.backends.mps.is_available():
             device = "mps"
     if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
+        raise DataError(
             "device: cuda was asked for, but torch sees no CUDA device; set device: cpu"
         )
     if device == "cuda":
@@ -43,6 +46,11 @@ def prepare(device: str, compute: Compute) -> torch.device:
         torch.use_deterministic_algorithms(compute.deterministic)
     print(f"device: {describe(device)}, {compute.compute_threads} CPU threads", flush=True)
     return torch.device(device)
+
+
+def cuda_is_likely() -> bool:
+    """Whether `auto` will choose CUDA, without importing torch."""
+    return shutil.which("nvidia-smi") is not None and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
 def describe(device: str) -> str:

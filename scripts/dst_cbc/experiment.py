@@ -135,15 +135,15 @@ def _add(merged: dict, source: str, document: dict) -> dict:
             f"{source}: name: found {document['name']!r}, but the extended file is "
             f"{merged.get('name')!r}; leave `name` out"
         )
-    splits = document.get("splits") or {}
-    changed = [k for k, v in splits.items() if k in merged["splits"] and merged["splits"][k] != v]
+    splits, more_splits = merged.get("splits") or {}, document.get("splits") or {}
+    runs, more_runs = merged.get("runs") or [], document.get("runs") or []
+    for key, value, kind in (("splits", more_splits, dict), ("runs", more_runs, list)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"{source}: {key}: found {value!r}, expected a {kind.__name__}")
+    changed = [key for key in more_splits if splits.get(key, more_splits[key]) != more_splits[key]]
     if changed:
         raise ConfigError(f"{source}: splits.{changed[0]}: the extended file defines it otherwise")
-    return {
-        **merged,
-        "splits": {**merged["splits"], **splits},
-        "runs": [*merged["runs"], *(document.get("runs") or [])],
-    }
+    return {**merged, "splits": {**splits, **more_splits}, "runs": [*runs, *more_runs]}
 
 
 def explain(error: ValidationError, model: type[BaseModel], documents) -> str:
@@ -159,7 +159,8 @@ def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
         known = sorted(_fields_at(model, path[:-1]))
         return f"{place}: unknown key; {nearest(path[-1], known)}"
     if fault["type"] == "missing":
-        return f"{place}: missing"
+        whole = isinstance(fault["input"], Mapping)
+        return f"{place}: missing" if whole else f"{place}: found {fault['input']!r}; too short"
     found = "" if isinstance(fault["input"], Mapping) else f"found {fault['input']!r}; "
     return f"{place}: {found}{fault['msg'].removeprefix('Value error, ')}"
 

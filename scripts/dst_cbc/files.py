@@ -80,7 +80,8 @@ def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
 
 def read_ids(path: Path) -> list[str]:
     """The ids of a list, one a line."""
-    return Path(path).read_text(encoding="utf-8").splitlines()
+    # Not splitlines: an id may hold what Unicode counts as the end of a line.
+    return [id for id in Path(path).read_text(encoding="utf-8").split("\n") if id]
 
 
 def sha256(content: bytes) -> str:

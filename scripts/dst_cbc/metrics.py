@@ -44,6 +44,7 @@ def report(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
     return {
         "miou": _percent(mean_iou(confusion)),
         "pixel_accuracy": _percent(pixel_accuracy(confusion)),
+        "classes": classes,
         "iou": dict(zip(classes, map(_percent, class_iou(confusion)), strict=True)),
         "confusion": confusion.tolist(),
     }

@@ -81,7 +81,7 @@ def build(settings: NetworkSettings, classes: dict[str, str], root: Path = Path(
     """A model with the initial weights that `settings` names; torch's seed decides the rest.
 
     root: where a relative path of `weights` starts. Raises DataError for weights that are
-    missing or do not fit, ValueError for a backbone that timm does not have or cannot stride so.
+    missing or do not fit, and for a backbone that timm does not have or cannot stride so.
     """
     backbone, channels, mean, std = _backbone(settings)
     network = DeepLabV2(backbone, channels, len(classes), settings.aspp_rates)
@@ -93,14 +93,12 @@ def build(settings: NetworkSettings, classes: dict[str, str], root: Path = Path(
 def _backbone(settings: NetworkSettings) -> tuple[nn.Module, int, tuple, tuple]:
     """Backbone, its channels, and the mean and std of the images that it wants."""
     if settings.backbone == "small":
-        if settings.output_stride != 4 or settings.weights or settings.stages:
-            raise ValueError("network: backbone `small` has output_stride 4, no weights, no stages")
         return SmallBackbone(), SmallBackbone.channels, (0.5,) * 3, (0.25,) * 3
     # Half of a stage's start-up, and the small backbone does without it.
     import timm
 
     if settings.backbone not in timm.list_models():
-        raise ValueError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
+        raise DataError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
     try:
         backbone = timm.create_model(
             settings.backbone,
@@ -110,7 +108,7 @@ def _backbone(settings: NetworkSettings) -> tuple[nn.Module, int, tuple, tuple]:
             out_indices=(settings.stages - 1 if settings.stages else -1,),
         )
     except (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
-        raise ValueError(
+        raise DataError(
             f"network: {settings.backbone!r} cannot be built with output_stride "
             f"{settings.output_stride} and stages {settings.stages} ({error})"
         ) from error

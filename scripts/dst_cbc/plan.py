@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from .datasets import Record, dataset_stage
-from .experiment import ConfigError, merge, method_row, nearest
+from .experiment import ConfigError, explain, merge, method_row, nearest
 from .settings import (
     Compute,
     EvaluateStage,
@@ -78,8 +80,14 @@ class Plan:
     ):
         self.experiment, self.methods, self.root = experiment, methods, root
         self.dataset = dataset_stage(experiment)
-        self.train_ids = [record.id for record in records if record.subset == "train"]
+        train = [record for record in records if record.subset == "train"]
+        self.train_ids = [record.id for record in train]
+        self.with_mask = {record.id for record in train if record.label}
         self._check_subsets(records)
+        unknown = set(experiment.by_split) - set(experiment.splits)
+        if unknown:
+            known = nearest(min(unknown), list(experiment.splits))
+            raise ConfigError(f"by_split: split {min(unknown)!r} does not exist; {known}")
         self.splits: dict[str, Split] = {}
         self.models: dict[str, Model] = {}
         for run in experiment.runs:
@@ -169,7 +177,7 @@ class Plan:
         division = f"{name}_{seed}" + ("" if select == "val" else f"_{select}")
         if division not in self.splits:
             stage = SplitStage(rule=rules[name], seed=seed)
-            labeled, unlabeled = divide(self.train_ids, stage, self.root)
+            labeled, unlabeled = divide(self.train_ids, self.with_mask, stage, self.root)
             half = max(1, self.experiment.train.batch // 2)
             if len(labeled) < half:
                 raise ConfigError(
@@ -189,7 +197,11 @@ class Plan:
             if "epochs" in layer and "steps" not in layer:
                 merged = merge(merged, {"steps": None})
             merged = merge(merged, layer)
-        return TrainSettings.model_validate(merged)
+        try:
+            return TrainSettings.model_validate(merged)
+        except ValidationError as error:
+            place = f"train, supervised, by_split or method, for {division}"
+            raise ConfigError(explain(error, TrainSettings, [(place, merged)])) from None
 
     def _stage(
         self,

@@ -112,7 +112,8 @@ def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> 
             f"{manifest}: {len(changed)} pseudo labels are missing, or changed since they were "
             "made:\n"
             f"{listed}\n"
-            f"To make them again: snakemake {manifest} --forcerun {manifest}\n"
+            f"To make them again: snakemake {manifest} --forcerun {manifest} (and the --configfile "
+            "of this study)\n"
             f"To train on them as they are: python scripts/verify.py --accept {manifest}"
         )
 

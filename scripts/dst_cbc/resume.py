@@ -32,7 +32,9 @@ def resume_folder(folder: Path, fingerprint: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(folder.name + ".lock")):
         written = folder / "fingerprint"
-        if written.is_file() and written.read_text() != fingerprint:
+        # State without a fingerprint was being removed when its process was killed.
+        known = written.read_text() if written.is_file() else None
+        if known != fingerprint and any(folder.iterdir()):
             stale = folder.with_name(folder.name + ".stale")
             shutil.rmtree(stale, ignore_errors=True)
             os.replace(folder, stale)

@@ -57,6 +57,7 @@ Alpha = Annotated[
     Field(gt=0, le=1),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 Positive = Annotated[int, Field(ge=1)]
@@ -106,11 +107,20 @@ class DrawSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the drawing")
 
 
+# As pairs in JSON: the order numbers the classes, and keys of an object are sorted there.
+Classes = Annotated[
+    dict[ClassName, Colour],
+    Field(min_length=2, max_length=IGNORED),
+    BeforeValidator(dict),
+    PlainSerializer(lambda classes: list(classes.items()), when_used="json"),
+]
+
+
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
     format: Literal["camvid", "folder", "digits"]
-    classes: dict[Name, Colour] = Field(min_length=2, max_length=IGNORED)
+    classes: Classes
     labels: dict[Annotated[int, Field(ge=0, le=255)], str]
     ignore: tuple[Annotated[int, Field(ge=0, le=255)], ...]
     test_from_val: Annotated[int, Field(ge=0)]
@@ -136,7 +146,7 @@ class SplitRule(Settings):
     divide: Annotated[float, Field(gt=1)] | None = Field(
         None, description="the images divided by this number, rounded down"
     )
-    all: Literal[True] | None = Field(None, description="every image; for the oracle")
+    all: Literal[True] | None = Field(None, description="every image that has a mask")
     files: SplitFiles | None = Field(None, description="lists of ids, one a line")
 
     @model_validator(mode="after")
@@ -149,8 +159,8 @@ class SplitRule(Settings):
 class SplitFiles(Settings):
     """Paths of two lists of ids."""
 
-    labeled: str
-    unlabeled: str
+    labeled: str = Field(description="file of labeled ids, one a line")
+    unlabeled: str = Field(description="file of unlabeled ids, one a line")
 
 
 class SplitStage(Settings):
@@ -184,6 +194,12 @@ class NetworkSettings(Settings):
     input_scale: Annotated[float, Field(gt=0, le=4)] = Field(
         1.0, description="images are resized by this factor before the network sees them"
     )
+
+    @model_validator(mode="after")
+    def _small_is_as_it_is(self) -> NetworkSettings:
+        if self.backbone == "small" and (self.output_stride != 4 or self.weights or self.stages):
+            raise ValueError("backbone `small` has output_stride 4, no weights and no stages")
+        return self
 
 
 class AugmentationSettings(Settings):
@@ -379,9 +395,13 @@ class EvaluationSettings(Settings):
 class Run(Settings):
     """Every combination of the lists is one run."""
 
-    splits: tuple[Name, ...] = Field(min_length=1)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    methods: tuple[str, ...] = Field(min_length=1)
+    splits: tuple[Name, ...] = Field(min_length=1, description="names under `splits`")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="which random orders of the training images"
+    )
+    methods: tuple[str, ...] = Field(
+        min_length=1, description="rows of workflow/methods.yaml, or `supervised`"
+    )
     vary: dict[str, tuple[bool | int | float | str, ...]] = Field(
         {}, description="key of `train` or of a method: values to try, each under its own name"
     )
@@ -393,7 +413,7 @@ class Experiment(Compute):
     name: StudyName = Field(description="folder under results/")
     data: str = Field(description="folder of the data set")
     format: Literal["camvid", "folder", "digits"] = Field(description="layout of that folder")
-    classes: dict[Name, Colour] | None = Field(
+    classes: dict[ClassName, Colour] | None = Field(
         None, description="name: '#rrggbb'; the format's own where it has some"
     )
     labels: dict[int, str] | None = Field(

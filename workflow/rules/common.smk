@@ -1,21 +1,21 @@
 """Configuration, plan, and the functions that rules ask for their inputs and parameters."""
 
-import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
 HOUSE = Path(workflow.basedir)
 sys.path.insert(0, str(HOUSE / "scripts"))
-# `python` in a rule is the one that runs Snakemake, unless a conda environment comes first.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 from dst_cbc.datasets import dataset_stage, list_records
+from dst_cbc.devices import cuda_is_likely
 from dst_cbc.experiment import ConfigError, load_experiment, load_methods, read_yaml
 from dst_cbc.files import DataError, digest
 from dst_cbc.fingerprints import Fingerprints
 from dst_cbc.index import read_index
 from dst_cbc.plan import Plan
+from snakemake.settings.types import DeploymentMethod
 
 
 def load_plan():
@@ -38,11 +38,7 @@ except (ConfigError, DataError, ValueError) as error:
 DATA = EXPERIMENT.data
 STUDY = f"results/{EXPERIMENT.name}"
 INDEX = f"{STUDY}/dataset.csv"
-SCRIPTS = str(HOUSE / "scripts")
 STATE = f"results/.resume/{EXPERIMENT.name}"
-# How stages run: part of no rule's parameters, so that it reruns nothing.
-RUNTIME = f"--device {EXPERIMENT.device} --workers {EXPERIMENT.workers}"
-SAVING = f"--save-seconds {EXPERIMENT.save_seconds}"
 
 FILES = Fingerprints(Path(DATA), RECORDS, PLAN.dataset, Path(STUDY, ".fingerprints.json"))
 CHECKED = read_index(INDEX) if Path(INDEX).is_file() else {}
@@ -66,6 +62,23 @@ if replaced and not EXPERIMENT.replace:
         "To keep them, give the experiment another `name`, or undo the edit. "
         "To replace them, add --config replace=true",
     )
+
+
+# Where things are and how stages run, as variables of every rule's shell: part of no rule's
+# parameters, so that a moved folder or another number of workers reruns nothing.
+in_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+SHELL = {
+    "PYTHON": "python" if in_conda else sys.executable,
+    "SCRIPTS": str(HOUSE / "scripts"),
+    "DATA": DATA,
+    "DEVICE": EXPERIMENT.device,
+    "WORKERS": str(EXPERIMENT.workers),
+    "SAVE_SECONDS": str(EXPERIMENT.save_seconds),
+}
+shell.prefix("".join(f"{name}={shlex.quote(value)}; " for name, value in SHELL.items()))
+
+# One `gpu` token where a stage will use CUDA, none on a CPU.
+GPU = int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_is_likely()))
 
 
 wildcard_constraints:
@@ -170,6 +183,11 @@ def drawn_scenes(wildcards):
     return [f"{DATA}/scenes.json"] if EXPERIMENT.format == "digits" else []
 
 
+def images(wildcards):
+    """Input function: scenes that were drawn and deleted are drawn again; nothing else."""
+    return [ancient(path) for path in drawn_scenes(wildcards)]
+
+
 def imported_lists(wildcards):
     """Lists of the splits that come from files."""
     rules = [split.stage.rule.files for split in PLAN.splits.values()]
@@ -179,12 +197,6 @@ def imported_lists(wildcards):
 def imported_list_of(wildcards):
     files = PLAN.splits[wildcards.division].stage.rule.files
     return [files.labeled, files.unlabeled] if files else []
-
-
-def wants_gpu():
-    """One `gpu` token where a stage will use CUDA, none on a CPU."""
-    cuda_here = Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
-    return int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_here))
 
 
 def later_predictions(path):

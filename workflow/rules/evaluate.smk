@@ -4,6 +4,7 @@
 rule evaluate:
     input:
         index=index_for(evaluated_files, "{model}/metrics.json"),
+        images=images,
         model=f"{STUDY}/{{division}}/{{model}}/model.pt",
         last=f"{STUDY}/{{division}}/{{model}}/last.pt",
     output:
@@ -14,14 +15,14 @@ rule evaluate:
         "../../envs/dst-cbc.yaml"
     threads: EXPERIMENT.compute_threads
     resources:
-        gpu=wants_gpu(),
+        gpu=GPU,
     params:
         settings=PLAN.evaluate.canonical(),
         files=digest_of(evaluated_files),
     shell:
-        "python {SCRIPTS:q}/evaluate.py --settings {params.settings:q} --data {DATA:q}"
+        '"$PYTHON" "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --model {input.model:q} --last {input.last:q}"
-        " --out {output:q} {RUNTIME} >> {log:q} 2>&1"
+        " --out {output:q} --device $DEVICE --workers $WORKERS >> {log:q} 2>&1"
 
 
 rule summary:
@@ -35,10 +36,11 @@ rule summary:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        study=subpath(output.csv, parent=True),
         models=list(PLAN.models),
         report=PLAN.evaluate.report,
     shell:
-        "python {SCRIPTS:q}/summarize.py {STUDY:q} {params.models:q}"
+        '"$PYTHON" "$SCRIPTS/summarize.py" {params.study:q} {params.models:q}'
         " --report {params.report} --csv {output.csv:q} --markdown {output.markdown:q}"
         " >> {log:q} 2>&1"
 
@@ -55,4 +57,4 @@ rule verify:
             if model.previous
         ],
     shell:
-        "python {SCRIPTS:q}/verify.py {params.manifests:q} 2>&1 | tee -a {log:q}"
+        '"$PYTHON" "$SCRIPTS/verify.py" {params.manifests:q} 2>&1 | tee -a {log:q}'

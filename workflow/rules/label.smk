@@ -4,6 +4,7 @@
 rule predict:
     input:
         index=index_for(predicted_files, "supervised/histogram.npz"),
+        images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
         model=f"{STUDY}/{{division}}/{{model}}/model.pt",
     output:
@@ -19,21 +20,22 @@ rule predict:
         "../../envs/dst-cbc.yaml"
     threads: EXPERIMENT.compute_threads
     resources:
-        gpu=wants_gpu(),
+        gpu=GPU,
     params:
         settings=PLAN.predict.canonical(),
         files=digest_of(predicted_files),
         state=f"{STATE}/{{division}}/{{model}}/predict",
     shell:
-        "python {SCRIPTS:q}/predict.py --settings {params.settings:q} --data {DATA:q}"
+        '"$PYTHON" "$SCRIPTS/predict.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q} --model {input.model:q}"
         " --predictions {output.predictions:q} --histogram {output.histogram:q}"
-        " --resume {params.state:q} {RUNTIME} >> {log:q} 2>&1"
+        " --resume {params.state:q} --device $DEVICE --workers $WORKERS >> {log:q} 2>&1"
 
 
 use rule predict as predict_round with:
     input:
         index=index_for(predicted_files, "{model}/histogram.npz"),
+        images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
         model=f"{STUDY}/{{division}}/{{model}}/model.pt",
     output:
@@ -56,13 +58,14 @@ rule thresholds:
         settings=threshold_settings,
         classes=list(PLAN.dataset.classes),
     shell:
-        "python {SCRIPTS:q}/thresholds.py --settings {params.settings:q} --histogram {input:q}"
+        '"$PYTHON" "$SCRIPTS/thresholds.py" --settings {params.settings:q} --histogram {input:q}'
         " --classes {params.classes:q} --out {output:q} >> {log:q} 2>&1"
 
 
 rule pseudo_labels:
     input:
         index=ancient(INDEX),
+        images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
         predictions=previous("predictions.h5"),
         computed=f"{STUDY}/{{division}}/{{method}}/round{{round}}/thresholds.csv",
@@ -77,7 +80,7 @@ rule pseudo_labels:
     params:
         settings=PLAN.dataset.canonical(),
     shell:
-        "python {SCRIPTS:q}/pseudo_labels.py --settings {params.settings:q} --data {DATA:q}"
+        '"$PYTHON" "$SCRIPTS/pseudo_labels.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q}"
         " --predictions {input.predictions:q} --thresholds {input.thresholds:q}"
         " --out {output.labels:q} >> {log:q} 2>&1"

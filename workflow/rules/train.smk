@@ -4,6 +4,7 @@
 rule train:
     input:
         index=index_for(training_files, "{model}/model.pt"),
+        images=images,
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
         weights=initial_weights,
     output:
@@ -22,7 +23,7 @@ rule train:
         "../../envs/dst-cbc.yaml"
     threads: EXPERIMENT.compute_threads
     resources:
-        gpu=wants_gpu(),
+        gpu=GPU,
     params:
         settings=model_settings,
         files=digest_of(training_files),
@@ -30,17 +31,19 @@ rule train:
         state=f"{STATE}/{{division}}/{{model}}/train",
         board=f"{STUDY}/tensorboard/{{division}}/{{model}}",
     shell:
-        "python {SCRIPTS:q}/train.py --settings {params.settings:q} --data {DATA:q}"
+        '"$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --out {params.folder:q}"
-        " --resume {params.state:q} --board {params.board:q} {RUNTIME} {SAVING} >> {log:q} 2>&1"
+        " --resume {params.state:q} --board {params.board:q} --device $DEVICE --workers $WORKERS --save-seconds $SAVE_SECONDS >> {log:q} 2>&1"
 
 
 rule finetune:
     input:
         index=index_for(training_files, "{method}/round{round}/model.pt"),
+        images=images,
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
         previous=previous("model.pt"),
-        labels=f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels",
+        # The manifest speaks for the PNGs: the time of a folder says nothing.
+        labels=ancient(f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels"),
         manifest=f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels.csv",
     output:
         model=f"{STUDY}/{{division}}/{{method}}/round{{round}}/model.pt",
@@ -56,7 +59,7 @@ rule finetune:
         "../../envs/dst-cbc.yaml"
     threads: EXPERIMENT.compute_threads
     resources:
-        gpu=wants_gpu(),
+        gpu=GPU,
     params:
         settings=model_settings,
         files=digest_of(training_files),
@@ -64,7 +67,7 @@ rule finetune:
         state=f"{STATE}/{{division}}/{{method}}/round{{round}}/train",
         board=f"{STUDY}/tensorboard/{{division}}/{{method}}/round{{round}}",
     shell:
-        "python {SCRIPTS:q}/train.py --settings {params.settings:q} --data {DATA:q}"
+        '"$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --previous {input.previous:q}"
         " --pseudo-labels {input.manifest:q} --out {params.folder:q}"
-        " --resume {params.state:q} --board {params.board:q} {RUNTIME} {SAVING} >> {log:q} 2>&1"
+        " --resume {params.state:q} --board {params.board:q} --device $DEVICE --workers $WORKERS --save-seconds $SAVE_SECONDS >> {log:q} 2>&1"

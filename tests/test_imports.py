@@ -1,0 +1,155 @@
+import ast
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from dst_cbc import command
+
+HOUSE = Path(__file__).parents[1]
+SCRIPTS = sorted((HOUSE / "scripts").glob("*.py"))
+STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.read_text()]
+FLOORS = [
+    "settings", "files", "resume", "sampling", "confidence", "images", "transforms", "metrics",
+    "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan", "losses",
+    "weights", "models", "predictions", "thresholds", "pseudo_labels", "devices", "inference",
+    "training", "summary", "command",
+]  # fmt: skip
+WITHOUT_TORCH = [
+    "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",
+]  # fmt: skip
+
+# Every stage without a network, one after the other, on real files in one process.
+STAGES = """
+import json, runpy, sys
+import numpy as np
+from pathlib import Path
+scripts, root = Path(sys.argv[1]), Path(sys.argv[2])
+sys.path.insert(0, str(scripts))
+
+def stage(name, *arguments):
+    sys.argv = [name, *map(str, arguments)]
+    runpy.run_path(str(scripts / f"{name}.py"), run_name="__main__")
+    loaded = {"torch", "torchvision", "timm", "snakemake"} & set(sys.modules)
+    assert not loaded, f"{name} imports {loaded}"
+
+from dst_cbc.digits import CLASSES
+from dst_cbc.predictions import Prediction, close_part, histogram, join_parts, new_part, store
+
+digits = {"size": 40, "train": 4, "val": 1, "test": 1, "digits": [2, 3], "digit_size": [12, 14]}
+dataset = json.dumps({"format": "digits", "classes": CLASSES, "ignore": [255], "test_from_val": 0,
+                      "labels": dict(enumerate(CLASSES)), "digits": digits})
+data, index = root / "digits", root / "dataset.csv"
+labeled, unlabeled = root / "labeled.txt", root / "unlabeled.txt"
+stage("draw_digits", "--settings", json.dumps(digits), "--out", data)
+stage("check_data", "--settings", dataset, "--data", data, "--out", index, "--processes", 1)
+stage("split", "--settings", json.dumps({"rule": {"count": 2}, "seed": 0}), "--index", index,
+      "--labeled", labeled, "--unlabeled", unlabeled)
+ids = unlabeled.read_text().split()
+assert len(ids) == 2
+counts = 0
+with new_part(root, 0) as file:
+    for row, id in enumerate(ids):
+        random = np.random.default_rng(row)
+        classes = random.integers(0, 11, (40, 40)).astype(np.uint8)
+        confidence = random.integers(0, 65536, (40, 40)).astype(np.uint16)
+        store(file, Prediction(row, id, classes, confidence))
+        counts = counts + histogram(classes, confidence, 11)
+close_part(root, 0, counts)
+join_parts(root, 1, root / "predictions.h5", {})
+stage("thresholds", "--settings", json.dumps({"alpha": 0.5, "balance": "class"}),
+      "--histogram", root / "000000.npz", "--classes", *CLASSES, "--out", root / "thresholds.csv")
+stage("pseudo_labels", "--settings", dataset, "--data", data, "--index", index,
+      "--unlabeled", unlabeled, "--predictions", root / "predictions.h5",
+      "--thresholds", root / "thresholds.csv", "--out", root / "pseudo_labels")
+stage("verify", root / "pseudo_labels.csv")
+stage("verify", "--accept", root / "pseudo_labels.csv")
+stage("summarize", root, "2_0/supervised", "--csv", root / "s.csv", "--markdown", root / "s.md")
+"""
+
+
+def run(*command, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, **options
+    )
+
+
+def imported(path):
+    """Modules of the library that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield from [node.module] if node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dst_cbc"):
+            yield from [name for name in node.module.split(".")[1:]] or [a.name for a in node.names]
+
+
+def test_the_stages_without_a_network_run_without_torch(tmp_path):
+    done = run("-c", STAGES, HOUSE / "scripts", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "pseudo_labels").glob("*.png"))) == 2
+    assert "supervised" in (tmp_path / "s.csv").read_text()
+
+
+@pytest.mark.parametrize("script", WITHOUT_TORCH)
+def test_the_help_of_a_stage_without_a_network_imports_no_torch(script):
+    code = (
+        "import runpy, sys; sys.argv = ['x', '--help']\n"
+        "try:\n    runpy.run_path(sys.stdin.read(), run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    path = HOUSE / "scripts" / f"{script}.py"
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE / "scripts")}
+    assert run("-c", code, input=str(path), env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_command_says_what_it_does(script):
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    first_line = ast.get_docstring(ast.parse(script.read_text())).splitlines()[0]
+    assert len(first_line) > 20 and first_line in " ".join(done.stdout.split())
+    assert "usage: " + script.name in done.stdout
+
+
+@pytest.mark.parametrize("script", STAGE_SCRIPTS, ids=lambda path: path.stem)
+def test_every_option_says_what_it_is_for(script):
+    class Stop(Exception):
+        pass
+
+    found = []
+
+    def parse(parser, *_):
+        found.append(parser)
+        raise Stop
+
+    namespace = {"__name__": "script", "__file__": str(script)}
+    with patch.object(command.Parser, "parse_args", parse), suppress(Stop):
+        exec(compile(script.read_text(), script, "exec"), namespace)
+        namespace["run"]()
+    (parser,) = found
+    for action in parser._actions:
+        assert action.help, f"{script.name}: {action.dest} has no help"
+
+
+def test_the_list_of_floors_is_the_library():
+    found = {path.stem for path in (HOUSE / "scripts/dst_cbc").glob("*.py")} - {"__init__"}
+    assert found == set(FLOORS)
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_imports_only_floors_below_it(floor):
+    below = FLOORS[: FLOORS.index(floor)]
+    found = set(imported(HOUSE / "scripts/dst_cbc" / f"{floor}.py"))
+    assert found <= set(below), f"{floor} imports {sorted(found - set(below))}"
+
+
+def test_the_library_imports_nothing_of_snakemake():
+    for path in (HOUSE / "scripts").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+                assert not any(name.startswith("snakemake") for name in names), path

@@ -1,0 +1,379 @@
+import json
+import math
+
+import pytest
+from dst_cbc.datasets import Record
+from dst_cbc.experiment import ConfigError
+from dst_cbc.plan import Plan
+from dst_cbc.settings import MethodRow
+
+METHODS = {
+    "dst-cbc": MethodRow(curriculum=[0.2, 0.6, 1.0]),
+    "dst": MethodRow(curriculum=[1.0], round_length=5, balance="global"),
+    "st": MethodRow(curriculum=[1.0], gamma=0),
+    "fast": MethodRow(curriculum=[1.0], learning_rate=0.5, epochs=2),
+    "supervised-long": MethodRow(labeling="none", match="dst-cbc"),
+    "long-dst": MethodRow(labeling="none", match="dst"),
+}
+
+
+def records(train=20, val=4, test=0):
+    return [
+        Record(f"{subset}{i}", f"{subset}{i}.png", f"{subset}{i}.png", subset)
+        for subset, count in (("train", train), ("val", val), ("test", test))
+        for i in range(count)
+    ]
+
+
+@pytest.fixture
+def plan(make_experiment):
+    """Function: the plan of an experiment on 20 training images, 4 of them labeled."""
+
+    def make(*methods, images=None, **changes):
+        if methods:
+            changes["runs"] = [{"splits": ["few"], "methods": list(methods)}]
+        return Plan(make_experiment(**changes), METHODS, images or records())
+
+    return make
+
+
+def train_of(plan, path):
+    return plan.models[f"few_0/{path}"].settings.train
+
+
+def test_a_method_is_round_0_and_one_model_a_round(plan):
+    found = plan("dst-cbc")
+    assert list(found.models) == [
+        "few_0/supervised", "few_0/dst-cbc/round1", "few_0/dst-cbc/round2", "few_0/dst-cbc/round3",
+    ]  # fmt: skip
+    for path, model in found.models.items():
+        assert model.path == path
+    chain = list(found.models.values())
+    assert [model.previous for model in chain] == [None, *chain[:-1]]
+    assert [model.settings.train.round for model in chain] == [0, 1, 2, 3]
+
+
+def test_round_0_is_shared_by_the_methods_of_a_split(plan):
+    found = plan("dst-cbc", "st", "supervised")
+    supervised = found.models["few_0/supervised"]
+    assert found.models["few_0/st/round1"].previous == supervised
+    assert found.models["few_0/dst-cbc/round1"].previous == supervised
+    assert sum("supervised" in path for path in found.models) == 1
+
+
+def test_every_round_has_its_alpha_and_balance(plan):
+    found = plan("dst-cbc", "dst")
+    alphas = [
+        found.models[f"few_0/dst-cbc/round{r}"].settings.thresholds.model_dump(mode="json")
+        for r in (1, 2, 3)
+    ]
+    assert [one["alpha"] for one in alphas] == ["0.2", "0.6", "1"]
+    assert {one["balance"] for one in alphas} == {"class"}
+    assert found.models["few_0/dst/round1"].settings.thresholds.balance == "global"
+    assert found.models["few_0/supervised"].settings.thresholds is None
+
+
+def test_seeds_and_splits_are_folders(plan):
+    found = plan(
+        splits={"few": {"count": 4}, "half": {"divide": 2}},
+        runs=[{"splits": ["few", "half"], "seeds": [0, 2], "methods": ["supervised"]}],
+    )
+    assert list(found.models) == [
+        f"{split}_{seed}/supervised" for split in ("few", "half") for seed in (0, 2)
+    ]
+    assert [len(found.splits[f"{s}_0"].labeled) for s in ("few", "half")] == [4, 10]
+
+
+def test_selection_on_another_subset_is_in_the_folder_name(plan):
+    found = plan("supervised", evaluation={"select": "train"})
+    assert list(found.models) == ["few_0_train/supervised"]
+    assert found.models["few_0_train/supervised"].settings.train.select == "train"
+
+
+def test_steps_by_number(plan):
+    found = plan("st", train={"batch": 4, "steps": 11, "validate_every": 4})
+    assert train_of(found, "st/round1").steps == 11
+    assert train_of(found, "st/round1").validate_at == (4, 8, 11)
+    assert train_of(found, "supervised").steps == 7
+    assert train_of(found, "supervised").validate_at == (4, 7)
+
+
+@pytest.mark.parametrize("steps, at", [(8, (4, 8)), (3, (3,)), (4, (4,)), (5, (4, 5))])
+def test_the_last_step_is_validated_once(steps, at, plan):
+    found = plan("st", train={"batch": 4, "steps": steps, "validate_every": 4})
+    assert train_of(found, "st/round1").validate_at == at
+
+
+def test_an_epoch_is_a_pass_over_unlabeled_images_and_in_round_0_over_labeled_ones(plan):
+    found = plan("st", train={"batch": 4, "epochs": 3}, supervised={})
+    assert train_of(found, "st/round1").steps == 3 * 16 // 2
+    assert train_of(found, "supervised").steps == 3 * 4 // 4
+
+
+def test_the_formula_is_30_times_the_root_of_all_over_labeled_images(plan):
+    found = plan("st", train={"batch": 4, "steps": 5}, supervised={"epochs": "formula"})
+    assert train_of(found, "supervised").steps == int(30 * math.sqrt(20 / 4) * 4 / 4) == 67
+    assert train_of(found, "st/round1").steps == 5
+
+
+def test_the_formula_gives_the_epochs_of_the_paper(plan):
+    found = plan(
+        "supervised",
+        images=records(10582, 1),
+        train={"batch": 8},
+        supervised={"epochs": "formula"},
+        splits={"few": {"count": 100}},
+    )
+    assert train_of(found, "supervised").steps * 8 / 100 == pytest.approx(309, abs=1)
+
+
+def test_steps_in_the_end_are_at_least_one(plan):
+    found = plan("supervised", train={"batch": 4, "epochs": 0.01}, supervised={})
+    assert train_of(found, "supervised").steps == 1
+
+
+def test_epochs_and_validations_can_be_given_by_split(plan):
+    found = plan(
+        "supervised",
+        train={"batch": 4, "epochs": {"few": 5, "other": 1}, "validate_every": {"few": 2}},
+        supervised={},
+    )
+    assert train_of(found, "supervised").validate_at == (2, 4, 5)
+
+
+@pytest.mark.parametrize("key", ["epochs", "validate_every"])
+def test_a_split_without_its_value_is_named(key, plan):
+    with pytest.raises(ConfigError, match=rf"train\.{key}: no value for split 'few'.*'other'"):
+        plan("supervised", train={"batch": 4, key: {"other": 3}}, supervised={})
+
+
+def test_by_split_overrides_train_and_methods_override_by_split(plan):
+    by_split = {"few": {"gamma": 4, "learning_rate": 0.1}}
+    found = plan("dst-cbc", "st", "fast", by_split=by_split)
+    assert train_of(found, "dst-cbc/round1").gamma == 4
+    assert train_of(found, "st/round1").gamma == 0
+    assert train_of(found, "st/round1").learning_rate == 0.1
+    assert train_of(found, "fast/round1").learning_rate == 0.5
+    assert train_of(found, "supervised").learning_rate == 0.1
+    other = plan("dst-cbc", by_split={"other": {"gamma": 4}})
+    assert train_of(other, "dst-cbc/round1").gamma == 9
+
+
+def test_epochs_of_a_layer_replace_steps_beneath_it_and_the_other_way_round(plan):
+    found = plan("fast", by_split={"few": {"steps": 3}}, train={"batch": 4, "epochs": 50})
+    assert train_of(found, "fast/round1").steps == 2 * 16 // 2
+    assert train_of(found, "supervised").steps == 7
+    found = plan("st", by_split={"few": {"steps": 3}}, train={"batch": 4, "epochs": 50})
+    assert train_of(found, "st/round1").steps == 3
+
+
+def test_augmentation_of_a_layer_keeps_the_keys_it_does_not_name(plan):
+    found = plan(
+        "st",
+        train={"batch": 4, "steps": 5, "augmentation": {"rotation": 9, "flip": 0.1}},
+        supervised={"augmentation": {"flip": 0.7}},
+    )
+    augmentation = train_of(found, "supervised").augmentation
+    assert (augmentation.rotation, augmentation.flip) == (9, 0.7)
+    assert train_of(found, "st/round1").augmentation.flip == 0.1
+
+
+def test_a_longer_round_has_that_many_times_the_steps(plan):
+    found = plan("dst", "st")
+    assert train_of(found, "dst/round1").steps == 5 * train_of(found, "st/round1").steps == 50
+
+
+@pytest.mark.parametrize("control, method", [("supervised-long", "dst-cbc"), ("long-dst", "dst")])
+def test_the_control_has_the_steps_and_validations_of_round_0_and_all_rounds(control, method, plan):
+    found = plan(control, method)
+    stages = [
+        model.settings.train
+        for model in found.models.values()
+        if model.method in ("supervised", method)
+    ]
+    stage = train_of(found, f"{control}/round1")
+    assert stage.steps == sum(one.steps for one in stages)
+    assert len(stage.validate_at) == sum(len(one.validate_at) for one in stages)
+    assert stage.validate_at[-1] == stage.steps
+    assert len(set(stage.validate_at)) == len(stage.validate_at)
+    gaps = {b - a for a, b in zip((0, *stage.validate_at), stage.validate_at, strict=False)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_the_control_starts_from_initial_weights_and_sees_no_unlabeled_image(plan):
+    model = plan("supervised-long").models["few_0/supervised-long/round1"]
+    assert model.previous is None
+    assert model.settings.network is not None
+    assert model.settings.predict is None and model.settings.thresholds is None
+
+
+def test_a_control_without_a_method_to_match_is_refused(make_experiment):
+    methods = {**METHODS, "long": MethodRow(labeling="none", match="supervised-long")}
+    experiment = make_experiment(runs=[{"splits": ["few"], "methods": ["long"]}])
+    with pytest.raises(ConfigError, match="long: match: 'supervised-long' is no self-training"):
+        Plan(experiment, methods, records())
+
+
+def test_varied_keys_are_in_the_name_of_each_variant(plan):
+    runs = [
+        {"splits": ["few"], "methods": ["st"], "vary": {"gamma": [0, 1.5], "round_length": [2]}}
+    ]
+    found = plan(runs=runs)
+    assert [path for path in found.models if "@" in path] == [
+        "few_0/st@gamma=0,round_length=2/round1",
+        "few_0/st@gamma=1.5,round_length=2/round1",
+    ]
+    stage = train_of(found, "st@gamma=1.5,round_length=2/round1")
+    assert (stage.gamma, stage.steps) == (1.5, 20)
+
+
+@pytest.mark.parametrize(
+    "methods, vary, reason",
+    [
+        (["supervised"], {"gamma": [1]}, "`supervised` is shared"),
+        (["st"], {"gama": [1]}, "gama: unknown key; did you mean 'gamma'"),
+        (["st"], {"gamma": ["high"]}, "gamma: found 'high'"),
+        (["st"], {"balance": ["a/b"]}, "cannot be part of a folder's name"),
+    ],
+)
+def test_what_cannot_vary_is_refused(methods, vary, reason, plan):
+    with pytest.raises(ConfigError, match=reason):
+        plan(runs=[{"splits": ["few"], "methods": methods, "vary": vary}])
+
+
+def test_an_unknown_method_is_refused_with_the_nearest(plan):
+    with pytest.raises(ConfigError, match="'dst-cbs' does not exist; did you mean 'dst-cbc'"):
+        plan("dst-cbs")
+
+
+def test_an_unknown_split_is_refused_with_the_nearest(plan):
+    with pytest.raises(ConfigError, match="'fwe' does not exist; did you mean 'few'"):
+        plan(runs=[{"splits": ["fwe"], "methods": ["st"]}])
+
+
+def test_too_few_labeled_images_for_a_batch_are_refused(plan):
+    with pytest.raises(ConfigError, match=r"splits\.few: 3 labeled images, but a batch of 8 takes 4"):
+        plan("st", splits={"few": {"count": 3}}, train={"batch": 8, "steps": 1})
+
+
+def test_a_subset_without_images_is_refused(plan):
+    with pytest.raises(ConfigError, match=r"evaluation\.select: subset 'val' has no images"):
+        plan("st", images=records(val=0))
+    with pytest.raises(ConfigError, match=r"evaluation\.report: subset 'test' has no images"):
+        plan("st", evaluation={"report": ["val", "test"]})
+    with pytest.raises(ConfigError, match="no training images"):
+        plan("st", images=records(train=0))
+
+
+def test_an_odd_batch_cannot_be_halved(plan):
+    train = {"batch": 5, "steps": 2}
+    assert plan("supervised", train=train).models
+    with pytest.raises(ConfigError, match="st: batch: found 5; half of it is pseudo-labeled"):
+        plan("st", train=train)
+
+
+def test_only_supervised_runs_on_a_split_without_unlabeled_images(plan):
+    oracle = {"few": {"all": True}}
+    assert list(plan("supervised", splits=oracle).models) == ["few_0/supervised"]
+    for method in ("st", "supervised-long"):
+        with pytest.raises(ConfigError, match="'few' has no unlabeled images"):
+            plan(method, splits=oracle)
+
+
+def test_the_training_seed_is_the_splits_unless_it_is_given(plan):
+    runs = [{"splits": ["few"], "seeds": [3], "methods": ["st"]}]
+    found = plan(runs=runs)
+    assert {model.settings.train.seed for model in found.models.values()} == {3}
+    fixed = plan(runs=runs, train={"batch": 4, "steps": 5, "seed": 11})
+    assert {model.settings.train.seed for model in fixed.models.values()} == {11}
+
+
+def canonical(plan):
+    return {path: model.settings.canonical() for path, model in plan.models.items()}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"device": "cpu"},
+        {"workers": 3},
+        {"save_seconds": 1},
+        {"keep_predictions": "supervised"},
+        {"replace": True},
+        {"data": "elsewhere"},
+        {"evaluation": {"report": ["train"]}},
+        {"splits": {"few": {"count": 4}, "unused": {"count": 5}}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_does_not_matter_is_in_no_models_settings(changes, plan):
+    assert canonical(plan("dst-cbc", **changes)) == canonical(plan("dst-cbc"))
+
+
+def test_gamma_and_rounds_are_no_part_of_round_0(plan):
+    train = {"batch": 4, "steps": 10, "validate_every": 4, "gamma": 2}
+    assert canonical(plan("st", train=train))["few_0/supervised"] == canonical(plan("dst-cbc"))[
+        "few_0/supervised"
+    ]
+
+
+def test_more_rounds_leave_the_first_ones_as_they_are(make_experiment):
+    def rounds(*alphas):
+        methods = {"dst-cbc": MethodRow(curriculum=alphas)}
+        return canonical(Plan(make_experiment(), methods, records()))
+
+    assert rounds(0.2, 0.6).items() <= rounds(0.2, 0.6, 1.0).items()
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Function that writes the folders of a plan's models as if they were trained."""
+
+    def write(plan):
+        for path, model in plan.models.items():
+            folder = tmp_path / path
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "settings.json").write_text(model.settings.model_dump_json(indent=2))
+            (folder / "model.pt").write_bytes(b"")
+        return tmp_path
+
+    return write
+
+
+def test_a_finished_study_is_replaced_by_nothing(plan, finished):
+    study = finished(plan("dst-cbc", "supervised-long", "dst"))
+    assert plan("dst-cbc", "supervised-long", "dst").replaced(study) == []
+    assert plan("dst-cbc", "st").replaced(study) == []
+
+
+def test_an_edit_names_what_changed_and_the_rounds_that_start_from_it(make_experiment, finished):
+    def planned(*alphas):
+        return Plan(make_experiment(), {"dst-cbc": MethodRow(curriculum=alphas)}, records())
+
+    study = finished(planned(0.2, 0.6, 1.0))
+    assert planned(0.2, 0.5, 1.0).replaced(study) == [
+        f"{study}/few_0/dst-cbc/round2: thresholds.alpha: '0.6' -> '0.5'",
+        f"{study}/few_0/dst-cbc/round3: starts from few_0/dst-cbc/round2",
+    ]
+
+
+def test_a_changed_round_0_replaces_all_rounds(plan, finished):
+    study = finished(plan("dst-cbc", "supervised-long"))
+    replaced = plan("dst-cbc", "supervised-long", supervised={"steps": 8}).replaced(study)
+    assert len(replaced) == 5
+    assert "few_0/supervised: train.steps: 7 -> 8; train.validate_at" in replaced[0]
+    assert replaced[1].endswith("few_0/dst-cbc/round1: starts from few_0/supervised")
+    assert "few_0/supervised-long/round1: train.steps" in replaced[4]
+
+
+def test_an_unfinished_training_is_replaced_without_asking(plan, finished):
+    study = finished(plan("dst-cbc"))
+    for path in study.rglob("model.pt"):
+        path.unlink()
+    assert plan("dst-cbc", supervised={"steps": 8}).replaced(study) == []
+
+
+def test_settings_come_back_from_their_file(plan):
+    for model in plan("dst-cbc", "supervised-long").models.values():
+        again = type(model.settings).model_validate(json.loads(model.settings.canonical()))
+        assert again == model.settings and again.canonical() == model.settings.canonical()

@@ -1,0 +1,279 @@
+"""What runs again, and what does not: job lists of a finished tiny study after a change."""
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+import yaml
+from filelock import FileLock
+from workflow import EXPERIMENT, METHODS, Project, results
+
+ROUNDS = [f"6_0/dst-cbc/round{r}" for r in (1, 2, 3)]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A finished study, made once for all test processes; copy it before changing anything."""
+    shared = tmp_path_factory.getbasetemp().parent
+    root = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not (root / "results/tiny/summary.csv").is_file():
+            shutil.rmtree(root, ignore_errors=True)
+            Project.create(root).snakemake()
+    return Project(root)
+
+
+@pytest.fixture
+def study(finished, tmp_path) -> Project:
+    return finished.copy(tmp_path / "project")
+
+
+def test_a_finished_study_has_nothing_to_do(study):
+    assert not study.jobs()
+
+
+def test_it_has_nothing_to_do_from_another_folder_with_every_time_shuffled(study, tmp_path):
+    files = [path for path in study.study.rglob("*") if path.is_file()]
+    files += list((study.root / "results/scenes").rglob("*.png"))
+    times = random.Random(0)
+    now = time.time()
+    for path in files:
+        moment = now - times.uniform(0, 1e6)
+        os.utime(path, (moment, moment))
+    assert not study.jobs()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    arguments = ("-s", str(study.root / "Snakefile"), "--directory", str(study.root))
+    assert not study.jobs(*arguments, cwd=elsewhere)
+
+
+def test_one_more_round_runs_only_that_round(study):
+    longer = {**METHODS, "dst-cbc": {"curriculum": [0.2, 0.6, 1.0, 1.0]}}
+    study.write(study.root / "workflow/methods.yaml", longer)
+    assert study.jobs() == {
+        "predict_round 6_0/dst-cbc/round3": 1,
+        "thresholds 6_0/dst-cbc/round4": 1,
+        "pseudo_labels 6_0/dst-cbc/round4": 1,
+        "finetune 6_0/dst-cbc/round4": 1,
+        "evaluate 6_0/dst-cbc/round4": 1,
+        "summary": 1,
+    }
+
+
+@pytest.mark.parametrize("keep", ["all", "supervised"])
+def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
+    if keep == "supervised":
+        for round in ROUNDS:
+            (study.study / round / "predictions.h5").unlink(missing_ok=True)
+    runs = [{"splits": ["6"], "seeds": [0], "methods": ["dst-cbc", "dst-c"]}]
+    study.configure(runs=runs, keep_predictions=keep)
+    assert {job.split("/round")[0] for job in study.jobs()} == {
+        *(f"{rule} 6_0/dst-c" for rule in ("thresholds", "pseudo_labels", "finetune", "evaluate")),
+        "predict_round 6_0/dst-c",
+        "summary",
+    }
+    study.configure(
+        runs=[{"splits": ["6"], "seeds": [0, 1], "methods": ["dst-cbc"]}], keep_predictions=keep
+    )
+    jobs = study.jobs()
+    assert not [job for job in jobs if "6_0" in job]
+    assert sum("6_1" in job for job in jobs) == 1 + 2 * 4 + 3 * 4 - 1
+
+
+def test_edited_thresholds_rerun_labels_and_training_from_their_round_on(study):
+    folder = study.study / ROUNDS[1]
+    edited = folder / "thresholds.edited.csv"
+    shutil.copy(folder / "thresholds.csv", edited)
+    lines = edited.read_text().splitlines()
+    lines[1] = ",".join([*lines[1].split(",")[:3], "-inf", *lines[1].split(",")[4:]])
+    edited.write_text("\n".join(lines) + "\n")
+    before = edited.read_bytes()
+    jobs = study.jobs()
+    assert study.trained() == ROUNDS[1:]
+    assert sorted(job for job in jobs if job.startswith("pseudo")) == [
+        f"pseudo_labels {round}" for round in ROUNDS[1:]
+    ]
+    thresholds = str((folder / "thresholds.csv").relative_to(study.root))
+    study.snakemake("--forcerun", thresholds, "--notemp")
+    assert edited.read_bytes() == before
+    manifest = (folder / "pseudo_labels.csv").read_text().splitlines()
+    header, first = manifest[0].split(","), manifest[1].split(",")
+    assert int(first[header.index("pixels background")]) > 0
+    assert "thresholds of round2" in (study.study / "summary.md").read_text()
+    assert not study.jobs()
+    edited.unlink()
+    assert study.trained() == ROUNDS[1:]
+
+
+def test_forcing_one_model_really_trains_it_again(study):
+    model = study.study / ROUNDS[2] / "model.pt"
+    log = study.study / "logs" / ROUNDS[2] / "finetune.log"
+    before, trainings = model.read_bytes(), log.read_text().count("step 3/3")
+    target = str(model.relative_to(study.root))
+    study.snakemake(target, "--forcerun", target)
+    assert log.read_text().count("step 3/3") == trainings + 1
+    assert model.read_bytes() == before
+
+
+def test_a_changed_setting_stops_before_the_first_job_and_names_the_trainings(study):
+    study.configure(train={**EXPERIMENT["train"], "learning_rate": 0.04})
+    output = study.snakemake(fails=True)
+    assert "would replace finished trainings" in output
+    for model in ("6_0/supervised", *ROUNDS):
+        assert f"results/tiny/{model}: train.learning_rate: 0.05 -> 0.04" in output
+    assert "replace=true" in output
+    assert study.trained("--config", "replace=true") == sorted(["6_0/supervised", *ROUNDS])
+
+
+def test_a_changed_comment_runs_nothing(study):
+    for script in ("train.py", "dst_cbc/training.py", "dst_cbc/plan.py"):
+        path = study.root / "scripts" / script
+        path.write_text(path.read_text() + "# a remark\n")
+    rule = study.root / "workflow/rules/train.smk"
+    rule.write_text(rule.read_text() + "# a remark\n")
+    assert not study.jobs()
+
+
+def test_a_deleted_result_is_made_again_alone(study):
+    (study.study / ROUNDS[0] / "metrics.json").unlink()
+    assert set(study.jobs()) == {f"evaluate {ROUNDS[0]}", "summary"}
+
+
+def test_an_example_of_the_tables_matches_the_files(study):
+    names = {path.name for path in (study.study / ROUNDS[0]).iterdir()}
+    assert names >= {
+        "thresholds.csv", "pseudo_labels", "pseudo_labels.csv", "model.pt", "last.pt",
+        "settings.json", "history.csv", "metrics.json", "run.json", "predictions.h5",
+        "histogram.npz",
+    }  # fmt: skip
+    assert len(results(study.study / ROUNDS[0], "pseudo_labels/*.png")) == 8
+
+
+SUPERVISED = {"train", "predict", "thresholds", "pseudo_labels", "finetune", "predict_round"}
+SUPERVISED |= {"evaluate", "summary"}
+LATER = SUPERVISED - {"train", "predict"}
+CHAIN_FROM_PREDICT = SUPERVISED - {"train"}
+EVERYTHING = SUPERVISED | {"draw_digits", "check_data", "split"}
+DATASET = EVERYTHING - {"draw_digits", "split"}
+TRAIN = EXPERIMENT["train"]
+DIGITS = EXPERIMENT["digits"]
+NETWORK = EXPERIMENT["network"]
+EVALUATION = EXPERIMENT["evaluation"]
+CLASSES = ["background", *map(str, range(10))]
+
+
+def _train(**change):
+    return {"train": {**TRAIN, **change}}
+
+
+def _augmentation(**change):
+    return _train(augmentation=change)
+
+
+def _digits(**change):
+    return {"digits": {**DIGITS, **change}}
+
+
+# For every key of the schema: a change of it, and exactly the rules that run again.
+KEYS = {
+    "data": ({"data": "results/./scenes"}, set()),
+    "classes": (
+        {"classes": {name: "#0000%02x" % i for i, name in enumerate(CLASSES)}}, DATASET,
+    ),
+    "labels": ({"labels": {i: CLASSES[max(0, i - 1)] for i in range(11)}}, DATASET),
+    "ignore": ({"ignore": [254, 255]}, DATASET),
+    "preset": ({"preset": "paper"}, set()),
+    "digits.size": (_digits(size=36), EVERYTHING),
+    "digits.train": (_digits(train=15), EVERYTHING),
+    "digits.val": (_digits(val=5), EVERYTHING),
+    "digits.test": (_digits(test=4), EVERYTHING),
+    "digits.digits": (_digits(digits=[1, 3]), EVERYTHING),
+    "digits.digit_size": (_digits(digit_size=[20, 26]), EVERYTHING),
+    "digits.rotation": (_digits(rotation=7), EVERYTHING),
+    "digits.slant": (_digits(slant=0.1), EVERYTHING),
+    "digits.stretch": (_digits(stretch=1.2), EVERYTHING),
+    "digits.ink": (_digits(ink=[0.8, 0.9]), EVERYTHING),
+    "digits.shade": (_digits(shade=0.2), EVERYTHING),
+    "digits.stains": (_digits(stains=1), EVERYTHING),
+    "digits.ruled": (_digits(ruled=0.5), EVERYTHING),
+    "digits.noise": (_digits(noise=[1, 2]), EVERYTHING),
+    "digits.seed": (_digits(seed=1), EVERYTHING),
+    "network.backbone": (
+        {"network": {**NETWORK, "backbone": "resnet18", "output_stride": 8}}, SUPERVISED,
+    ),
+    "network.output_stride": (
+        {"network": {**NETWORK, "backbone": "resnet18", "output_stride": 16}}, SUPERVISED,
+    ),
+    "network.stages": ({"network": {**NETWORK, "stages": 2}}, SUPERVISED),
+    "network.aspp_rates": ({"network": {**NETWORK, "aspp_rates": [1, 2]}}, SUPERVISED),
+    "network.weights": ({"network": {**NETWORK, "weights": "package:a/b.pt"}}, SUPERVISED),
+    "network.input_scale": ({"network": {**NETWORK, "input_scale": 0.5}}, SUPERVISED),
+    "train.batch": (_train(batch=2), SUPERVISED),
+    "train.crop": (_train(crop=[24, 28]), SUPERVISED),
+    "train.learning_rate": (_train(learning_rate=0.04), SUPERVISED),
+    "train.momentum": (_train(momentum=0.8), SUPERVISED),
+    "train.weight_decay": (_train(weight_decay=0.1), SUPERVISED),
+    "train.power": (_train(power=1.0), SUPERVISED),
+    "train.gamma": (_train(gamma=2), LATER),
+    "train.clip": (_train(clip=1.0), SUPERVISED),
+    "train.augmentation.scale": (_augmentation(scale=[0.5, 1.4]), SUPERVISED),
+    "train.augmentation.rotation": (_augmentation(rotation=1), SUPERVISED),
+    "train.augmentation.flip": (_augmentation(flip=0), SUPERVISED),
+    "train.augmentation.brightness": (_augmentation(brightness=0.1), SUPERVISED),
+    "train.augmentation.contrast": (_augmentation(contrast=0.1), SUPERVISED),
+    "train.augmentation.saturation": (_augmentation(saturation=0.1), SUPERVISED),
+    "train.augmentation.hue": (_augmentation(hue=0.1), SUPERVISED),
+    "train.augmentation.noise": (_augmentation(noise=0.1), SUPERVISED),
+    "train.epochs": ({"train": {**TRAIN, "steps": None, "epochs": 2}}, LATER),
+    "train.steps": (_train(steps=4), LATER),
+    "train.validate_every": (_train(validate_every=1), SUPERVISED),
+    "train.seed": (_train(seed=7), SUPERVISED),
+    "supervised": ({"supervised": {"steps": 7}}, SUPERVISED),
+    "by_split": ({"by_split": {"6": {"gamma": 3}}}, LATER),
+    "evaluation.select": ({"evaluation": {**EVALUATION, "select": "train"}}, SUPERVISED | {"split"}),
+    "evaluation.report": ({"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate", "summary"}),
+    "evaluation.batch": ({"evaluation": {**EVALUATION, "batch": 2}}, SUPERVISED),
+    "splits": ({"splits": {"6": {"count": 7}}}, SUPERVISED | {"split"}),
+    "runs": (
+        {"runs": [{"splits": ["6"], "seeds": [0], "methods": ["supervised-long"]}]},
+        {"train", "evaluate", "summary"},
+    ),
+    "compute_threads": ({"compute_threads": 2}, SUPERVISED),
+    "precision": ({"precision": "bfloat16"}, SUPERVISED),
+    "channels_last": ({"channels_last": True}, SUPERVISED),
+    "deterministic": ({"deterministic": True}, SUPERVISED),
+    "keep_predictions": ({"keep_predictions": "supervised"}, set()),
+    "replace": ({"replace": True}, set()),
+    "device": ({"device": "cpu"}, set()),
+    "workers": ({"workers": 2}, set()),
+    "save_seconds": ({"save_seconds": 1}, set()),
+}  # fmt: skip
+
+# A study of its own, or a data set of its own: the table above cannot hold them.
+ELSEWHERE = {"name", "format", "test_from_val"}
+
+
+def test_the_table_of_keys_is_complete():
+    from dst_cbc.settings import Experiment, Settings
+
+    def keys(cls, prefix=""):
+        for name, field in cls.model_fields.items():
+            inner = field.annotation
+            nested = isinstance(inner, type) and issubclass(inner, Settings)
+            if nested and name != "supervised":
+                yield from keys(inner, f"{prefix}{name}.")
+            else:
+                yield prefix + name
+
+    assert set(KEYS) | ELSEWHERE == set(keys(Experiment))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_reruns_exactly_the_rules_that_use_it(finished, key, tmp_path):
+    change, rules = KEYS[key]
+    path = tmp_path / "changed.yaml"
+    Project.write(path, {**yaml.safe_load((finished.root / "config.yaml").read_text()), **change})
+    jobs = finished.jobs("--configfile", str(path), "--config", "replace=true", "--nolock")
+    assert {job.split()[0] for job in jobs} == rules
