@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from dst_cbc.command import Parser, main
 from dst_cbc.files import DataError, read_csv, write_text
 from dst_cbc.settings import Experiment, MethodSwitches

@@ -22,8 +22,9 @@ def run() -> None:
     arguments = parser.parse_args()
     stage = arguments.settings
     devices.limit_threads(stage.compute_threads)
-    from dst_cbc import confidence, inference, models, predictions
     from tqdm import tqdm
+
+    from dst_cbc import confidence, inference, models, predictions
 
     index = read_index(arguments.index)
     rows = [index[id] for id in read_ids(arguments.unlabeled)]

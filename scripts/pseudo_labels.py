@@ -7,6 +7,8 @@ manifest. They decide nothing.
 import shutil
 
 import numpy as np
+from tqdm import tqdm
+
 from dst_cbc.command import Parser, main
 from dst_cbc.files import DataError, read_ids
 from dst_cbc.images import label_lookup, open_label
@@ -15,7 +17,6 @@ from dst_cbc.predictions import read_predictions
 from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels
 from dst_cbc.settings import DatasetStage
 from dst_cbc.thresholds import read_levels
-from tqdm import tqdm
 
 
 def run() -> None:

@@ -60,6 +60,7 @@ def run() -> None:
     devices.limit_threads(settings.train.compute_threads)
     # torch reads the number of threads once, when it is imported.
     import torch
+
     from dst_cbc import models, training
 
     rows = read_index(arguments.index)

@@ -1,13 +1,15 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dst_cbc import confidence
 from dst_cbc.confidence import BINS, HIGHEST, LOWEST, level_from, lower_edge, probability, quantise
 from dst_cbc.files import Unusable
-from hypothesis import given
-from hypothesis import strategies as st
 
 finite = st.floats(-1e4, 1e4, width=32)
 
@@ -107,7 +109,7 @@ def test_edge_and_level_are_inverse_for_every_level():
 def test_edges_rise_from_minus_to_plus_infinity():
     edges = [lower_edge(level) for level in range(BINS + 1)]
     assert edges[0] == -math.inf and edges[-1] == math.inf
-    assert all(a < b for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a < b for a, b in pairwise(edges))
 
 
 @given(st.floats(-20, 2e5))

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from dst_cbc.datasets import CAMVID_CLASSES, Record, dataset_stage, list_records
 from dst_cbc.files import DataError, read_ids, write_text
 
@@ -161,6 +162,16 @@ def test_settings_of_the_drawing_matter_to_drawn_data_only(make_experiment):
 def test_labels_that_contradict_the_classes_are_refused(changes, reason, make_experiment):
     with pytest.raises(ValueError, match=reason):
         dataset_stage(make_experiment(**changes))
+
+
+def test_the_order_of_classes_is_part_of_the_settings_and_survives_json(make_experiment):
+    classes = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
+    stage = dataset_stage(make_experiment(classes=classes))
+    again = type(stage).model_validate_json(stage.canonical())
+    assert list(again.classes) == ["sky", "road", "car"] and again == stage
+    other = dataset_stage(make_experiment(classes=dict(sorted(classes.items()))))
+    same_labels = other.model_copy(update={"labels": stage.labels})
+    assert same_labels.canonical() != stage.canonical()
 
 
 def test_no_ignored_value_at_all_can_be_asked_for(make_experiment):

@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from dst_cbc.digits import CLASSES, SUBSETS, draw_scene, pools, scene_ids, write_scenes
-from dst_cbc.settings import DrawSettings
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from dst_cbc.digits import CLASSES, SUBSETS, draw_scene, pools, scene_ids, write_scenes
+from dst_cbc.settings import DrawSettings
 
 SETTINGS = DrawSettings(size=64, digits=(3, 5), digit_size=(14.0, 18.0))
 SCENES = [(subset, index) for subset in SUBSETS for index in range(6)]

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dst_cbc.experiment import ConfigError, load_experiment, load_methods, merge, read_yaml
-from dst_cbc.settings import MethodRow
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dst_cbc.experiment import ConfigError, load_experiment, load_methods, merge, read_yaml
+from dst_cbc.settings import MethodRow
 
 HOUSE = Path(__file__).parents[1]
 PRESETS = {
@@ -212,9 +213,10 @@ def test_an_extending_file_redefines_no_split(write, refused):
 def test_a_base_without_runs_or_splits_of_its_own_can_be_extended(key, write):
     write("base.yaml", {k: v for k, v in BASE.items() if k != key})
     more = write("more.yaml", {"extends": "base.yaml", key: BASE[key]})
-    assert load_experiment([more], PRESETS).canonical() == load_experiment(
-        [write("whole.yaml", BASE)], PRESETS
-    ).canonical()
+    assert (
+        load_experiment([more], PRESETS).canonical()
+        == load_experiment([write("whole.yaml", BASE)], PRESETS).canonical()
+    )
 
 
 @pytest.mark.parametrize("key, value", [("splits", 3), ("runs", 3), ("runs", {"a": 1})])
@@ -233,7 +235,9 @@ def test_a_file_to_extend_that_is_missing_is_named(write, refused):
     assert "none.yaml: cannot be read" in refused(write("a.yaml", {"extends": "none.yaml"}))
 
 
-@pytest.mark.parametrize("text", ["name: a\ndata: b\nname: c\n", "train:\n  batch: 4\n  batch: 8\n"])
+@pytest.mark.parametrize(
+    "text", ["name: a\ndata: b\nname: c\n", "train:\n  batch: 4\n  batch: 8\n"]
+)
 def test_a_key_that_occurs_twice_is_refused_with_its_place(text, write, refused):
     message = refused(write("twice.yaml", text))
     assert "twice.yaml" in message and "occurs twice" in message and "line" in message

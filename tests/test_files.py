@@ -2,6 +2,9 @@ import json
 import os
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dst_cbc.files import (
     DataError,
     atomic,
@@ -15,8 +18,6 @@ from dst_cbc.files import (
     write_json,
     write_text,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

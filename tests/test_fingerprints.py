@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from dst_cbc import fingerprints
 from dst_cbc.datasets import list_records
 from dst_cbc.fingerprints import Fingerprints

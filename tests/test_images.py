@@ -2,6 +2,11 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import Image
+
 from dst_cbc.files import DataError
 from dst_cbc.images import (
     indexed_png,
@@ -11,10 +16,6 @@ from dst_cbc.images import (
     palette,
     write_indexed_png,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import Image
 
 COLOURS = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+
 from dst_cbc import command
 
 HOUSE = Path(__file__).parents[1]
@@ -83,7 +84,7 @@ def imported(path):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield from [node.module] if node.module else [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dst_cbc"):
-            yield from [name for name in node.module.split(".")[1:]] or [a.name for a in node.names]
+            yield from node.module.split(".")[1:] or [a.name for a in node.names]
 
 
 def test_the_stages_without_a_network_run_without_torch(tmp_path):

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from dst_cbc.datasets import Record, list_records
 from dst_cbc.files import DataError, sha256_file
 from dst_cbc.index import COLUMNS, check, read_index, used_files, write_index

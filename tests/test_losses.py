@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dst_cbc.losses import dynamic_loss
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dst_cbc.losses import dynamic_loss
 
 IGNORE = 255
 

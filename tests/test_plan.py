@@ -1,7 +1,9 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
+
 from dst_cbc.datasets import Record
 from dst_cbc.experiment import ConfigError
 from dst_cbc.plan import Plan
@@ -155,8 +157,22 @@ def test_by_split_overrides_train_and_methods_override_by_split(plan):
     assert train_of(found, "st/round1").learning_rate == 0.1
     assert train_of(found, "fast/round1").learning_rate == 0.5
     assert train_of(found, "supervised").learning_rate == 0.1
-    other = plan("dst-cbc", by_split={"other": {"gamma": 4}})
+    two = {"few": {"count": 4}, "other": {"count": 5}}
+    other = plan("dst-cbc", splits=two, by_split={"other": {"gamma": 4}})
     assert train_of(other, "dst-cbc/round1").gamma == 9
+
+
+def test_settings_by_an_unknown_split_are_refused_with_the_nearest(plan):
+    with pytest.raises(ConfigError, match="by_split: split 'few2' does not exist; did you mean"):
+        plan("st", by_split={"few2": {"gamma": 4}})
+
+
+def test_only_images_with_a_mask_are_labeled(plan):
+    images = records(train=10)
+    bare = [replace(r, label="") if r.subset == "train" and r.id != "train7" else r for r in images]
+    found = plan("supervised", images=bare, splits={"few": {"all": True}}, train={"batch": 2})
+    assert found.splits["few_0"].labeled == ["train7"]
+    assert len(found.splits["few_0"].unlabeled) == 9
 
 
 def test_epochs_of_a_layer_replace_steps_beneath_it_and_the_other_way_round(plan):
@@ -252,7 +268,7 @@ def test_an_unknown_split_is_refused_with_the_nearest(plan):
 
 
 def test_too_few_labeled_images_for_a_batch_are_refused(plan):
-    with pytest.raises(ConfigError, match=r"splits\.few: 3 labeled images, but a batch of 8 takes 4"):
+    with pytest.raises(ConfigError, match=r"splits\.few: 3 labeled .* batch of 8 takes 4"):
         plan("st", splits={"few": {"count": 3}}, train={"batch": 8, "steps": 1})
 
 
@@ -312,9 +328,10 @@ def test_what_does_not_matter_is_in_no_models_settings(changes, plan):
 
 def test_gamma_and_rounds_are_no_part_of_round_0(plan):
     train = {"batch": 4, "steps": 10, "validate_every": 4, "gamma": 2}
-    assert canonical(plan("st", train=train))["few_0/supervised"] == canonical(plan("dst-cbc"))[
-        "few_0/supervised"
-    ]
+    assert (
+        canonical(plan("st", train=train))["few_0/supervised"]
+        == canonical(plan("dst-cbc"))["few_0/supervised"]
+    )
 
 
 def test_more_rounds_leave_the_first_ones_as_they_are(make_experiment):
@@ -342,8 +359,8 @@ def finished(tmp_path):
 
 def test_a_finished_study_is_replaced_by_nothing(plan, finished):
     study = finished(plan("dst-cbc", "supervised-long", "dst"))
-    assert plan("dst-cbc", "supervised-long", "dst").replaced(study) == []
-    assert plan("dst-cbc", "st").replaced(study) == []
+    assert plan("dst-cbc", "supervised-long", "dst").replaced(study) == {}
+    assert plan("dst-cbc", "st").replaced(study) == {}
 
 
 def test_an_edit_names_what_changed_and_the_rounds_that_start_from_it(make_experiment, finished):
@@ -351,26 +368,26 @@ def test_an_edit_names_what_changed_and_the_rounds_that_start_from_it(make_exper
         return Plan(make_experiment(), {"dst-cbc": MethodRow(curriculum=alphas)}, records())
 
     study = finished(planned(0.2, 0.6, 1.0))
-    assert planned(0.2, 0.5, 1.0).replaced(study) == [
-        f"{study}/few_0/dst-cbc/round2: thresholds.alpha: '0.6' -> '0.5'",
-        f"{study}/few_0/dst-cbc/round3: starts from few_0/dst-cbc/round2",
-    ]
+    assert planned(0.2, 0.5, 1.0).replaced(study) == {
+        "few_0/dst-cbc/round2": "thresholds.alpha: '0.6' -> '0.5'",
+        "few_0/dst-cbc/round3": "starts from few_0/dst-cbc/round2",
+    }
 
 
 def test_a_changed_round_0_replaces_all_rounds(plan, finished):
     study = finished(plan("dst-cbc", "supervised-long"))
     replaced = plan("dst-cbc", "supervised-long", supervised={"steps": 8}).replaced(study)
     assert len(replaced) == 5
-    assert "few_0/supervised: train.steps: 7 -> 8; train.validate_at" in replaced[0]
-    assert replaced[1].endswith("few_0/dst-cbc/round1: starts from few_0/supervised")
-    assert "few_0/supervised-long/round1: train.steps" in replaced[4]
+    assert "train.steps: 7 -> 8; train.validate_at" in replaced["few_0/supervised"]
+    assert replaced["few_0/dst-cbc/round1"] == "starts from few_0/supervised"
+    assert "train.steps" in replaced["few_0/supervised-long/round1"]
 
 
 def test_an_unfinished_training_is_replaced_without_asking(plan, finished):
     study = finished(plan("dst-cbc"))
     for path in study.rglob("model.pt"):
         path.unlink()
-    assert plan("dst-cbc", supervised={"steps": 8}).replaced(study) == []
+    assert plan("dst-cbc", supervised={"steps": 8}).replaced(study) == {}
 
 
 def test_settings_come_back_from_their_file(plan):

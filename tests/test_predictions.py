@@ -1,6 +1,7 @@
 import h5py
 import numpy as np
 import pytest
+
 from dst_cbc.confidence import BINS
 from dst_cbc.files import DataError
 from dst_cbc.predictions import (

@@ -1,5 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
 from dst_cbc.confidence import BINS
 from dst_cbc.files import DataError, read_csv, sha256_file
 from dst_cbc.predictions import Prediction
@@ -13,9 +17,6 @@ from dst_cbc.pseudo_labels import (
     write_manifest,
     write_pseudo_labels,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
 NAMES = ["sky", "road", "car"]
 COLOURS = ["#0000ff", "#808080", "#ff0000"]
@@ -77,7 +78,8 @@ def test_the_same_labels_are_written_in_the_same_bytes(tmp_path):
 
 def test_a_row_counts_what_its_file_holds(tmp_path):
     row, _ = make(tmp_path)
-    assert (row.id, row.pixels, row.kept, row.counts.tolist()) == ("town/a", 6, 2, [1, 1, 0])
+    assert (row.id, row.height, row.width) == ("town/a", 2, 3)
+    assert (row.pixels, row.kept, row.counts.tolist()) == (6, 2, [1, 1, 0])
     assert row.sha256 == sha256_file(tmp_path / "town/a.png")
     assert (row.correct, row.compared, row.edited) == (None, None, False)
 
@@ -96,15 +98,15 @@ def test_accuracy_compares_kept_pixels_where_the_truth_is_not_ignored(tmp_path):
 
 def test_labels_do_not_depend_on_the_truth(tmp_path):
     rng = np.random.default_rng(0)
-    random_truth = lambda id: rng.integers(0, 3, (2, 3)).astype(np.uint8)  # noqa: E731
+    random_truth = lambda _: rng.integers(0, 3, (2, 3)).astype(np.uint8)  # noqa: E731
     with_truth, without = make(tmp_path / "1", random_truth), make(tmp_path / "2")
     assert [row.sha256 for row in with_truth] == [row.sha256 for row in without]
 
 
 def test_a_manifest_comes_back_as_it_was_written(tmp_path):
     rows = [
-        Labeled("town/a", "12ab", 6, np.array([1, 2, 0]), 2, 3),
-        Labeled("b, with a comma", "34cd", 4, np.array([0, 0, 0]), edited=True),
+        Labeled("town/a", "12ab", 2, 3, np.array([1, 2, 0]), 2, 3),
+        Labeled("b, with a comma", "34cd", 4, 1, np.array([0, 0, 0]), edited=True),
     ]
     write_manifest(tmp_path / "pseudo_labels.csv", rows, NAMES)
     read = read_manifest(tmp_path / "pseudo_labels.csv", NAMES)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from dst_cbc.resume import Busy, resume_folder
 
 
@@ -90,7 +91,10 @@ def test_another_live_process_is_named_and_its_state_left(tmp_path):
 def test_a_process_on_another_machine_is_believed_to_live(tmp_path):
     folder = tmp_path / "work"
     lock_of(folder).write_text(json.dumps({"host": "node7", "pid": 1}))
-    with pytest.raises(Busy, match=r"process 1 on node7.*delete this file"), resume_folder(folder, "x"):
+    with (
+        pytest.raises(Busy, match=r"process 1 on node7.*delete this file"),
+        resume_folder(folder, "x"),
+    ):
         pass
 
 

@@ -1,9 +1,10 @@
 from itertools import pairwise
 
 import numpy as np
-from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches, order, sample_generator, torch_seed
 from hypothesis import given
 from hypothesis import strategies as st
+
+from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches, order, sample_generator, torch_seed
 
 seeds, rounds, sizes = st.integers(0, 2**32), st.integers(0, 9), st.integers(1, 40)
 
@@ -25,6 +26,12 @@ def test_every_image_is_used_once_before_any_is_used_again(seed, images, share, 
     for pass_ in range(len(uses) // images):
         indexes = [use.index for use in uses if use.pass_ == pass_]
         assert sorted(indexes) == list(range(images))
+
+
+def test_every_pass_of_a_stream_has_an_order_of_its_own():
+    uses = [one for batch in drawn([(LABELED, 12, 4)], 30) for one in batch]
+    passes = {tuple(use.index for use in uses if use.pass_ == pass_) for pass_ in range(10)}
+    assert len(passes) == 10
 
 
 @given(sizes, sizes, st.integers(1, 5), st.integers(0, 20), st.integers(0, 20))

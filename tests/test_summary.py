@@ -1,9 +1,15 @@
 import json
 
 import pytest
+
 from dst_cbc.summary import COLUMNS, markdown, spread, summarize
 
-STEPS = {"supervised": 100, "dst-cbc/round1": 20, "dst-cbc/round2": 20, "supervised-long/round1": 140}
+STEPS = {
+    "supervised": 100,
+    "dst-cbc/round1": 20,
+    "dst-cbc/round2": 20,
+    "supervised-long/round1": 140,
+}
 
 
 @pytest.fixture
@@ -91,7 +97,9 @@ def test_missing_runs_are_rows_without_figures(study):
     study("12_0/supervised", 40.0)
     rows = summarize(study.folder, ["12_0/supervised", "12_0/dst-cbc/round1"], ["val"])
     missing = only(rows, method="dst-cbc", checkpoint="best")
-    assert [missing[key] for key in ("miou", "gain", "steps", "images", "origin_round")] == [None] * 5
+    assert [missing[key] for key in ("miou", "gain", "steps", "images", "origin_round")] == [
+        None
+    ] * 5
     assert "(missing: 0)" in markdown("study", rows)
 
 

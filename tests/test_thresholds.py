@@ -5,14 +5,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
 from dst_cbc.confidence import BINS, level_from, lower_edge, quantise
 from dst_cbc.files import DataError, read_csv
 from dst_cbc.predictions import Prediction, histogram
 from dst_cbc.pseudo_labels import label_pixels
 from dst_cbc.settings import ThresholdStage
 from dst_cbc.thresholds import HEADER, cut, read_levels, thresholds, write_thresholds
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = ["sky", "road", "car", "tree"]
 
@@ -83,12 +84,12 @@ def test_one_global_threshold_keeps_alpha_of_all_pixels(scale, alpha, tmp_path):
 
 @pytest.mark.parametrize("alpha, kept", [("0.3", 3), ("0.1", 1), ("0.7", 7), ("0.29", 2)])
 def test_k_is_the_floor_of_the_exact_decimal_times_n(alpha, kept):
-    counts = counts_at({level: 1 for level in range(100, 110)})
+    counts = counts_at(dict.fromkeys(range(100, 110), 1))
     assert cut(counts, Decimal(alpha)) == 110 - kept
 
 
 def test_a_float_alpha_is_the_decimal_that_a_person_wrote():
-    counts = counts_at({level: 1 for level in range(1000)})
+    counts = counts_at(dict.fromkeys(range(1000), 1))
     for tenths in range(1, 10):
         stage = ThresholdStage(alpha=tenths / 10, balance="class")
         assert counts[cut(counts, stage.alpha) :].sum() == 100 * tenths

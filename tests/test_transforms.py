@@ -2,11 +2,12 @@ import math
 
 import numpy as np
 import pytest
-from dst_cbc.settings import AugmentationSettings
-from dst_cbc.transforms import Warp, draw_warp, jitter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
+from dst_cbc.settings import AugmentationSettings
+from dst_cbc.transforms import Warp, draw_warp, jitter
 
 FILL = (7, 8, 9)
 STILL = AugmentationSettings(scale=(1, 1), flip=0)

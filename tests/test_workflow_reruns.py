@@ -8,15 +8,18 @@ import time
 import pytest
 import yaml
 from filelock import FileLock
+
 from workflow import EXPERIMENT, METHODS, Project, results
 
 ROUNDS = [f"6_0/dst-cbc/round{r}" for r in (1, 2, 3)]
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Project:
+def finished(tmp_path_factory, worker_id) -> Project:
     """A finished study, made once for all test processes; copy it before changing anything."""
-    shared = tmp_path_factory.getbasetemp().parent
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
     root = shared / "finished"
     with FileLock(shared / "finished.lock"):
         if not (root / "results/tiny/summary.csv").is_file():
@@ -79,7 +82,7 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
     )
     jobs = study.jobs()
     assert not [job for job in jobs if "6_0" in job]
-    assert sum("6_1" in job for job in jobs) == 1 + 2 * 4 + 3 * 4 - 1
+    assert sum("6_1" in job for job in jobs) == 3 + 3 * 4 + 2
 
 
 def test_edited_thresholds_rerun_labels_and_training_from_their_round_on(study):
@@ -110,10 +113,11 @@ def test_edited_thresholds_rerun_labels_and_training_from_their_round_on(study):
 def test_forcing_one_model_really_trains_it_again(study):
     model = study.study / ROUNDS[2] / "model.pt"
     log = study.study / "logs" / ROUNDS[2] / "finetune.log"
-    before, trainings = model.read_bytes(), log.read_text().count("step 3/3")
+    before = model.read_bytes()
+    log.write_text("")
     target = str(model.relative_to(study.root))
     study.snakemake(target, "--forcerun", target)
-    assert log.read_text().count("step 3/3") == trainings + 1
+    assert "step 3/3" in log.read_text()
     assert model.read_bytes() == before
 
 
@@ -136,9 +140,10 @@ def test_a_changed_comment_runs_nothing(study):
     assert not study.jobs()
 
 
-def test_a_deleted_result_is_made_again_alone(study):
-    (study.study / ROUNDS[0] / "metrics.json").unlink()
-    assert set(study.jobs()) == {f"evaluate {ROUNDS[0]}", "summary"}
+def test_a_deleted_result_that_is_asked_for_is_made_again_alone(study):
+    metrics = study.study / ROUNDS[0] / "metrics.json"
+    metrics.unlink()
+    assert set(study.jobs(str(metrics.relative_to(study.root)))) == {f"evaluate {ROUNDS[0]}"}
 
 
 def test_an_example_of_the_tables_matches_the_files(study):
@@ -157,6 +162,7 @@ LATER = SUPERVISED - {"train", "predict"}
 CHAIN_FROM_PREDICT = SUPERVISED - {"train"}
 EVERYTHING = SUPERVISED | {"draw_digits", "check_data", "split"}
 DATASET = EVERYTHING - {"draw_digits", "split"}
+DRAWN = EVERYTHING - {"split"}
 TRAIN = EXPERIMENT["train"]
 DIGITS = EXPERIMENT["digits"]
 NETWORK = EXPERIMENT["network"]
@@ -178,37 +184,43 @@ def _digits(**change):
 
 # For every key of the schema: a change of it, and exactly the rules that run again.
 KEYS = {
-    "data": ({"data": "results/./scenes"}, set()),
+    # Scenes that are drawn elsewhere are another data set; a folder of images that moved is not.
+    "data": ({"data": "results/elsewhere"}, DRAWN),
     "classes": (
-        {"classes": {name: "#0000%02x" % i for i, name in enumerate(CLASSES)}}, DATASET,
+        {"classes": {name: f"#0000{i:02x}" for i, name in enumerate(CLASSES)}}, DATASET,
     ),
     "labels": ({"labels": {i: CLASSES[max(0, i - 1)] for i in range(11)}}, DATASET),
     "ignore": ({"ignore": [254, 255]}, DATASET),
     "preset": ({"preset": "paper"}, set()),
-    "digits.size": (_digits(size=36), EVERYTHING),
+    "digits.size": (_digits(size=36), DRAWN),
     "digits.train": (_digits(train=15), EVERYTHING),
-    "digits.val": (_digits(val=5), EVERYTHING),
-    "digits.test": (_digits(test=4), EVERYTHING),
-    "digits.digits": (_digits(digits=[1, 3]), EVERYTHING),
-    "digits.digit_size": (_digits(digit_size=[20, 26]), EVERYTHING),
-    "digits.rotation": (_digits(rotation=7), EVERYTHING),
-    "digits.slant": (_digits(slant=0.1), EVERYTHING),
-    "digits.stretch": (_digits(stretch=1.2), EVERYTHING),
-    "digits.ink": (_digits(ink=[0.8, 0.9]), EVERYTHING),
-    "digits.shade": (_digits(shade=0.2), EVERYTHING),
-    "digits.stains": (_digits(stains=1), EVERYTHING),
-    "digits.ruled": (_digits(ruled=0.5), EVERYTHING),
-    "digits.noise": (_digits(noise=[1, 2]), EVERYTHING),
-    "digits.seed": (_digits(seed=1), EVERYTHING),
+    "digits.val": (_digits(val=5), DRAWN),
+    "digits.test": (_digits(test=4), DRAWN),
+    "digits.digits": (_digits(digits=[1, 3]), DRAWN),
+    "digits.digit_size": (_digits(digit_size=[20, 26]), DRAWN),
+    "digits.rotation": (_digits(rotation=7), DRAWN),
+    "digits.slant": (_digits(slant=0.1), DRAWN),
+    "digits.stretch": (_digits(stretch=1.2), DRAWN),
+    "digits.ink": (_digits(ink=[0.8, 0.9]), DRAWN),
+    "digits.shade": (_digits(shade=0.2), DRAWN),
+    "digits.stains": (_digits(stains=1), DRAWN),
+    "digits.ruled": (_digits(ruled=0.5), DRAWN),
+    "digits.noise": (_digits(noise=[1, 2]), DRAWN),
+    "digits.seed": (_digits(seed=1), DRAWN),
     "network.backbone": (
         {"network": {**NETWORK, "backbone": "resnet18", "output_stride": 8}}, SUPERVISED,
     ),
     "network.output_stride": (
         {"network": {**NETWORK, "backbone": "resnet18", "output_stride": 16}}, SUPERVISED,
     ),
-    "network.stages": ({"network": {**NETWORK, "stages": 2}}, SUPERVISED),
+    "network.stages": (
+        {"network": {"backbone": "resnet18", "output_stride": 8, "stages": 2}}, SUPERVISED,
+    ),
     "network.aspp_rates": ({"network": {**NETWORK, "aspp_rates": [1, 2]}}, SUPERVISED),
-    "network.weights": ({"network": {**NETWORK, "weights": "package:a/b.pt"}}, SUPERVISED),
+    "network.weights": (
+        {"network": {"backbone": "resnet18", "output_stride": 8, "weights": "package:a/b.pt"}},
+        SUPERVISED,
+    ),
     "network.input_scale": ({"network": {**NETWORK, "input_scale": 0.5}}, SUPERVISED),
     "train.batch": (_train(batch=2), SUPERVISED),
     "train.crop": (_train(crop=[24, 28]), SUPERVISED),
@@ -232,8 +244,12 @@ KEYS = {
     "train.seed": (_train(seed=7), SUPERVISED),
     "supervised": ({"supervised": {"steps": 7}}, SUPERVISED),
     "by_split": ({"by_split": {"6": {"gamma": 3}}}, LATER),
-    "evaluation.select": ({"evaluation": {**EVALUATION, "select": "train"}}, SUPERVISED | {"split"}),
-    "evaluation.report": ({"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate", "summary"}),
+    "evaluation.select": (
+        {"evaluation": {**EVALUATION, "select": "train"}}, SUPERVISED | {"split"},
+    ),
+    "evaluation.report": (
+        {"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate", "summary"},
+    ),
     "evaluation.batch": ({"evaluation": {**EVALUATION, "batch": 2}}, SUPERVISED),
     "splits": ({"splits": {"6": {"count": 7}}}, SUPERVISED | {"split"}),
     "runs": (

@@ -300,8 +300,8 @@ class Plan:
         )
         return [self._labeled_only(division, name, stage)]
 
-    def replaced(self, study: Path) -> list[str]:
-        """Finished trainings below `study` that this plan would replace, and why."""
+    def replaced(self, study: Path) -> dict[str, str]:
+        """Paths of finished trainings below `study` that this plan would replace, and why."""
         stale: dict[str, str] = {}
         for path, model in self.models.items():
             written = study / path / "settings.json"
@@ -313,7 +313,7 @@ class Plan:
                 stale[path] = "; ".join(changes)
             elif model.previous and model.previous.path in stale:
                 stale[path] = f"starts from {model.previous.path}"
-        return [f"{study / path}: {why}" for path, why in stale.items()]
+        return stale
 
 
 def _overrides(row: MethodRow) -> dict[str, Any]:

@@ -54,11 +54,11 @@ if EXPERIMENT.format == "digits" and Path(DATA).parts[:1] != ("results",):
         f"data: found {DATA!r}; format `digits` draws its scenes, and nothing is "
         "written outside results/: choose a folder there, e.g. results/digits"
     )
-replaced = PLAN.replaced(Path(STUDY))
-if replaced and not EXPERIMENT.replace:
+REPLACED = PLAN.replaced(Path(STUDY))
+if REPLACED and not EXPERIMENT.replace:
     raise WorkflowError(
         "Edited settings would replace finished trainings:",
-        *replaced,
+        *(f"{STUDY}/{path}: {why}" for path, why in REPLACED.items()),
         "To keep them, give the experiment another `name`, or undo the edit. "
         "To replace them, add --config replace=true",
     )
@@ -156,13 +156,15 @@ def index_for(files, output):
     """Input function: the index; its own time starts nothing unless `files` have changed.
 
     A data check runs whenever any file changes, and must not retrain what used none of them.
+    What has other reasons to run must not take the index as ancient: Snakemake does not look at
+    jobs behind an ancient file that is being made.
     """
 
     def index(wildcards):
         made = Path(expand(f"{STUDY}/{{division}}/{output}", **wildcards)[0]).exists()
-        if made and not any(FILES.changed(CHECKED, *used) for used in files(wildcards)):
-            return ancient(INDEX)
-        return INDEX
+        path = model_of(wildcards).path
+        changed = any(FILES.changed(CHECKED, *used) for used in files(wildcards))
+        return INDEX if changed or not made or path in REPLACED else ancient(INDEX)
 
     return index
 

@@ -22,7 +22,8 @@ rule evaluate:
     shell:
         '"$PYTHON" "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --model {input.model:q} --last {input.last:q}"
-        " --out {output:q} --device $DEVICE --workers $WORKERS >> {log:q} 2>&1"
+        " --out {output:q}"
+        ' --device "$DEVICE" --workers "$WORKERS" >> {log:q} 2>&1'
 
 
 rule summary:

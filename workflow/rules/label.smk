@@ -29,7 +29,8 @@ rule predict:
         '"$PYTHON" "$SCRIPTS/predict.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q} --model {input.model:q}"
         " --predictions {output.predictions:q} --histogram {output.histogram:q}"
-        " --resume {params.state:q} --device $DEVICE --workers $WORKERS >> {log:q} 2>&1"
+        " --resume {params.state:q}"
+        ' --device "$DEVICE" --workers "$WORKERS" >> {log:q} 2>&1'
 
 
 use rule predict as predict_round with:

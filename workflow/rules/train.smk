@@ -33,7 +33,9 @@ rule train:
     shell:
         '"$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --out {params.folder:q}"
-        " --resume {params.state:q} --board {params.board:q} --device $DEVICE --workers $WORKERS --save-seconds $SAVE_SECONDS >> {log:q} 2>&1"
+        " --resume {params.state:q} --board {params.board:q}"
+        ' --device "$DEVICE" --workers "$WORKERS" --save-seconds "$SAVE_SECONDS"'
+        " >> {log:q} 2>&1"
 
 
 rule finetune:
@@ -70,4 +72,6 @@ rule finetune:
         '"$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --previous {input.previous:q}"
         " --pseudo-labels {input.manifest:q} --out {params.folder:q}"
-        " --resume {params.state:q} --board {params.board:q} --device $DEVICE --workers $WORKERS --save-seconds $SAVE_SECONDS >> {log:q} 2>&1"
+        " --resume {params.state:q} --board {params.board:q}"
+        ' --device "$DEVICE" --workers "$WORKERS" --save-seconds "$SAVE_SECONDS"'
+        " >> {log:q} 2>&1"

@@ -1,0 +1,375 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dst_cbc import training
+from dst_cbc.files import Unusable
+from dst_cbc.images import write_indexed_png
+from dst_cbc.models import build, read_checkpoint
+from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches
+from dst_cbc.settings import NetworkSettings, TrainStage
+from dst_cbc.training import Data, Samples, beats, cpu_state, learning_rate, train
+
+CPU = torch.device("cpu")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def make_stage(**changes):
+    values = {
+        "batch": 4, "crop": (24, 24), "learning_rate": 0.05, "weight_decay": 1e-4, "gamma": 2.0,
+        "steps": 6, "validate_at": (3, 6), "seed": 1, "round": 0, "select": "val",
+        "validation_batch": 3,
+        "augmentation": {"rotation": 10, "brightness": 0.2, "noise": 0.02},
+    }  # fmt: skip
+    return TrainStage(**{**values, **changes})
+
+
+@pytest.fixture
+def data(drawn, drawn_rows, digits_dataset):
+    """Four labeled scenes, three to validate on."""
+    return Data(drawn, digits_dataset, drawn_rows["train"][:4], [], None, drawn_rows["val"])
+
+
+@pytest.fixture
+def pseudo_data(data, drawn_rows, digits_dataset, tmp_path):
+    """The same with four pseudo-labeled scenes, all pixels `7`; their masks cannot be read."""
+    rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
+    for row in rows:
+        labels = np.full((row.height, row.width), 8, np.uint8)
+        write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
+    return replace(data, pseudo=rows, pseudo_folder=tmp_path / "labels")
+
+
+@pytest.fixture
+def run(tmp_path, data, digits_dataset):
+    """Function that trains a fresh model: its end, and its state."""
+
+    def start(stage=None, data=data, best=None, resume="state", seed=0, **options):
+        torch.manual_seed(seed)
+        settings = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
+        model = build(settings, digits_dataset.classes)
+        (tmp_path / resume).mkdir(exist_ok=True)
+        end = train(model, best, data, stage or make_stage(), CPU, tmp_path / resume, **options)
+        return end, cpu_state(model)
+
+    return start
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def initial(digits_dataset, seed=0):
+    torch.manual_seed(seed)
+    settings = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
+    return cpu_state(build(settings, digits_dataset.classes))
+
+
+def test_the_learning_rate_falls_by_a_power_of_what_is_left():
+    stage = make_stage(learning_rate=0.2, power=0.9, steps=10, validate_at=(10,))
+    assert learning_rate(stage, 0) == 0.2
+    assert learning_rate(stage, 5) == pytest.approx(0.2 * 0.5**0.9)
+    assert learning_rate(stage, 9) == pytest.approx(0.2 * 0.1**0.9)
+    constant = stage.model_copy(update={"power": 0.0})
+    assert {learning_rate(constant, step) for step in range(10)} == {0.2}
+
+
+@pytest.mark.parametrize(
+    "score, best, expected",
+    [
+        (50.0, None, True),
+        (50.1, {"score": 50.0}, True),
+        (50.0, {"score": 50.0}, False),
+        (49.0, {"score": 50.0}, False),
+        (0.0, None, True),
+        (math.nan, None, False),
+        (math.nan, {"score": 50.0}, False),
+    ],
+)
+def test_a_model_is_kept_until_it_is_beaten_and_nan_never_beats(score, best, expected):
+    assert beats(score, best) is expected
+
+
+def test_training_lowers_the_loss_and_changes_every_weight(run, digits_dataset):
+    stage = make_stage(steps=30, validate_at=(5, 30), learning_rate=0.1)
+    end, state = run(stage)
+    assert end.step == 30 and [row["step"] for row in end.history] == [5, 30]
+    assert end.history[1]["loss"] < 0.8 * end.history[0]["loss"]
+    before = initial(digits_dataset)
+    assert not any(torch.equal(before[key], state[key]) for key in state)
+
+
+def test_history_has_the_columns_of_the_file_and_figures_in_percent(run):
+    end, _ = run()
+    for row in end.history:
+        assert list(row) == training.HISTORY
+        assert 0 <= row["miou"] <= 100 and 0 <= row["pixel_accuracy"] <= 100
+    assert end.history[0]["learning_rate"] == pytest.approx(learning_rate(make_stage(), 2))
+
+
+def test_equal_settings_give_equal_bytes_and_another_seed_others(run):
+    (one, first), (two, second) = run(resume="1"), run(resume="2")
+    assert same(first, second) and one.history == two.history
+    _, other = run(make_stage(seed=2), resume="3")
+    _, later = run(make_stage(round=1), resume="4")
+    assert not same(first, other) and not same(first, later)
+
+
+def test_the_best_of_the_chain_keeps_its_weights_until_it_is_beaten(run, monkeypatch):
+    scores = iter([30.0, 20.0, 40.0, 40.0])
+    monkeypatch.setattr(training, "mean_iou", lambda _: next(scores) / 100)
+    states = []
+    real = training._validate
+    monkeypatch.setattr(
+        training,
+        "_validate",
+        lambda model, *rest: states.append(
+            {k: v.clone() for k, v in cpu_state(model).items()}
+        ) or real(model, *rest),
+    )  # fmt: skip
+    end, last = run(make_stage(steps=4, validate_at=(1, 2, 3, 4)))
+    assert [row["best"] for row in end.history] == pytest.approx([30, 30, 40, 40])
+    assert (end.best["round"], end.best["step"], end.best["selected_on"]) == (0, 3, "val")
+    assert same(end.best_state, states[2]) and not same(end.best_state, last)
+
+
+def test_a_chain_that_is_not_beaten_stays(run):
+    before = {"round": 0, "step": 9, "selected_on": "val", "score": 100.0}
+    end, _ = run(best=before)
+    assert end.best == before and end.best_state is None
+    assert [row["best"] for row in end.history] == [100.0, 100.0]
+
+
+@pytest.mark.parametrize("killed_at, resumed_at", [(3, 2), (6, 5)])
+def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
+    killed_at, resumed_at, run, pseudo_data, monkeypatch, tmp_path, capsys
+):
+    undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
+    real = training._validate
+
+    def kill(model, data, stage, device, workers, progress, rate):
+        if progress.step == killed_at:
+            raise Killed
+        real(model, data, stage, device, workers, progress, rate)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_validate", kill)
+        with pytest.raises(Killed):
+            run(data=pseudo_data, save_seconds=0)
+    assert read_checkpoint(tmp_path / "state/state.pt")["progress"]["step"] == resumed_at
+    capsys.readouterr()
+    end, state = run(data=pseudo_data, save_seconds=0, seed=99)
+    assert f"resumed at step {resumed_at} of 6" in capsys.readouterr().out
+    assert same(state, expected)
+    assert end.history == undisturbed.history and end.best == undisturbed.best
+    assert same(end.best_state, undisturbed.best_state)
+    assert (end.resumes, undisturbed.resumes) == (1, 0)
+
+
+def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
+    _, expected = run(resume="undisturbed")
+
+    def fail(content, path):
+        path.write_bytes(b"half")
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.torch, "save", fail)
+        with pytest.raises(Killed):
+            run(save_seconds=0)
+    assert list((tmp_path / "state").iterdir()) == []
+    _, state = run()
+    assert same(state, expected)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_with_step_images_and_the_last_state(
+    bad, run, data, monkeypatch, tmp_path
+):
+    real, calls = training.dynamic_loss, []
+
+    def spoil(*arguments):
+        calls.append(arguments)
+        return real(*arguments) * (bad if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(training, "dynamic_loss", spoil)
+    with pytest.raises(Unusable) as error:
+        run(save_seconds=0)
+    draws = next(batches(1, 0, [(LABELED, 4, 4)], 2, 3))
+    text = str(error.value)
+    assert f"step 2: the loss is {bad}" in text
+    assert ", ".join(data.labeled[draw.index].id for draw in draws) in text
+    assert str(tmp_path / "state") in text
+    assert read_checkpoint(tmp_path / "state/state.pt")["progress"]["step"] == 2
+
+
+def test_a_learning_rate_far_too_large_ends_in_words(run):
+    with pytest.raises(Unusable, match=r"Lower train\.learning_rate or set train\.clip"):
+        run(make_stage(learning_rate=1e30, validate_at=(6,)))
+
+
+def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(
+    run, pseudo_data, monkeypatch
+):
+    real, seen = training.dynamic_loss, []
+
+    def watch(logits, labels, pseudo, gamma):
+        seen.append((labels.clone(), pseudo, gamma))
+        return real(logits, labels, pseudo, gamma)
+
+    monkeypatch.setattr(training, "dynamic_loss", watch)
+    run(data=pseudo_data)
+    assert len(seen) == 6
+    for labels, pseudo, gamma in seen:
+        assert labels.shape == (4, 24, 24) and labels.dtype == torch.int64
+        assert (pseudo, gamma) == (2, 2.0)
+        assert set(labels[2:].unique().tolist()) <= {8, 255}
+        assert 0 in labels[:2]
+
+
+def test_without_pseudo_labels_the_whole_batch_is_labeled(run, monkeypatch):
+    real, seen = training.dynamic_loss, []
+    monkeypatch.setattr(
+        training, "dynamic_loss", lambda *a: seen.append((len(a[0]), a[2])) or real(*a)
+    )
+    run()
+    assert set(seen) == {(4, 0)}
+
+
+def test_the_learning_rate_of_each_step_reaches_the_optimizer(run, monkeypatch):
+    rates = []
+    real = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD,
+        "step",
+        lambda self, *a, **k: rates.append(self.param_groups[0]["lr"]) or real(self, *a, **k),
+    )
+    stage = make_stage()
+    run(stage)
+    assert rates == [learning_rate(stage, step) for step in range(6)]
+
+
+def test_workers_change_no_byte(run, pseudo_data):
+    _, alone = run(data=pseudo_data, resume="1")
+    _, with_workers = run(data=pseudo_data, resume="2", workers=2)
+    assert same(alone, with_workers)
+
+
+def test_where_validations_lie_changes_no_weight(run):
+    _, often = run(make_stage(validate_at=(1, 2, 3, 4, 5, 6)), resume="1")
+    _, once = run(make_stage(validate_at=(6,)), resume="2")
+    assert same(often, once)
+
+
+def test_the_network_is_back_in_training_mode_after_a_validation(run, monkeypatch):
+    modes = []
+    real = training.low_logits
+    monkeypatch.setattr(
+        training, "low_logits", lambda m, *a: modes.append(m.network.training) or real(m, *a)
+    )
+    run()
+    assert modes == [True] * 6
+
+
+def test_bfloat16_trains_with_float32_weights_and_losses(run, monkeypatch):
+    real, losses = training.dynamic_loss, []
+
+    def watch(*arguments):
+        losses.append(real(*arguments))
+        return losses[-1]
+
+    monkeypatch.setattr(training, "dynamic_loss", watch)
+    _, low = run(make_stage(precision="bfloat16"), resume="1")
+    assert {loss.dtype for loss in losses} == {torch.float32}
+    assert {value.dtype for value in low.values()} == {torch.float32, torch.int64}
+    _, exact = run(resume="2")
+    assert not same(low, exact)
+    torch.testing.assert_close(low["head.0.weight"], exact["head.0.weight"], rtol=0.2, atol=0.02)
+
+
+def test_channels_last_changes_no_more_than_the_rounding(run):
+    _, other = run(make_stage(channels_last=True, steps=3, validate_at=(3,)), resume="1")
+    _, usual = run(make_stage(steps=3, validate_at=(3,)), resume="2")
+    for key in usual:
+        torch.testing.assert_close(other[key], usual[key], rtol=1e-3, atol=1e-3)
+
+
+def test_a_clipped_gradient_moves_the_weights_by_no_more_than_it_may(run, digits_dataset):
+    still = {"weight_decay": 0.0, "momentum": 0.0, "learning_rate": 1.0, "power": 0.0}
+    one = {"steps": 1, "validate_at": (1,)}
+    before = initial(digits_dataset)
+    parameters = [k for k in before if not k.endswith(("running_mean", "running_var", "tracked"))]
+
+    def moved(**clip):
+        _, after = run(make_stage(**still, **one, **clip), resume=f"{clip}")
+        return math.sqrt(sum(((after[k] - before[k]) ** 2).sum().item() for k in parameters))
+
+    free = moved()
+    assert moved(clip=free / 10) == pytest.approx(free / 10, rel=1e-3)
+    assert moved(clip=free * 10) == pytest.approx(free, rel=1e-5)
+
+
+def logged(board):
+    events = EventAccumulator(str(board))
+    events.Reload()
+    return {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_every_step_once_also_after_a_resume(run, monkeypatch, tmp_path):
+    real = training._log
+
+    def kill(writer, row):
+        real(writer, row)
+        if row["step"] == 6:
+            raise Killed
+
+    board = tmp_path / "board"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_log", kill)
+        with pytest.raises(Killed):
+            run(save_seconds=0, board=board)
+    assert logged(board)["miou"] == [3, 6]
+    run(save_seconds=0, board=board)
+    steps = logged(board)
+    assert set(steps) == {"loss", "learning_rate", "miou", "pixel_accuracy"}
+    assert all(found == [3, 6] for found in steps.values())
+
+
+def test_a_sample_follows_from_its_draw_alone(data, digits_dataset):
+    settings = NetworkSettings(backbone="small", output_stride=4)
+    model = build(settings, digits_dataset.classes)
+    samples = Samples(data, make_stage(), model)
+    first = samples[Draw(LABELED, 2, 1)]
+    samples[Draw(LABELED, 0, 0)]
+    for one, again in zip(first, samples[Draw(LABELED, 2, 1)], strict=True):
+        assert torch.equal(one, again)
+    assert not torch.equal(first[0], samples[Draw(LABELED, 3, 1)][0])
+    image, label = first
+    assert image.shape == (3, 24, 24) and image.dtype == torch.uint8
+    assert label.shape == (24, 24) and label.dtype == torch.uint8
+
+
+def test_what_lies_outside_the_image_has_the_mean_colour_and_is_ignored(data, digits_dataset):
+    settings = NetworkSettings(backbone="small", output_stride=4)
+    model = replace(build(settings, digits_dataset.classes), mean=(0.2, 0.4, 0.6))
+    stage = make_stage(crop=(60, 60), augmentation={"scale": (1, 1), "flip": 0})
+    image, label = Samples(data, stage, model)[Draw(LABELED, 0, 0)]
+    outside = label == 255
+    assert outside.sum() == 60 * 60 - 40 * 40
+    assert image[:, outside].unique(dim=1).ravel().tolist() == [51, 102, 153]
+
+
+def test_a_pseudo_labeled_sample_reads_the_file_of_its_id(pseudo_data, digits_dataset):
+    settings = NetworkSettings(backbone="small", output_stride=4)
+    model = build(settings, digits_dataset.classes)
+    samples = Samples(pseudo_data, make_stage(), model)
+    assert samples.row(Draw(PSEUDO, 0, 2)).id == pseudo_data.pseudo[2].id
+    _, label = samples[Draw(PSEUDO, 0, 2)]
+    assert set(label.unique().tolist()) <= {8, 255} and 8 in label
