@@ -43,7 +43,7 @@ def _report(inference, model, arguments, stage: EvaluateStage, rows, subset: str
         model, arguments.data, chosen, stage.dataset, stage.batch, stage, device, arguments.workers
     )
     figures = report(confusion, list(stage.dataset.classes))
-    print(f"{subset}: mIoU {figures['miou']:.2f}, pixel accuracy {figures['pixel_accuracy']:.2f}")
+    print(f"{subset}: mIoU {figures['miou']} %, pixel accuracy {figures['pixel_accuracy']} %")
     return {"images": len(chosen), **figures}
 
 

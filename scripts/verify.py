@@ -5,10 +5,11 @@ ones. With --accept: rewrites the manifests for the PNGs as they are now, marks 
 edited, and the next `snakemake` trains on them.
 """
 
+import csv
 from pathlib import Path
 
 from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, read_csv
+from dst_cbc.files import DataError
 from dst_cbc.pseudo_labels import (
     accept,
     changed_labels,
@@ -39,8 +40,9 @@ def run() -> None:
 
 
 def _names(manifest: Path) -> list[str]:
-    header = read_csv(manifest, ("id", "sha256"))[0]
-    return [column.removeprefix(PREFIX) for column in header if column.startswith(PREFIX)]
+    header = manifest.read_text(encoding="utf-8").partition("\n")[0]
+    columns = next(csv.reader([header]), [])
+    return [column.removeprefix(PREFIX) for column in columns if column.startswith(PREFIX)]
 
 
 def _verify(manifest: Path) -> None:

@@ -2,19 +2,20 @@
 
 import os
 
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+from dst_cbc.datasets import list_records
+from dst_cbc.digits import CLASSES, write_scenes
+from dst_cbc.files import sha256_file
+from dst_cbc.index import Row
+from dst_cbc.settings import DatasetStage, DrawSettings, Experiment
+
+# torch reads it when the first test module imports it; none of the imports above do.
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
-
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
-from PIL import Image  # noqa: E402
-
-from dst_cbc.datasets import list_records  # noqa: E402
-from dst_cbc.digits import CLASSES, write_scenes  # noqa: E402
-from dst_cbc.files import sha256_file  # noqa: E402
-from dst_cbc.index import Row  # noqa: E402
-from dst_cbc.settings import DatasetStage, DrawSettings, Experiment  # noqa: E402
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from dst_cbc import digits
 from dst_cbc.digits import CLASSES, SUBSETS, draw_scene, pools, scene_ids, write_scenes
 from dst_cbc.settings import DrawSettings
 
@@ -26,6 +27,19 @@ def test_every_pool_has_every_digit(seed):
     targets = load_digits().target
     for pool in pools(seed).values():
         assert set(targets[pool]) == set(range(10))
+
+
+def test_a_scene_draws_only_from_the_pool_of_its_subset(monkeypatch):
+    used = []
+    stroke = digits._stroke
+    monkeypatch.setattr(
+        digits, "_stroke", lambda s, r, digit: used.append(digit) or stroke(s, r, digit)
+    )
+    for subset in SUBSETS:
+        used.clear()
+        for index in range(12):
+            draw_scene(SETTINGS, subset, index)
+        assert len(used) >= 36 and set(used) <= set(pools(SETTINGS.seed)[subset])
 
 
 @pytest.mark.parametrize("subset, index", SCENES[::5])
@@ -107,8 +121,6 @@ def test_drawing_again_writes_no_file_again(tmp_path, small_scenes):
 
 
 def test_a_drawing_that_was_interrupted_does_not_look_whole(tmp_path, small_scenes, monkeypatch):
-    from dst_cbc import digits
-
     def fail(*_):
         raise KeyboardInterrupt
 

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -331,3 +332,55 @@ def test_a_method_that_cannot_be_run_is_refused(row, place, reason, write):
 def test_an_alpha_stays_the_decimal_that_was_written(alpha):
     row = MethodRow(curriculum=[alpha])
     assert row.model_dump(mode="json")["curriculum"] == [str(alpha)]
+
+
+WHOLE = {
+    **BASE,
+    "classes": {"sky": "#0000ff", "road": "#808080"},
+    "labels": {0: "sky", 1: "road"},
+    "ignore": [255],
+    "digits": {"size": 40, "digit_size": [10, 12]},
+    "preset": "standard",
+    "network": {"backbone": "small", "output_stride": 4, "aspp_rates": [1]},
+    "supervised": {"epochs": "formula", "augmentation": {"scale": [1, 2]}},
+    "by_split": {"few": {"validate_every": {"few": 3}}},
+    "evaluation": {"report": ["val"]},
+    "splits": {"few": {"files": {"labeled": "a", "unlabeled": "b"}}},
+    "runs": [{"splits": ["few"], "methods": ["st"], "vary": {"gamma": [1]}}],
+}
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda v: st.lists(v, max_size=2) | st.dictionaries(st.text(max_size=3) | st.integers(), v),
+    max_leaves=4,
+)
+
+
+def places(content, path=()):
+    """Paths of everything in an experiment file."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*path, key))
+
+
+def test_the_file_that_is_spoilt_below_is_valid(write):
+    assert load_experiment([write("whole.yaml", WHOLE)], PRESETS).network.backbone == "small"
+
+
+@given(st.sampled_from(sorted(places(WHOLE), key=str)), VALUES, st.booleans())
+def test_whatever_is_written_is_accepted_or_refused_in_words(tmp_path_factory, place, value, added):
+    content = copy.deepcopy(WHOLE)
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    if added and isinstance(inner, dict):
+        inner["another"] = value
+    else:
+        inner[place[-1]] = value
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump(content))
+    try:
+        load_experiment([path], PRESETS)
+    except ConfigError as error:
+        assert str(place[0]) in str(error) or added

@@ -118,6 +118,13 @@ def test_the_memory_is_json_and_names_paths_below_the_data(pictures, look, tmp_p
     }
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"images/train/a.png": 3}'])
+def test_a_damaged_memory_is_forgotten(content, pictures, look, tmp_path):
+    before = look(pictures).used("abc", True)
+    (tmp_path / "cache.json").write_text(content)
+    assert look(pictures).used("abc", True) == before
+
+
 def test_changed_compares_with_the_last_data_check(pictures, look, folder_dataset, write_image):
     checked = {r.id: r for r in check(pictures, list_records(pictures, folder_dataset),
                                       folder_dataset)}  # fmt: skip

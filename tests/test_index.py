@@ -96,6 +96,14 @@ def test_an_index_of_another_layout_is_refused(tmp_path):
         read_index(tmp_path / "dataset.csv")
 
 
+def test_an_index_with_a_size_that_is_no_number_is_refused(pictures, folder_dataset, tmp_path):
+    write_index(tmp_path / "dataset.csv", checked(pictures, folder_dataset))
+    text = (tmp_path / "dataset.csv").read_text().replace(",5,7,", ",five,7,", 1)
+    (tmp_path / "dataset.csv").write_text(text)
+    with pytest.raises(DataError, match=r"dataset\.csv"):
+        read_index(tmp_path / "dataset.csv")
+
+
 def test_used_files_change_with_what_is_used_and_with_nothing_else(
     pictures, folder_dataset, write_image
 ):

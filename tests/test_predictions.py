@@ -81,8 +81,14 @@ def test_more_than_ten_images_stay_in_order(tmp_path):
         Prediction(i, id, np.full((1, 2), i % 3, np.uint8), np.full((1, 2), i, np.uint16))
         for i, id in enumerate(ids)
     ]
-    path, _ = joined(tmp_path, 5, predictions)
-    assert [p.confidence[0, 0] for p in read_predictions(path, ids)] == list(range(12))
+    contents = set()
+    for images_a_part in (3, 5, 12):
+        folder = tmp_path / str(images_a_part)
+        folder.mkdir()
+        path, _ = joined(folder, images_a_part, predictions)
+        assert [p.confidence[0, 0] for p in read_predictions(path, ids)] == list(range(12))
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 def test_the_file_says_what_it_holds(tmp_path):

@@ -3,10 +3,13 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from dst_cbc.resume import Busy, resume_folder
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 def lock_of(folder):
@@ -101,13 +104,13 @@ def test_a_process_on_another_machine_is_believed_to_live(tmp_path):
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     folder = tmp_path / "work"
     script = (
-        "import os, sys; sys.path.insert(0, 'scripts'); from pathlib import Path\n"
+        "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
         "from dst_cbc.resume import resume_folder\n"
         "with resume_folder(Path(sys.argv[1]), 'x') as state:\n"
         "    (state / 'state').write_text('of the dead')\n"
         "    os._exit(9)\n"
     )
-    died = subprocess.run([sys.executable, "-c", script, str(folder)], check=False)
+    died = subprocess.run([sys.executable, "-c", script, str(folder), str(SCRIPTS)], check=False)
     assert died.returncode == 9 and lock_of(folder).is_file()
     with resume_folder(folder, "x") as state:
         assert (state / "state").read_text() == "of the dead"

@@ -62,6 +62,16 @@ def test_gain_is_over_supervised_of_the_same_split_checkpoint_and_subset(study):
     assert only(rows, seed=1, checkpoint="best")["gain"] == 0
 
 
+def test_the_control_has_a_gain_and_is_nobodys_baseline(study):
+    study("12_0/supervised", 40.0)
+    study("12_0/dst-cbc/round1", 43.0)
+    study("12_0/supervised-long/round1", 41.5)
+    paths = ["12_0/supervised", "12_0/dst-cbc/round1", "12_0/supervised-long/round1"]
+    rows = summarize(study.folder, paths, ["val"])
+    gains = [row["gain"] for row in rows if row["checkpoint"] == "best"]
+    assert gains == [0, 3, 1.5]
+
+
 def test_a_row_says_split_seed_round_and_where_the_model_comes_from(study):
     study("12_3/supervised", 40.0)
     study("12_3/dst-cbc/round1", 44.0)

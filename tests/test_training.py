@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dst_cbc import training
-from dst_cbc.files import Unusable
+from dst_cbc.files import DataError, Unusable
 from dst_cbc.images import write_indexed_png
 from dst_cbc.models import build, read_checkpoint
 from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches
@@ -173,6 +173,13 @@ def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
     assert (end.resumes, undisturbed.resumes) == (1, 0)
 
 
+def test_a_damaged_state_is_named(run, tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state/state.pt").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"state/state\.pt: not a readable checkpoint"):
+        run()
+
+
 def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
     _, expected = run(resume="undisturbed")
 
@@ -213,6 +220,14 @@ def test_a_loss_that_is_no_number_stops_with_step_images_and_the_last_state(
 def test_a_learning_rate_far_too_large_ends_in_words(run):
     with pytest.raises(Unusable, match=r"Lower train\.learning_rate or set train\.clip"):
         run(make_stage(learning_rate=1e30, validate_at=(6,)))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_weights_that_are_no_numbers_are_never_the_best(steps, run):
+    """The loss of the last step is finite; its update is what ruins the weights."""
+    spoilt = {"learning_rate": 3e38, "power": 0.0, "steps": steps, "validate_at": (steps,)}
+    with pytest.raises(Unusable):
+        run(make_stage(**spoilt))
 
 
 def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(

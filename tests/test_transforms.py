@@ -245,6 +245,23 @@ def test_saturation_and_hue_leave_grey_alone():
     assert (jitter(grey, settings, np.random.default_rng(1)) == 100).all()
 
 
+def jittered(key, drawn, *pixels):
+    """Pixels after one kind of jitter whose random number is given."""
+    image = Image.fromarray(np.array([pixels], np.uint8))
+    return jitter(image, AugmentationSettings(**{key: 0.5}), Script(drawn))[0].tolist()
+
+
+def test_each_kind_of_jitter_by_hand():
+    assert jittered("brightness", 0.5, (200, 100, 10)) == [[100, 50, 5]]
+    assert jittered("contrast", 0.5, (200, 200, 200), (100, 100, 100)) == [[175] * 3, [125] * 3]
+    ((red, green, blue),) = jittered("saturation", 0.0, (200, 100, 10))
+    assert red == green == blue and 100 < red < 140
+    ((red, green, blue),) = jittered("hue", 1 / 3, (255, 0, 0))
+    assert green == 255 and max(red, blue) < 10
+    ((red, green, blue),) = jittered("hue", -1 / 3, (255, 0, 0))
+    assert blue == 255 and max(red, green) < 10
+
+
 def test_noise_has_a_deviation_between_zero_and_the_largest():
     grey = Image.new("RGB", (100, 100), (128, 128, 128))
     settings = AugmentationSettings(noise=0.1)

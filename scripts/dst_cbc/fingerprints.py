@@ -57,7 +57,7 @@ class Fingerprints:
 
 
 def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
-    known = json.loads(cache.read_text()) if cache.is_file() else {}
+    known = _remembered(cache)
     now: dict[str, list] = {}
     bar = tqdm(paths, "fingerprints of the data", unit="file", disable=None, leave=False, delay=2)
     for path in bar:
@@ -72,3 +72,15 @@ def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
     if now != known:
         write_json(cache, now)
     return {path: entry[2] for path, entry in now.items()}
+
+
+def _remembered(cache: Path) -> dict[str, list]:
+    """The cache; empty when there is none, or none that can be read: it only saves time."""
+    try:
+        known = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        return {}
+    fits = isinstance(known, dict) and all(
+        isinstance(entry, list) and len(entry) == 3 for entry in known.values()
+    )
+    return known if fits else {}

@@ -94,10 +94,16 @@ def write_index(path: Path, rows: Iterable[Row]) -> None:
 
 def read_index(path: Path) -> dict[str, Row]:
     """`dataset.csv` by id."""
-    return {
-        cells["id"]: Row(**{**cells, "height": int(cells["height"]), "width": int(cells["width"])})
-        for cells in read_csv(path, COLUMNS)
-    }
+    rows = {}
+    for line, cells in enumerate(read_csv(path, COLUMNS), 2):
+        try:
+            size = {side: int(cells[side]) for side in ("height", "width")}
+            rows[cells["id"]] = Row(**{**cells, **size})
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}, line {line}: {error}; delete the file, it is made again"
+            ) from error
+    return rows
 
 
 def used_files(rows: Iterable[Row], labels: bool) -> str:

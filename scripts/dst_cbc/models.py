@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .files import DataError, write_bytes
+from .files import DataError, Unusable, write_bytes
 from .settings import NetworkSettings
 from .weights import load_backbone_weights
 
@@ -124,10 +124,14 @@ def full_logits(model: Model, images: torch.Tensor, precision: str = "float32") 
     """Images as stored to logits at their own size.
 
     images: uint8 (N, 3, H, W) on the network's device. Returns float32 (N, classes, H, W),
-    bilinear with align_corners=True from the network's resolution.
+    bilinear with align_corners=True from the network's resolution. Raises Unusable when the
+    output is not finite.
     """
     size = images.shape[-2:]
-    return upsample(low_logits(model, resize(model, images.float()), precision), size)
+    logits = low_logits(model, resize(model, images.float()), precision)
+    if not torch.isfinite(logits).all():
+        raise Unusable("the network's output is not finite; its weights are unusable")
+    return upsample(logits, size)
 
 
 def resize(model: Model, images: torch.Tensor) -> torch.Tensor:
@@ -181,21 +185,27 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> Model:
     Raises DataError when it is missing, damaged, unsafe or of another version.
     """
     content = read_checkpoint(path)
-    if content.get("format") != 1:
-        raise DataError(f"{path}: model file of format {content.get('format')!r}, expected 1")
-    settings = NetworkSettings(**content["network"])
-    # The weights come from this file, not from the settings' source.
-    backbone, channels, _, _ = _backbone(settings.model_copy(update={"weights": None}))
-    network = DeepLabV2(backbone, channels, len(content["classes"]), settings.aspp_rates)
-    network.load_state_dict(content["state"])
-    return Model(
-        network.to(device),
-        settings,
-        content["classes"],
-        tuple(content["mean"]),
-        tuple(content["std"]),
-        content["record"],
-    )
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != 1:
+        raise DataError(f"{path}: not a model file of format 1 (found format {found!r})")
+    try:
+        settings = NetworkSettings(**content["network"])
+        # The weights come from this file, not from the settings' source.
+        backbone, channels, _, _ = _backbone(settings.model_copy(update={"weights": None}))
+        network = DeepLabV2(backbone, channels, len(content["classes"]), settings.aspp_rates)
+        network.load_state_dict(content["state"])
+        return Model(
+            network.to(device),
+            settings,
+            content["classes"],
+            tuple(content["mean"]),
+            tuple(content["std"]),
+            content["record"],
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: a damaged model file ({type(error).__name__}: {error})"
+        ) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -206,5 +216,5 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: no such file") from None
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise DataError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); remove it"
+            f"{path}: not a readable checkpoint ({type(error).__name__}); remove it"
         ) from error

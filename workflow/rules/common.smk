@@ -47,6 +47,8 @@ SUBSETS = {
     for subset in ("train", "val", "test")
 }
 SELF_TRAINED = sorted({m.method for m in PLAN.models.values() if m.previous})
+MANIFESTS = [f"{STUDY}/{m.path}/pseudo_labels.csv" for m in PLAN.models.values() if m.previous]
+EDITED_THRESHOLDS = [str(Path(path).with_name("thresholds.edited.csv")) for path in MANIFESTS]
 LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.previous})
 
 if EXPERIMENT.format == "digits" and Path(DATA).parts[:1] != ("results",):
@@ -75,7 +77,9 @@ SHELL = {
     "WORKERS": str(EXPERIMENT.workers),
     "SAVE_SECONDS": str(EXPERIMENT.save_seconds),
 }
-shell.prefix("".join(f"{name}={shlex.quote(value)}; " for name, value in SHELL.items()))
+assignments = "".join(f"{name}={shlex.quote(value)}; " for name, value in SHELL.items())
+# This replaces Snakemake's own prefix, strict mode; braces are doubled against its formatting.
+shell.prefix("set -euo pipefail; " + assignments.replace("{", "{{").replace("}", "}}"))
 
 # One `gpu` token where a stage will use CUDA, none on a CPU.
 GPU = int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_is_likely()))

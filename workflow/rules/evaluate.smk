@@ -28,7 +28,10 @@ rule evaluate:
 
 rule summary:
     input:
-        [f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
+        metrics=[f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
+        # Read for what a person edited: the tables say so.
+        manifests=MANIFESTS,
+        thresholds=[path for path in EDITED_THRESHOLDS if Path(path).is_file()],
     output:
         csv=report(f"{STUDY}/summary.csv", caption="../report/summary.rst", category="Summary"),
         markdown=f"{STUDY}/summary.md",
@@ -52,10 +55,6 @@ rule verify:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
-        manifests=[
-            f"{STUDY}/{model.path}/pseudo_labels.csv"
-            for model in PLAN.models.values()
-            if model.previous
-        ],
+        manifests=MANIFESTS,
     shell:
         '"$PYTHON" "$SCRIPTS/verify.py" {params.manifests:q} 2>&1 | tee -a {log:q}'
