@@ -4,8 +4,6 @@ The masks of unlabeled images, where there are any, are compared with: accuracy 
 manifest. They decide nothing.
 """
 
-import shutil
-
 import numpy as np
 from tqdm import tqdm
 
@@ -43,8 +41,6 @@ def run() -> None:
 
     ids = read_ids(arguments.unlabeled)
     levels = read_levels(arguments.thresholds, names)
-    # What an earlier run left must not be taken for a label of this one.
-    shutil.rmtree(arguments.out, ignore_errors=True)
     labeled = write_pseudo_labels(
         arguments.out,
         tqdm(read_predictions(arguments.predictions, ids), "label", len(ids), disable=None),

@@ -6,7 +6,6 @@ best of the chain so far), last.pt, settings.json, history.csv and run.json. A t
 killed goes on where it last saved.
 """
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from dst_cbc.files import (
     digest,
     read_ids,
     sha256_file,
+    write_bytes,
     write_csv,
     write_json,
     write_text,
@@ -108,7 +108,7 @@ def write_model_folder(arguments, settings: ModelSettings, model, end) -> None:
             f"mIoU on {settings.train.select!r} was never a number: its masks have no labeled pixel"
         )
     if end.best_state is None:
-        shutil.copyfile(arguments.previous, out / "model.pt")
+        write_bytes(out / "model.pt", arguments.previous.read_bytes())
     else:
         models.write_model(out / "model.pt", model, end.best_state, end.best)
     last = training.record(settings.train, end.step, end.history[-1]["miou"])

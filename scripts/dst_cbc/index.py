@@ -100,9 +100,7 @@ def read_index(path: Path) -> dict[str, Row]:
             size = {side: int(cells[side]) for side in ("height", "width")}
             rows[cells["id"]] = Row(**{**cells, **size})
         except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}, line {line}: {error}; delete the file, it is made again"
-            ) from error
+            raise DataError(f"{path}, line {line}: {error}; delete the file") from error
     return rows
 
 

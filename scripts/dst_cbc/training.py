@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -277,7 +276,8 @@ def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter 
     """A fresh TensorBoard folder with what is known so far: no step twice after a resume."""
     if board is None:
         return None
-    shutil.rmtree(board, ignore_errors=True)
+    for old in board.glob("events.out.tfevents.*"):
+        old.unlink()
     writer = SummaryWriter(os.fspath(board))
     for row in history:
         _log(writer, row)
