@@ -92,7 +92,7 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
         ({"train": {"batch": 0}}, "train.batch", "0", "greater than or equal to 1"),
         ({"train": 5}, "train", "5", "dictionary"),
         ({"format": "cocoa"}, "format", "'cocoa'", "'camvid', 'folder' or 'digits'"),
-        ({"evaluation": {"select": "test"}}, "evaluation.select", "'test'", "'train' or 'val'"),
+        ({"evaluation": {"select": "test"}}, "evaluation.select", "'test'", "'val'"),
         ({"runs": 3}, "runs", "3", "tuple"),
         ({"runs": []}, "runs", "[]", "at least 1"),
         ({"name": "../up"}, "name", "'../up'", "match pattern"),

@@ -86,12 +86,6 @@ def test_seeds_and_splits_are_folders(plan):
     assert [len(found.splits[f"{s}_0"].labeled) for s in ("few", "half")] == [4, 10]
 
 
-def test_selection_on_another_subset_is_in_the_folder_name(plan):
-    found = plan("supervised", evaluation={"select": "train"})
-    assert list(found.models) == ["few_0_train/supervised"]
-    assert found.models["few_0_train/supervised"].settings.train.select == "train"
-
-
 def test_steps_by_number(plan):
     found = plan("st", train={"batch": 4, "steps": 11, "validate_every": 4})
     assert train_of(found, "st/round1").steps == 11

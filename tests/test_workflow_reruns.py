@@ -244,9 +244,6 @@ KEYS = {
     "train.seed": (_train(seed=7), SUPERVISED),
     "supervised": ({"supervised": {"steps": 7}}, SUPERVISED),
     "by_split": ({"by_split": {"6": {"gamma": 3}}}, LATER),
-    "evaluation.select": (
-        {"evaluation": {**EVALUATION, "select": "train"}}, SUPERVISED | {"split"},
-    ),
     "evaluation.report": (
         {"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate", "summary"},
     ),
@@ -267,8 +264,8 @@ KEYS = {
     "save_seconds": ({"save_seconds": 1}, set()),
 }  # fmt: skip
 
-# A study of its own, or a data set of its own: the table above cannot hold them.
-ELSEWHERE = {"name", "format", "test_from_val"}
+# A study of its own, a data set of its own, or a single value: the table above cannot hold them.
+ELSEWHERE = {"name", "format", "test_from_val", "evaluation.select"}
 
 
 def test_the_table_of_keys_is_complete():

@@ -385,7 +385,7 @@ class MethodRow(MethodSwitches, TrainOverrides):
 class EvaluationSettings(Settings):
     """Where models are selected and reported (section 4.3)."""
 
-    select: Literal["train", "val"] = Field(
+    select: Literal["val"] = Field(
         "val", description="subset whose mIoU chooses the best model; never test"
     )
     report: tuple[Subset, ...] = Field(("val",), min_length=1, description="subsets in the tables")

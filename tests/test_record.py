@@ -1,0 +1,67 @@
+"""The commands around a finished study: its gain as a test, its summary as a record."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dst_cbc.files import read_csv, write_csv
+from dst_cbc.summary import COLUMNS
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+
+def command(script: str, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Function that writes a study whose last round has these gains, one per seed."""
+
+    def write(*gains: float | None) -> Path:
+        fixed = {"split": "6", "method": "dst-cbc", "checkpoint": "best", "selected_on": "val"}
+        rows = [
+            {**fixed, "subset": subset, "seed": seed, "round": round, "gain": value}
+            for subset in ("val", "test")
+            for seed, gain in enumerate(gains)
+            for round, value in ((1, 50.0), (2, gain if subset == "test" else 50.0))
+        ]
+        write_csv(tmp_path / "summary.csv", COLUMNS, rows)
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("gains", "passes"), [((3.0,), True), ((2.9,), False), ((2.0, 4.5), True), ((9.0, None), False)]
+)
+def test_the_mean_gain_of_the_last_round_on_the_subset_decides(study, gains, passes):
+    summary = study(*gains) / "summary.csv"
+    arguments = ("--method", "dst-cbc", "--subset", "test", "--points", 3)
+    assert (command("require_gain.py", summary, *arguments).returncode == 0) == passes
+
+
+def test_a_method_that_did_not_run_fails(study):
+    summary = study(5.0) / "summary.csv"
+    arguments = ("--method", "st", "--subset", "test", "--points", 3)
+    assert command("require_gain.py", summary, *arguments).returncode == 1
+
+
+def test_a_record_adds_what_each_row_was_run_on(study, tmp_path):
+    folder = study(5.0)
+    run = {"commit": "abc", "device": "cpu", "seconds": 7.5, "versions": {"torch": "2", "cpu": "X"}}
+    (folder / "6_0/dst-cbc/round2").mkdir(parents=True)
+    (folder / "6_0/dst-cbc/round2/run.json").write_text(json.dumps(run))
+    out = tmp_path / "docs/record.csv"
+    assert command("record.py", folder, "--out", out).returncode == 0
+    rows = read_csv(out, [*COLUMNS, "commit", "device", "torch", "seconds"])
+    assert len(rows) == 4
+    assert [row["commit"] for row in rows] == ["", "abc", "", "abc"]
+    assert (rows[1]["device"], rows[1]["torch"], rows[1]["seconds"]) == ("cpu X", "2", "7.5")
