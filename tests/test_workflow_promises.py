@@ -140,7 +140,7 @@ def train_command(project: Project, out: Path, resume: Path, workers: int) -> li
     folder = project.study / "6_0/dst-cbc/round1"
     settings = json.loads((folder / "settings.json").read_text())
     # Long enough to be killed on the way.
-    settings["train"].update(steps=40, validate_at=[5, 20, 40])
+    settings["train"].update(steps=120, validate_at=[5, 60, 120])
     out.mkdir(parents=True)
     (out / "plan.json").write_text(json.dumps(settings))
     arguments = {
