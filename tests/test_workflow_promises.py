@@ -215,6 +215,9 @@ BAD = {
         {**FOLDER_FORMAT, "data": "nowhere"}, "nowhere: no such folder; set `data`",
     ),
     "scenes outside results": ({"data": "elsewhere"}, "nothing is written outside results/"),
+    "scenes that leave results": (
+        {"data": "results/../elsewhere"}, "nothing is written outside results/",
+    ),
 }  # fmt: skip
 
 

@@ -51,7 +51,8 @@ MANIFESTS = [f"{STUDY}/{m.path}/pseudo_labels.csv" for m in PLAN.models.values()
 EDITED_THRESHOLDS = [str(Path(path).with_name("thresholds.edited.csv")) for path in MANIFESTS]
 LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.previous})
 
-if EXPERIMENT.format == "digits" and Path(DATA).parts[:1] != ("results",):
+place = Path(DATA).parts
+if EXPERIMENT.format == "digits" and (place[:1] != ("results",) or ".." in place):
     raise WorkflowError(
         f"data: found {DATA!r}; format `digits` draws its scenes, and nothing is "
         "written outside results/: choose a folder there, e.g. results/digits"
