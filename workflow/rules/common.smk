@@ -80,7 +80,8 @@ SHELL = {
 }
 assignments = "".join(f"{name}={shlex.quote(value)}; " for name, value in SHELL.items())
 # This replaces Snakemake's own prefix, strict mode; braces are doubled against its formatting.
-shell.prefix("set -euo pipefail; " + assignments.replace("{", "{{").replace("}", "}}"))
+prefix = f"set -euo pipefail; {assignments}"
+shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 # One `gpu` token where a stage will use CUDA, none on a CPU.
 GPU = int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_is_likely()))
