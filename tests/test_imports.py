@@ -38,7 +38,7 @@ def stage(name, *arguments):
     assert not loaded, f"{name} imports {loaded}"
 
 from dst_cbc.digits import CLASSES
-from dst_cbc.predictions import Prediction, close_part, histogram, join_parts, new_part, store
+from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
 
 digits = {"size": 40, "train": 4, "val": 1, "test": 1, "digits": [2, 3], "digit_size": [12, 14]}
 dataset = json.dumps({"format": "digits", "classes": CLASSES, "ignore": [255], "test_from_val": 0,
@@ -57,8 +57,9 @@ with new_part(root, 0) as file:
         random = np.random.default_rng(row)
         classes = random.integers(0, 11, (40, 40)).astype(np.uint8)
         confidence = random.integers(0, 65536, (40, 40)).astype(np.uint16)
-        store(file, Prediction(row, id, classes, confidence))
-        counts = counts + histogram(classes, confidence, 11)
+        store(file, [Prediction(row, id, classes, confidence)])
+        flat = classes.astype(np.int64).ravel() * 65536 + confidence.ravel()
+        counts = counts + np.bincount(flat, minlength=11 * 65536).reshape(11, -1)
 close_part(root, 0, counts)
 join_parts(root, 1, root / "predictions.h5", {})
 stage("thresholds", "--settings", json.dumps({"alpha": 0.5, "balance": "class"}),

@@ -11,6 +11,7 @@ from dst_cbc.index import Row
 from dst_cbc.inference import evaluate, image_tensor, predict, predict_part, same_size_batches
 from dst_cbc.models import build, full_logits
 from dst_cbc.settings import Compute, NetworkSettings
+from reference import histogram
 
 COMPUTE = Compute()
 CPU = torch.device("cpu")
@@ -204,7 +205,7 @@ def test_a_prediction_holds_class_and_confidence_of_every_image(
         classes, levels = confidence.quantise(logits)
         np.testing.assert_array_equal(one.classes, classes[0].numpy())
         assert np.abs(one.confidence.astype(int) - levels[0].numpy()).max() <= 2
-        total = total + predictions.histogram(one.classes, one.confidence, 3)
+        total = total + histogram(one.classes, one.confidence, 3)
     np.testing.assert_array_equal(counts, total)
 
 

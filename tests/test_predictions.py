@@ -7,7 +7,6 @@ from dst_cbc.files import DataError
 from dst_cbc.predictions import (
     Prediction,
     close_part,
-    histogram,
     join_parts,
     new_part,
     part_is_closed,
@@ -16,6 +15,7 @@ from dst_cbc.predictions import (
     store,
     write_histogram,
 )
+from reference import histogram
 
 IDS = ["town/a", "b", "c", "d"]
 
@@ -41,7 +41,7 @@ def write_parts(folder, predictions, images_a_part=3):
         mine = predictions[part * images_a_part : (part + 1) * images_a_part]
         with new_part(folder, part) as file:
             for prediction in mine:
-                store(file, prediction)
+                store(file, [prediction])
         counts = sum(histogram(p.classes, p.confidence, 3) for p in mine)
         close_part(folder, part, counts)
     return len(parts)
@@ -128,7 +128,7 @@ def test_a_part_counts_as_closed_only_with_its_histogram(tmp_path):
 
 def test_a_part_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(KeyboardInterrupt), new_part(tmp_path, 0) as file:
-        store(file, make_predictions()[0])
+        store(file, make_predictions()[:1])
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 

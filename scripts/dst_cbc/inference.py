@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +122,21 @@ def predict_part(
     loader = _loader(Images(root, mine), batches, workers, device)
     bins = len(model.classes) * confidence.BINS
     counts = torch.zeros(bins, dtype=torch.int64, device=device)
-    with predictions.new_part(folder, part) as file:
+    # Written while the network computes the next batch; and HDF5's many small allocations stay out
+    # of the main thread's heap, where they would keep torch's freed blocks from being used again.
+    with predictions.new_part(folder, part) as file, ThreadPoolExecutor(1) as writer:
+        written = writer.submit(lambda: None)
         for indexes, (pixels,) in zip(batches, loader, strict=True):
             classes, levels = confidence.quantise(predict(model, pixels, compute, device))
             flat = classes.long() * confidence.BINS + levels
             counts += torch.bincount(flat.ravel(), minlength=bins)
-            for i, item in zip(indexes, _pixels(classes, levels), strict=True):
-                predictions.store(file, predictions.Prediction(first + i, mine[i].id, *item))
+            items = [
+                predictions.Prediction(first + i, mine[i].id, *item)
+                for i, item in zip(indexes, _pixels(classes, levels), strict=True)
+            ]
+            written.result()
+            written = writer.submit(predictions.store, file, items)
+        written.result()
     predictions.close_part(folder, part, counts.view(-1, confidence.BINS).cpu().numpy())
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,6 @@ class Prediction:
     confidence: np.ndarray
 
 
-def histogram(classes: np.ndarray, levels: np.ndarray, class_count: int) -> np.ndarray:
-    """int64 (class_count, 65536): pixels of each predicted class at each confidence level."""
-    flat = classes.astype(np.int64).ravel() * confidence.BINS + levels.ravel()
-    counts = np.bincount(flat, minlength=class_count * confidence.BINS)
-    return counts.reshape(class_count, confidence.BINS)
-
-
 @contextmanager
 def new_part(folder: Path, part: int) -> Iterator[h5py.File]:
     """The HDF5 file of a part, there under its name once the block succeeds."""
@@ -48,12 +41,13 @@ def new_part(folder: Path, part: int) -> Iterator[h5py.File]:
         yield file
 
 
-def store(file: h5py.File, prediction: Prediction) -> None:
-    """Add one image: one chunk for the classes, one for the confidences."""
-    for kind in KINDS:
-        values = getattr(prediction, kind)
-        dataset = file.create_dataset(f"{kind}/{prediction.row}", data=values, chunks=values.shape)
-        dataset.attrs["id"] = prediction.id
+def store(file: h5py.File, items: Iterable[Prediction]) -> None:
+    """Add images: of each one chunk for the classes, one for the confidences."""
+    for item in items:
+        for kind in KINDS:
+            values = getattr(item, kind)
+            dataset = file.create_dataset(f"{kind}/{item.row}", data=values, chunks=values.shape)
+            dataset.attrs["id"] = item.id
 
 
 def close_part(folder: Path, part: int, counts: np.ndarray) -> None:

@@ -1,0 +1,12 @@
+"""What stages compute on a device or in passing, written plainly for comparison."""
+
+import numpy as np
+
+from dst_cbc import confidence
+
+
+def histogram(classes: np.ndarray, levels: np.ndarray, class_count: int) -> np.ndarray:
+    """int64 (class_count, 65536): pixels of each predicted class at each confidence level."""
+    flat = classes.astype(np.int64).ravel() * confidence.BINS + levels.ravel()
+    counts = np.bincount(flat, minlength=class_count * confidence.BINS)
+    return counts.reshape(class_count, confidence.BINS)
