@@ -5,7 +5,7 @@ the ratio of the two, measured side by side in one run, and fails when one is ab
 """
 
 import argparse
-import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,21 +16,26 @@ sys.path.insert(0, str(SCRIPTS))
 IMAGES = (100, 1000)
 
 
+# A child's peak starts at its parent's size, and this process holds torch: a small one in between.
+MEASURE = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
 def peak_mib(stage: str, arguments: dict[str, object]) -> float:
     """Largest resident memory of one run of a stage, MiB."""
     command = [sys.executable, str(SCRIPTS / stage)]
     for option, value in arguments.items():
-        command += [option, *([str(value)] if not isinstance(value, list) else value)]
-    child = os.posix_spawn(
-        sys.executable,
-        command,
-        os.environ,
-        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+        command += [option, *(map(str, value) if isinstance(value, list) else [str(value)])]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *command], stdout=subprocess.PIPE, text=True
     )
-    _, status, usage = os.wait4(child, 0)
-    if status:
+    if done.returncode:
         sys.exit(f"{stage} failed: {' '.join(command)}")
-    return usage.ru_maxrss / 1024
+    return int(done.stdout) / 1024
 
 
 def stages(folder: Path, images: int) -> dict[str, float]:
