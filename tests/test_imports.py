@@ -16,8 +16,8 @@ STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.rea
 FLOORS = [
     "settings", "files", "resume", "sampling", "confidence", "images", "transforms", "metrics",
     "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan", "losses",
-    "weights", "models", "predictions", "thresholds", "pseudo_labels", "devices", "inference",
-    "training", "summary", "command",
+    "weights", "backbones", "models", "optimization", "predictions", "thresholds",
+    "pseudo_labels", "devices", "inference", "training", "summary", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

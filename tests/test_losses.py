@@ -25,7 +25,7 @@ def random_batch(seed=0, images=4, classes=5, size=6, ignored=0.3):
     return logits, labels
 
 
-def formula(logits, labels, pseudo, gamma, weight=None):
+def formula(logits, labels, pseudo, gamma, weights=None):
     """Equations (1) and (2) in float64, pixel by pixel."""
     log_p = logits.double().log_softmax(1)
     total, valid = 0.0, 0
@@ -36,7 +36,8 @@ def formula(logits, labels, pseudo, gamma, weight=None):
         valid += 1
         p = log_p[n, label, y, x].exp().detach()
         is_pseudo = n >= len(labels) - pseudo
-        total = total - log_p[n, label, y, x] * (p**gamma if is_pseudo else 1)
+        labeled = 1 if weights is None else weights[label].double()
+        total = total - log_p[n, label, y, x] * (p**gamma if is_pseudo else labeled)
     return total / valid
 
 
@@ -145,3 +146,17 @@ def test_hopeless_pseudo_labels_stay_finite():
     logits[:, 0] = 1e6
     labels = torch.full((2, 1, 1), 1)
     assert math.isfinite(dynamic_loss(logits, labels, 1, 9.0).item())
+
+
+@pytest.mark.parametrize("pseudo", [0, 1, 4])
+@pytest.mark.parametrize("gamma", [0.0, 4.0])
+def test_class_weights_count_on_labeled_pixels_alone(pseudo, gamma):
+    logits, labels = random_batch(3, size=3)
+    weights = torch.tensor([0.0, 0.5, 1.0, 2.0, 7.0])
+    loss = dynamic_loss(logits, labels, pseudo, gamma, weights)
+    expected = formula(logits, labels, pseudo, gamma, weights).item()
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(
+        dynamic_loss(logits, labels, pseudo, gamma, torch.ones(5)),
+        dynamic_loss(logits, labels, pseudo, gamma),
+    )

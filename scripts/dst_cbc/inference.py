@@ -93,12 +93,9 @@ def evaluate(
 def predict(
     model: Model, pixels: torch.Tensor, compute: Compute, device: torch.device
 ) -> torch.Tensor:
-    """uint8 (N, 3, H, W) to float32 logits (N, classes, H, W) in eval mode."""
-    training = model.network.training
+    """uint8 (N, 3, H, W) to float32 logits (N, classes, H, W); leaves the model in eval mode."""
     model.network.eval()
-    logits = full_logits(model, pixels.to(device, non_blocking=True), compute.precision)
-    model.network.train(training)
-    return logits
+    return full_logits(model, pixels.to(device, non_blocking=True), compute.precision)
 
 
 def predict_part(

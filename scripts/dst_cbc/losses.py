@@ -9,7 +9,11 @@ from .settings import IGNORED
 
 
 def dynamic_loss(
-    logits: torch.Tensor, labels: torch.Tensor, pseudo: int, gamma: float
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    pseudo: int,
+    gamma: float,
+    class_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy, weighted on the pseudo-labeled images by the current confidence.
 
@@ -18,15 +22,19 @@ def dynamic_loss(
     gradient through w. Equation (1) prints the cross-entropy without its minus sign.
 
     logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
-    the N images are pseudo-labeled. Returns a float32 scalar; 0 where every pixel is ignored.
+    the N images are pseudo-labeled. class_weights: float (C,), times the labeled pixels' CE, no
+    part of the paper. Returns a float32 scalar; 0 where every pixel is ignored.
     """
     logits = logits.float()
     valid = (labels != IGNORED).sum().clamp(min=1)
-    if not (pseudo and gamma):
+    if not (pseudo and gamma) and class_weights is None:
         # Summed by torch: plain cross-entropy to the last bit.
         return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / valid
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
-    supervised, self_trained = loss[:-pseudo], loss[-pseudo:]
+    labeled, self_trained = loss.split((len(loss) - pseudo, pseudo))
+    if class_weights is not None:
+        # An ignored pixel's loss is 0, whatever its weight.
+        labeled = labeled * class_weights[labels[: len(labeled)] % IGNORED]
     # CE = -log p, so p^gamma = exp(-gamma CE): no second softmax.
     weight = torch.exp(-gamma * self_trained.detach())
-    return (supervised.sum() + (weight * self_trained).sum()) / valid
+    return (labeled.sum() + (weight * self_trained).sum()) / valid

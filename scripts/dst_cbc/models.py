@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .backbones import Backbone, build_backbone
 from .files import DataError, Unusable, write_bytes
 from .settings import NetworkSettings
-from .weights import load_backbone_weights
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,12 @@ class Model:
 class DeepLabV2(nn.Module):
     """A backbone and a sum of dilated 3x3 convolutions (paper, section 4.2)."""
 
-    def __init__(self, backbone: nn.Module, channels: int, classes: int, rates: tuple[int, ...]):
+    def __init__(self, backbone: Backbone, classes: int, rates: tuple[int, ...]):
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.network
+        self.stages = backbone.stages
         self.head = nn.ModuleList(
-            nn.Conv2d(channels, classes, 3, padding=rate, dilation=rate) for rate in rates
+            nn.Conv2d(backbone.channels, classes, 3, padding=rate, dilation=rate) for rate in rates
         )
         for branch in self.head:
             nn.init.normal_(branch.weight, std=0.01)
@@ -53,71 +54,14 @@ class DeepLabV2(nn.Module):
         return sum(branch(features) for branch in self.head)
 
 
-class SmallBackbone(nn.Sequential):
-    """Four convolutions of stride 4 in all, small enough to train from scratch on a CPU.
-
-    Its receptive field, 23 pixels, spans a pen stroke and not a scene: from a dozen labeled
-    images, a wider view learns the images instead.
-    """
-
-    channels = 96
-
-    def __init__(self):
-        super().__init__(_conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, self.channels))
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return [super().forward(images)]
-
-
-def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
 def build(settings: NetworkSettings, classes: dict[str, str], root: Path = Path()) -> Model:
     """A model with the initial weights that `settings` names; torch's seed decides the rest.
 
-    root: where a relative path of `weights` starts. Raises DataError for weights that are
-    missing or do not fit, and for a backbone that timm does not have or cannot stride so.
+    root: where a relative path of `weights` starts. Raises DataError as `build_backbone`.
     """
-    backbone, channels, mean, std = _backbone(settings)
-    network = DeepLabV2(backbone, channels, len(classes), settings.aspp_rates)
-    if settings.weights:
-        load_backbone_weights(network.backbone, settings.weights, root)
-    return Model(network, settings, classes, mean, std)
-
-
-def _backbone(settings: NetworkSettings) -> tuple[nn.Module, int, tuple, tuple]:
-    """Backbone, its channels, and the mean and std of the images that it wants."""
-    if settings.backbone == "small":
-        return SmallBackbone(), SmallBackbone.channels, (0.5,) * 3, (0.25,) * 3
-    # Half of a stage's start-up, and the small backbone does without it.
-    import timm
-
-    if settings.backbone not in timm.list_models():
-        raise DataError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
-    try:
-        backbone = timm.create_model(
-            settings.backbone,
-            pretrained=False,
-            features_only=True,
-            output_stride=settings.output_stride,
-            out_indices=(settings.stages - 1 if settings.stages else -1,),
-        )
-    except (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
-        raise DataError(
-            f"network: {settings.backbone!r} cannot be built with output_stride "
-            f"{settings.output_stride} and stages {settings.stages} ({error})"
-        ) from error
-    last = backbone.feature_info.get_dicts()[-1]
-    if "stage" in last:
-        # timm prunes unused stages of most backbones by itself, but not of EfficientNets.
-        del backbone.blocks[last["stage"] :]
-    config = timm.get_pretrained_cfg(settings.backbone)
-    return backbone, backbone.feature_info.channels()[-1], config.mean, config.std
+    backbone = build_backbone(settings, root)
+    network = DeepLabV2(backbone, len(classes), settings.aspp_rates)
+    return Model(network, settings, classes, backbone.mean, backbone.std)
 
 
 def full_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
@@ -191,8 +135,8 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> Model:
     try:
         settings = NetworkSettings(**content["network"])
         # The weights come from this file, not from the settings' source.
-        backbone, channels, _, _ = _backbone(settings.model_copy(update={"weights": None}))
-        network = DeepLabV2(backbone, channels, len(content["classes"]), settings.aspp_rates)
+        backbone = build_backbone(settings.model_copy(update={"weights": None}))
+        network = DeepLabV2(backbone, len(content["classes"]), settings.aspp_rates)
         network.load_state_dict(content["state"])
         return Model(
             network.to(device),

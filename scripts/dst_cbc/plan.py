@@ -198,10 +198,15 @@ class Plan:
                 merged = merge(merged, {"steps": None})
             merged = merge(merged, layer)
         try:
-            return TrainSettings.model_validate(merged)
+            settings = TrainSettings.model_validate(merged)
         except ValidationError as error:
             place = f"train, supervised, by_split or method, for {division}"
             raise ConfigError(explain(error, TrainSettings, [(place, merged)])) from None
+        for name in settings.class_weights if isinstance(settings.class_weights, dict) else ():
+            if name not in self.dataset.classes:
+                hint = nearest(name, list(self.dataset.classes))
+                raise ConfigError(f"train.class_weights: {name!r} is not a class; {hint}")
+        return settings
 
     def _stage(
         self,

@@ -177,8 +177,8 @@ class NetworkSettings(Settings):
     """DeepLabV2: a backbone and a sum of dilated convolutions (paper, section 4.2)."""
 
     backbone: str = Field("resnet101", description="`small` (from scratch) or a name of timm")
-    output_stride: Literal[4, 8, 16, 32] = Field(
-        8, description="input pixels a feature pixel; `small` has 4"
+    output_stride: Literal[4, 8, 14, 16, 32] = Field(
+        8, description="input pixels a feature pixel; `small` has 4, a transformer its patch"
     )
     stages: Positive | None = Field(
         None, description="keep only this many of the backbone's feature stages"
@@ -245,6 +245,23 @@ class Optimization(Settings):
     )
     clip: Annotated[float, Field(gt=0)] | None = Field(
         None, description="largest norm of the gradient; none: no limit"
+    )
+    warmup: Annotated[int, Field(ge=0)] = Field(
+        0, description="steps over which the learning rate rises from 0"
+    )
+    backbone_rate: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="learning rate of the backbone, times that of the head"
+    )
+    freeze_norm: bool = Field(
+        False, description="batch normalisation keeps its statistics and weights"
+    )
+    freeze_stages: Annotated[int, Field(ge=0)] = Field(
+        0, description="this many feature stages of the backbone, from the input on, do not learn"
+    )
+    class_weights: Literal["none", "balanced"] | dict[ClassName, NonNegative] = Field(
+        "none",
+        description="of the labeled loss: `balanced` by the classes' pixels, or class: weight "
+        "(1 where not named)",
     )
     augmentation: AugmentationSettings = AugmentationSettings()
 

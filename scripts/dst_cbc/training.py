@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from . import sampling
+from . import optimization, sampling
 from .files import Unusable, atomic
 from .images import label_lookup, open_image, open_label
 from .index import Row
@@ -97,11 +97,6 @@ class Samples(Dataset):
         return Image.open(self.data.pseudo_folder / f"{row.id}.png")
 
 
-def learning_rate(stage: TrainStage, step: int) -> float:
-    """Poly schedule: learning_rate (1 - step/steps)^power for steps 0 .. steps - 1."""
-    return stage.learning_rate * (1 - step / stage.steps) ** stage.power
-
-
 def beats(score: float, best: dict[str, Any] | None) -> bool:
     """Whether a mIoU replaces the best of the chain; NaN never does, an equal one does not."""
     return not math.isnan(score) and (best is None or score > best["score"])
@@ -126,10 +121,9 @@ def train(
     """
     network = model.network.to(device)
     memory_format = torch.channels_last if stage.channels_last else torch.contiguous_format
-    network = network.to(memory_format=memory_format).train()
-    optimizer = torch.optim.SGD(
-        network.parameters(), 1.0, momentum=stage.momentum, weight_decay=stage.weight_decay
-    )
+    network = network.to(memory_format=memory_format)
+    optimizer = optimization.optimizer(network, stage)
+    weights = _class_weights(data, stage, device)
     scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "float16")
     progress = Progress(0, best, None, [])
     if (resume / STATE).is_file():
@@ -138,16 +132,16 @@ def train(
     writer = _replay(board, progress.history)
     loader, draws, samples = _batches(data, stage, model, progress.step, workers, device)
     saved = time.monotonic()
+    optimization.training_mode(network, stage)
     bar = tqdm(total=stage.steps, initial=progress.step, desc="train", disable=None)
     for draw, (images, labels) in zip(draws, loader, strict=True):
         torch.manual_seed(sampling.torch_seed(stage.seed, stage.round, progress.step))
-        rate = learning_rate(stage, progress.step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = optimization.learning_rate(stage, progress.step)
+        optimization.set_rate(optimizer, rate)
         images = images.to(device, non_blocking=True, memory_format=memory_format)
         labels = labels.to(device, non_blocking=True).long()
         logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
-        loss = dynamic_loss(logits, labels, _pseudo_share(data, stage), stage.gamma)
+        loss = dynamic_loss(logits, labels, _pseudo_share(data, stage), stage.gamma, weights)
         value = loss.item()
         if not math.isfinite(value):
             ids = ", ".join(samples.row(one).id for one in draw)
@@ -169,6 +163,7 @@ def train(
         bar.update()
         if progress.step in stage.validate_at:
             _validate(model, data, stage, device, workers, progress, rate)
+            optimization.training_mode(network, stage)
             _log(writer, progress.history[-1])
         if time.monotonic() - saved >= save_seconds and progress.step < stage.steps:
             _save(resume / STATE, progress, network, optimizer, scaler)
@@ -176,6 +171,13 @@ def train(
     if writer:
         writer.close()
     return progress
+
+
+def _class_weights(data: Data, stage: TrainStage, device: torch.device) -> torch.Tensor | None:
+    lookup = label_lookup(data.dataset)
+    labels = (np.asarray(open_label(data.root / row.label, lookup)) for row in data.labeled)
+    weights = optimization.class_weights(stage, list(data.dataset.classes), labels)
+    return None if weights is None else weights.to(device)
 
 
 def _pseudo_share(data: Data, stage: TrainStage) -> int:

@@ -1,0 +1,118 @@
+"""Backbones: timm's by name and a small one; what each is fed with, and where its stages end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from .files import DataError
+from .settings import NetworkSettings
+from .weights import load_weights, read_weights
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network of features and what belongs to it.
+
+    network: images to a list of feature maps; the last has `channels`. stages: the name of the
+    module that ends each feature stage, from the input on. mean, std: of RGB in 0..1, as its
+    weights were trained.
+    """
+
+    network: nn.Module
+    channels: int
+    stages: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class SmallBackbone(nn.Sequential):
+    """Four convolutions of stride 4 in all, small enough to train from scratch on a CPU.
+
+    Its receptive field, 23 pixels, spans a pen stroke and not a scene: from a dozen labeled
+    images, a wider view learns the images instead.
+    """
+
+    channels = 96
+
+    def __init__(self):
+        super().__init__(_conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, self.channels))
+
+    def forward(self, images):
+        return [super().forward(images)]
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
+    """The backbone with the weights that `settings` names, else random ones from torch's seed.
+
+    root: where a relative path of `weights` starts. Raises DataError for a name that timm does
+    not list, a stride or stage it cannot have, and weights that are missing or do not fit.
+    """
+    if settings.backbone == "small":
+        stages = tuple(str(number) for number in range(4))
+        return Backbone(SmallBackbone(), SmallBackbone.channels, stages, (0.5,) * 3, (0.25,) * 3)
+    # Half of a stage's start-up, and the small backbone does without it.
+    import timm
+
+    if settings.backbone not in timm.list_models():
+        raise DataError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
+    try:
+        network = _timm_features(settings)
+    except (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise DataError(
+            f"network: {settings.backbone!r} cannot be built with output_stride "
+            f"{settings.output_stride} and stages {settings.stages} ({error})"
+        ) from error
+    last = network.feature_info.get_dicts()[-1]
+    if "stage" in last:
+        # timm prunes unused stages of most backbones by itself, but not of EfficientNets.
+        del network.blocks[last["stage"] :]
+    made_for = timm.get_pretrained_cfg(settings.backbone)
+    mean, std = made_for.mean, made_for.std
+    if settings.weights:
+        weights = read_weights(settings.weights, root)
+        load_weights(network, settings.backbone, weights)
+        mean, std = weights.mean or mean, weights.std or std
+    present = dict(network.named_modules())
+    ends = (_own_name(info["module"], present) for info in network.feature_info.info)
+    stages = tuple(name for name in ends if name in present)
+    return Backbone(network, network.feature_info.channels()[-1], stages, mean, std)
+
+
+def _timm_features(settings: NetworkSettings) -> nn.Module:
+    import timm
+
+    wanted = {"features_only": True, "out_indices": ((settings.stages or 0) - 1,)}
+    try:
+        return timm.create_model(
+            settings.backbone, pretrained=False, output_stride=settings.output_stride, **wanted
+        )
+    except TypeError as error:
+        # A transformer: its stride is its patch, and it takes any size when it is told to.
+        network = timm.create_model(
+            settings.backbone,
+            pretrained=False,
+            dynamic_img_size=True,
+            dynamic_img_pad=True,
+            **wanted,
+        )
+        stride = network.feature_info.reduction()[-1]
+        if stride != settings.output_stride:
+            raise AssertionError(f"its output stride is {stride}") from error
+        return network
+
+
+def _own_name(module: str, present: dict[str, nn.Module]) -> str:
+    """timm's name of a module, as its wrapper for features calls it."""
+    names = (module, f"model.{module}", module.replace(".", "_"))
+    return next((name for name in names if name in present), module)
