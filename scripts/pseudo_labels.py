@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from dst_cbc.command import Parser, main
 from dst_cbc.files import DataError, read_ids
-from dst_cbc.images import label_lookup, open_label
+from dst_cbc.images import label_table, open_label
 from dst_cbc.index import read_index
 from dst_cbc.predictions import read_predictions
 from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels
@@ -28,13 +28,13 @@ def run() -> None:
     parser.path("--out", "folder of the PNGs; the manifest is written beside it, <folder>.csv")
     arguments = parser.parse_args()
     dataset, rows = arguments.settings, read_index(arguments.index)
-    lookup, names = label_lookup(dataset), list(dataset.classes)
+    table, names = label_table(dataset), list(dataset.classes)
 
     def truth(id: str) -> np.ndarray | None:
         if not rows[id].label:
             return None
         try:
-            return np.asarray(open_label(arguments.data / rows[id].label, lookup))
+            return np.asarray(open_label(arguments.data / rows[id].label, table))
         except DataError as error:
             print(f"no accuracy: {error}")
             return None

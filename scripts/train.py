@@ -22,7 +22,7 @@ from dst_cbc.files import (
     write_json,
     write_text,
 )
-from dst_cbc.index import read_index, used_files
+from dst_cbc.index import read_index, used_files, window_of
 from dst_cbc.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.resume import resume_folder
 from dst_cbc.settings import ModelSettings
@@ -77,13 +77,17 @@ def run() -> None:
     data = training.Data(arguments.data, settings.dataset, labeled, pseudo, folder, validation)
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     device = devices.prepare(arguments.device, settings.train)
-    with resume_folder(arguments.resume, digest([settings.canonical(), files, *inputs])) as resume:
+    # Of the data set where the chain starts; a later round's model brings its own.
+    window = None if arguments.previous else window_of(rows.values())
+    fingerprint = digest([settings.canonical(), files, str(window), *inputs])
+    with resume_folder(arguments.resume, fingerprint) as resume:
         if arguments.previous:
             model = models.read_model(arguments.previous)
             best = model.record
         else:
             torch.manual_seed(settings.train.seed)
-            model, best = models.build(settings.network, settings.dataset.classes), None
+            classes = settings.dataset.classes
+            model, best = models.build(settings.network, classes, window=window), None
         end = training.train(
             model,
             best,

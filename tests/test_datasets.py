@@ -157,6 +157,9 @@ def test_settings_of_the_drawing_matter_to_drawn_data_only(make_experiment):
     [
         ({"labels": {0: "sky", 1: "street"}}, "labels: value 1 is mapped to 'street'"),
         ({"labels": {0: "sky", 255: "road"}}, "labels: value 255 is also listed under ignore"),
+        ({"labels": {0: "sky", "#ff0000": "road"}}, "numbers or colours, not both"),
+        ({"labels": {"#ff0000": "sky"}, "ignore": [3]}, "numbers or colours, not both"),
+        ({"labels": {"#FF0000": "sky"}, "ignore": ["#ff0000"]}, "also listed under ignore"),
     ],
 )
 def test_labels_that_contradict_the_classes_are_refused(changes, reason, make_experiment):
@@ -176,3 +179,20 @@ def test_the_order_of_classes_is_part_of_the_settings_and_survives_json(make_exp
 
 def test_no_ignored_value_at_all_can_be_asked_for(make_experiment):
     assert dataset_stage(make_experiment(ignore=[])).ignore == ()
+
+
+def test_colours_name_mask_values_as_numbers_do_and_ignore_none_by_default(make_experiment):
+    stage = dataset_stage(make_experiment(labels={"#00FF00": "sky", "#000000": "road"}))
+    assert stage.labels == {"#00ff00": "sky", "#000000": "road"} and stage.ignore == ()
+    assert type(stage).model_validate_json(stage.canonical()) == stage
+
+
+@pytest.mark.parametrize("suffix", ["tif", "tiff", "TIF", "bmp"])
+def test_masks_may_be_of_any_kind_without_loss(suffix, tmp_path, folder_dataset, write_image):
+    write_image(tmp_path / "images/train/a.png", PICTURE)
+    write_image(tmp_path / f"labels/train/a.{suffix}", PICTURE[..., 0])
+    (record,) = list_records(tmp_path, folder_dataset)
+    assert record.label == f"labels/train/a.{suffix}"
+    write_image(tmp_path / "labels/train/a.png", PICTURE[..., 0])
+    with pytest.raises(DataError, match="two masks of 'a': labels/train/a"):
+        list_records(tmp_path, folder_dataset)

@@ -102,7 +102,7 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
          "must not be above"),
         ({"splits": {"few": {"count": 1, "divide": 2}}}, "splits.few", "", "exactly one"),
         ({"splits": {"a/b": {"count": 1}}}, "splits.a/b", "'a/b'", "match pattern"),
-        ({"network": {"output_stride": 5}}, "network.output_stride", "5", "4, 8, 16 or 32"),
+        ({"network": {"output_stride": 5}}, "network.output_stride", "5", "4, 8, 14, 16 or 32"),
         ({"preset": "papre"}, "preset", "'papre'", "'standard' or 'paper'"),
         ({"preset": ["paper"]}, "preset", "['paper']", "'standard' or 'paper'"),
     ],

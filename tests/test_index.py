@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from dst_cbc.datasets import Record, list_records
 from dst_cbc.files import DataError, sha256_file
-from dst_cbc.index import COLUMNS, check, read_index, used_files, write_index
+from dst_cbc.index import COLUMNS, check, read_index, used_files, window_of, write_index
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3))
 MASK = np.random.default_rng(1).integers(0, 3, (5, 7))
@@ -38,7 +39,7 @@ def test_the_index_comes_back_as_it_was_written(pictures, folder_dataset, tmp_pa
     write_index(tmp_path / "dataset.csv", rows)
     assert list(read_index(tmp_path / "dataset.csv").values()) == rows
     header = (tmp_path / "dataset.csv").read_text().splitlines()[0]
-    assert header == "id,image,label,height,width,subset,image_sha256,label_sha256"
+    assert header == "id,image,label,height,width,subset,image_sha256,label_sha256,black,white"
     assert header.split(",") == COLUMNS
 
 
@@ -116,3 +117,45 @@ def test_used_files_change_with_what_is_used_and_with_nothing_else(
     write_image(pictures / "images/train/a.png", PICTURE[::-1])
     assert used_files(checked(pictures, folder_dataset), False) != used_files(before, False)
     assert used_files(before[::-1], labels=False) != used_files(before, labels=False)
+
+
+def deep(pixels):
+    return Image.fromarray(np.asarray(pixels, np.uint16))
+
+
+def test_one_window_is_measured_over_all_16_bit_training_images(pictures, folder_dataset, tmp_path):
+    deep(np.full((5, 7), 1000)).save(pictures / "images/train/a.png")
+    deep(np.full((5, 7), 3000)).save(pictures / "images/train/b.png")
+    deep(np.full((5, 7), 9)).save(pictures / "images/val/c.png")
+    rows = checked(pictures, folder_dataset)
+    assert [(row.black, row.white) for row in rows] == [(1000, 3000)] * 3 + [(None, None)]
+    write_index(tmp_path / "dataset.csv", rows)
+    assert list(read_index(tmp_path / "dataset.csv").values()) == rows
+    assert window_of(rows) == (1000, 3000) and window_of(rows[3:]) is None
+
+
+def test_a_window_that_the_experiment_names_is_taken(pictures, folder_dataset):
+    deep(np.full((5, 7), 9)).save(pictures / "images/val/c.png")
+    named = folder_dataset.model_copy(update={"window": (5, 50)})
+    assert window_of(checked(pictures, named)) == (5, 50)
+    with pytest.raises(DataError, match=r"c\.png: 16-bit, but no training image is.*window"):
+        checked(pictures, folder_dataset)
+
+
+def test_a_mask_that_was_not_turned_with_its_image_is_named(pictures, folder_dataset):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.open(pictures / "images/val/c.png").save(pictures / "images/val/c.png", exif=exif)
+    with pytest.raises(DataError, match=r"size \(7, 5\), but its image has \(5, 7\), turned as"):
+        checked(pictures, folder_dataset)
+    label = pictures / "labels/val/c.png"
+    Image.open(label).transpose(Image.Transpose.ROTATE_270).save(label)
+    row = checked(pictures, folder_dataset)[2]
+    assert (row.height, row.width) == (7, 5)
+
+
+def test_alpha_is_said_once_with_the_number_of_files(pictures, folder_dataset, capsys):
+    for path in ("images/train/a.png", "images/val/c.png"):
+        Image.open(pictures / path).convert("RGBA").save(pictures / path)
+    checked(pictures, folder_dataset)
+    assert capsys.readouterr().out == "notice: alpha channel of the image is not used: 2 files\n"

@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from dst_cbc import training
 from dst_cbc.files import DataError, Unusable
-from dst_cbc.images import label_lookup, open_label, write_indexed_png
+from dst_cbc.images import label_table, open_label, write_indexed_png
 from dst_cbc.models import build, read_checkpoint
 from dst_cbc.optimization import learning_rate
 from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches
@@ -387,8 +387,8 @@ def test_the_labeled_loss_is_weighted_by_the_masks_of_the_labeled_images(run, da
     real, seen = training.dynamic_loss, []
     monkeypatch.setattr(training, "dynamic_loss", lambda *a: seen.append(a[4]) or real(*a))
     run(make_stage(class_weights="balanced"))
-    lookup = label_lookup(data.dataset)
-    masks = [np.asarray(open_label(data.root / row.label, lookup)) for row in data.labeled]
+    table = label_table(data.dataset)
+    masks = [np.asarray(open_label(data.root / row.label, table)) for row in data.labeled]
     share = np.mean(np.stack(masks) == 0)
     present = len(np.unique(masks))
     assert seen[0][0].item() == pytest.approx(1 / (present * share))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from workflow import EXPERIMENT, Project, results
@@ -133,6 +134,34 @@ def test_touching_and_moving_the_data_runs_nothing(finished, tmp_path):
         os.utime(path)
     (project.root / "data").rename(project.root / "moved")
     assert not project.jobs("--config", "data=moved")
+
+
+def test_16_bit_images_of_several_sizes_with_masks_of_colours_train(scenes, tmp_path):
+    colours = FOLDER_FORMAT["classes"]
+    labels = {colour: name for name, colour in colours.items()}
+    runs = [{"splits": ["6"], "seeds": [0], "methods": ["short"]}]
+    project = project_with(scenes, tmp_path / "deep", labels=labels, runs=runs)
+    project.write(project.root / "workflow/methods.yaml", {"short": {"curriculum": [0.5]}})
+    table = np.array([tuple(bytes.fromhex(c[1:])) for c in colours.values()], np.uint8)
+    for number, path in enumerate(sorted((project.root / "data/images").rglob("*.png"))):
+        size = (32 + 4 * (number % 3), 32)
+        grey = np.asarray(Image.open(path).convert("L").resize(size), np.uint16)
+        Image.fromarray(1000 + 10 * grey).save(path.with_suffix(".tif"))
+        path.unlink()
+        mask = project.root / "data/labels" / path.relative_to(project.root / "data/images")
+        classes = np.asarray(Image.open(mask).resize(size, Image.Resampling.NEAREST))
+        Image.fromarray(table[classes]).save(mask)
+    project.snakemake()
+    rows = (project.study / "dataset.csv").read_text().splitlines()
+    header, first = rows[0].split(","), rows[1].split(",")
+    window = [int(first[header.index(end)]) for end in ("black", "white")]
+    assert 1000 <= window[0] < window[1] <= 1000 + 2550
+    for name in ("supervised", "short/round1"):
+        model = torch.load(project.study / f"6_0/{name}/model.pt", weights_only=True)
+        assert list(model["window"]) == window
+    pseudo = Image.open(next((project.study / "6_0/short/round1/pseudo_labels").glob("*.png")))
+    assert pseudo.size[0] in (32, 36, 40)
+    assert not project.jobs()
 
 
 def train_command(project: Project, out: Path, resume: Path, workers: int) -> list[str]:

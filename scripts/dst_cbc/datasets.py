@@ -13,7 +13,8 @@ from . import digits
 from .files import DataError
 from .settings import IGNORED, DatasetStage, Experiment
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,16 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
     if classes is None:
         raise ValueError(f"classes: missing; format {experiment.format!r} knows none of its own")
     labels = experiment.labels or dict(enumerate(classes))
+    ignore = experiment.ignore
+    if ignore is None:
+        ignore = layout.ignore if all(isinstance(value, int) for value in labels) else ()
     try:
         return DatasetStage(
             format=experiment.format,
             classes=dict(classes),
             labels=labels,
-            ignore=layout.ignore if experiment.ignore is None else experiment.ignore,
+            ignore=ignore,
+            window=experiment.window,
             test_from_val=experiment.test_from_val,
             digits=experiment.digits if experiment.format == "digits" else None,
         )
@@ -121,17 +126,25 @@ def _camvid(root: Path, dataset: DatasetStage) -> Iterator[Record]:
 
 
 def _folder(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """images/<subset>/<id>.<png|jpg|…> and, where there is a mask, labels/<subset>/<id>.png."""
+    """images/<subset>/<id>.<png|jpg|…> and, where there is a mask, labels/<subset>/<id>.<png|…>.
+
+    Raises DataError when an image has two masks.
+    """
     for subset in ("train", "val", "test"):
-        images = root / "images" / subset
-        for path in images.rglob("*"):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                id = path.relative_to(images).with_suffix("").as_posix()
-                label = f"labels/{subset}/{id}.png"
-                has_label = (root / label).is_file()
-                yield Record(
-                    id, path.relative_to(root).as_posix(), label if has_label else "", subset
-                )
+        masks: dict[str, str] = {}
+        for id, path in _files(root, f"labels/{subset}", MASK_SUFFIXES):
+            if masks.setdefault(id, path) != path:
+                raise DataError(f"{root}: two masks of {id!r}: {masks[id]} and {path}; keep one")
+        for id, path in _files(root, f"images/{subset}", IMAGE_SUFFIXES):
+            yield Record(id, path, masks.get(id, ""), subset)
+
+
+def _files(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Id and path below `root` of each file."""
+    for path in (root / folder).rglob("*"):
+        if path.suffix.lower() in suffixes and path.is_file():
+            id = path.relative_to(root / folder).with_suffix("").as_posix()
+            yield id, path.relative_to(root).as_posix()
 
 
 def _digits(root: Path, dataset: DatasetStage) -> Iterator[Record]:

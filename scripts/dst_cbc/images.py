@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .files import DataError, write_bytes
 from .settings import IGNORED, DatasetStage
@@ -15,46 +17,157 @@ from .settings import IGNORED, DatasetStage
 # Pillow warns above this and fails above twice this; a training image never comes near.
 Image.MAX_IMAGE_PIXELS = 1 << 28
 
+Window = tuple[int, int]
+"""Values of a 16-bit image that become black, 0, and white, 255."""
 
-def open_image(path: Path) -> Image.Image:
-    """An image as 8-bit RGB, decoded.
+_BITS_PER_SAMPLE = 258
+# EXIF orientation: mirrored left to right?, then quarter turns counter-clockwise.
+_ORIENTATIONS = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 
-    Raises DataError when the file is missing, damaged, truncated, or of a mode other than 8-bit
-    grey, palette or RGB (an alpha channel is dropped).
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image as it is in its file, turned as its EXIF orientation says.
+
+    image: 8 bits a channel, or a mask's indexes; None where deep. deep: uint16 (H, W) grey or
+    (H, W, 3) RGB. alpha: whether the file has a channel of transparency, which nothing uses.
     """
-    image = _decode(path)
-    if image.mode not in ("RGB", "L", "P", "RGBA"):
-        raise DataError(f"{path}: image of mode {image.mode}, expected 8-bit grey, palette or RGB")
-    return image.convert("RGB")
+
+    image: Image.Image | None
+    deep: np.ndarray | None
+    alpha: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.image.size if self.deep is None else self.deep.shape[1::-1]
 
 
-def open_label(path: Path, lookup: np.ndarray) -> Image.Image:
+def decode(path: Path) -> Decoded:
+    """Any image that we read: 8-bit or 16-bit, grey, palette or RGB, with or without alpha.
+
+    Raises DataError when the file is missing, damaged, truncated, of several pages, or of another
+    kind (CMYK, floating point, 32-bit).
+    """
+    try:
+        return _decode(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except DataError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+
+
+def open_image(path: Path, window: Window | None = None) -> Image.Image:
+    """An image as 8-bit RGB; alpha is dropped.
+
+    window: of 16-bit images, the values that become 0 and 255. Raises DataError as `decode`, and
+    for a 16-bit image when there is no window.
+    """
+    decoded = decode(path)
+    if decoded.deep is None:
+        return decoded.image.convert("RGB")
+    if window is None:
+        raise DataError(
+            f"{path}: a 16-bit image, but there was none among the training images, which say "
+            "what is black and what is white; set `window: [black, white]`"
+        )
+    return Image.fromarray(_window_table(*window)[decoded.deep]).convert("RGB")
+
+
+@lru_cache(maxsize=2)
+def _window_table(black: int, white: int) -> np.ndarray:
+    shares = (np.arange(1 << 16) - black) / (white - black)
+    return np.rint(255 * np.clip(shares, 0, 1)).astype(np.uint8)
+
+
+def measured_window(counts: np.ndarray) -> Window:
+    """The values that 0.1 % of all pixels lie below and 0.1 % above, at least 1 apart.
+
+    counts: int64 (65536,), how many pixels have each value.
+    """
+    sums = np.cumsum(counts)
+    black, white = np.searchsorted(sums, [0.001 * sums[-1], 0.999 * sums[-1]])
+    return int(black), max(int(white), int(black) + 1)
+
+
+def open_label(path: Path, table: LabelTable) -> Image.Image:
     """A mask as class numbers, mode L, 255 = ignored.
 
-    lookup: int16 (256,), from `label_lookup`. Raises DataError when the file is damaged, not an
-    8-bit index mask, or holds a value that the experiment maps to no class.
+    Raises DataError as `decode`, and when the mask holds a value that the experiment maps to no
+    class, or colours where the experiment names numbers.
     """
-    mask = _decode(path)
-    if mask.mode not in ("L", "P"):
-        raise DataError(f"{path}: mask of mode {mask.mode}, expected 8-bit indexed or grey")
-    values = np.asarray(mask)
-    classes = lookup[values]
+    values = _mask_values(path, decode(path), table.coloured)
+    classes = table.classes_of(values)
     if (classes < 0).any():
-        unknown = sorted(set(np.unique(values[classes < 0]).tolist()))
+        unknown = np.unique(values[classes < 0]).tolist()
+        shown = [f"#{value:06x}" for value in unknown] if table.coloured else unknown
+        more = f" and {len(shown) - 20} others" if len(shown) > 20 else ""
         raise DataError(
-            f"{path}: mask values {unknown} are neither under `labels` nor under `ignore`"
+            f"{path}: mask values {shown[:20]}{more} are neither under `labels` nor under `ignore`"
         )
     return Image.fromarray(classes.astype(np.uint8))
 
 
-def label_lookup(dataset: DatasetStage) -> np.ndarray:
-    """int16 (256,): class number of each mask value, 255 where ignored, -1 where unknown."""
+def _mask_values(path: Path, mask: Decoded, coloured: bool) -> np.ndarray:
+    """int (H, W): the indexes of a mask; where `coloured`, 0xrrggbb."""
+    if coloured:
+        if mask.deep is not None:
+            raise DataError(f"{path}: a 16-bit mask, but `labels` names colours")
+        red, green, blue = np.asarray(mask.image.convert("RGB"), np.int32).transpose(2, 0, 1)
+        return red << 16 | green << 8 | blue
+    values = mask.deep
+    if values is None:
+        # One bit a pixel is black and white, 0 and 255, as in every viewer.
+        grey = mask.image.convert("L") if mask.image.mode == "1" else mask.image
+        grey = grey.convert({"LA": "L", "RGBA": "RGB"}.get(grey.mode, grey.mode))
+        values = np.asarray(grey)
+    if values.ndim == 3:
+        if (values != values[..., :1]).any():
+            raise DataError(
+                f"{path}: a mask of colours, but `labels` names numbers; name its colours there: "
+                "`labels: {'#rrggbb': class}`"
+            )
+        values = values[..., 0]
+    return values
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Which class a mask's value is. values: int64, ascending; classes: int16, 255 = ignored."""
+
+    values: np.ndarray
+    classes: np.ndarray
+    coloured: bool
+
+    def classes_of(self, values: np.ndarray) -> np.ndarray:
+        """int16 of the same shape: class number, 255 where ignored, -1 where unknown."""
+        if not self.coloured:
+            return self._of_numbers[values]
+        places = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
+        return np.where(self.values[places] == values, self.classes[places], np.int16(-1))
+
+    @cached_property
+    def _of_numbers(self) -> np.ndarray:
+        table = np.full(1 << 16, -1, np.int16)
+        table[self.values] = self.classes
+        return table
+
+
+def label_table(dataset: DatasetStage) -> LabelTable:
+    """What `labels` and `ignore` say."""
     numbers = {name: number for number, name in enumerate(dataset.classes)}
-    lookup = np.full(256, -1, np.int16)
-    lookup[list(dataset.ignore)] = IGNORED
-    for value, name in dataset.labels.items():
-        lookup[value] = numbers[name]
-    return lookup
+    table = {_mask_value(value): IGNORED for value in dataset.ignore}
+    table |= {_mask_value(value): numbers[name] for value, name in dataset.labels.items()}
+    values = sorted(table)
+    coloured = any(isinstance(value, str) for value in dataset.labels)
+    classes = np.array([table[value] for value in values], np.int16)
+    return LabelTable(np.array(values, np.int64), classes, coloured)
+
+
+def _mask_value(value: int | str) -> int:
+    return int(value[1:], 16) if isinstance(value, str) else value
 
 
 def palette(colours: Sequence[str]) -> list[int]:
@@ -80,12 +193,81 @@ def write_indexed_png(path: Path, classes: np.ndarray, colours: Mapping[str, str
     write_bytes(path, indexed_png(classes, palette(list(colours.values()))))
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(path: Path) -> Decoded:
     try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
-    return image
+        with Image.open(path) as image:
+            # A phone's JPEG may carry a second picture (MPO); the first is the photograph.
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise DataError(f"{path}: {image.n_frames} pages or frames; expected one image")
+            if _is_deep_colour(image):
+                return _of_array(path, _decode_deep(path, image))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+    except UnidentifiedImageError:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise
+        return _of_array(path, _read_tiff(path))
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
+        return Decoded(None, np.asarray(image).astype(np.uint16), False)
+    if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
+        raise DataError(
+            f"{path}: image of mode {image.mode}, expected 8-bit or 16-bit grey, palette or RGB"
+        )
+    alpha = image.mode.endswith("A") or "transparency" in image.info
+    return Decoded(image, None, alpha)
+
+
+def _is_deep_colour(image: Image.Image) -> bool:
+    """Whether Pillow would halve the bits: it has no mode for 16-bit colour."""
+    if image.format == "TIFF":
+        return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
+    return image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile[:1]) and (
+        image.mode != "I;16"
+    )  # fmt: skip
+
+
+def _decode_deep(path: Path, image: Image.Image) -> np.ndarray:
+    if image.format == "TIFF":
+        return _turned(_read_tiff(path), image)
+    import imagecodecs
+
+    try:
+        return _turned(imagecodecs.png_decode(path.read_bytes()), image)
+    except imagecodecs.PngError as error:
+        raise ValueError(error) from error
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    """The one page of a TIFF that Pillow cannot read, or not to its full depth."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            if len(file.pages) != 1:
+                raise DataError(f"{path}: {len(file.pages)} pages; expected one image")
+            page = file.pages[0]
+            # Planes of colour come first in some files.
+            return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
+    except (tifffile.TiffFileError, RuntimeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(error) from error
+
+
+def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Pixels turned as the EXIF orientation of `image` says."""
+    # Mirrored first where at all, then quarter turns counter-clockwise.
+    mirrored, quarters = _ORIENTATIONS.get(image.getexif().get(ExifTags.Base.Orientation), (0, 0))
+    return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)
+
+
+def _of_array(path: Path, pixels: np.ndarray) -> Decoded:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim > 3 or channels not in (1, 2, 3, 4):
+        raise DataError(
+            f"{path}: {pixels.dtype} pixels of shape {pixels.shape}, expected 8-bit or 16-bit grey "
+            "or RGB"
+        )
+    colour = pixels[..., :3] if channels > 2 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
+    alpha = channels in (2, 4)
+    if pixels.dtype == np.uint8:
+        return Decoded(Image.fromarray(np.ascontiguousarray(colour)), None, alpha)
+    return Decoded(None, np.ascontiguousarray(colour), alpha)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from .datasets import Record
 from .files import DataError, digest, read_csv, sha256_file, write_csv
-from .images import label_lookup, open_image, open_label
+from .images import Window, decode, label_table, measured_window, open_label
 from .settings import DatasetStage
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image of the checked data set; sizes in pixels, digests SHA-256, "" without a label."""
+    """One image of the checked data set; sizes in pixels, digests SHA-256, "" without a label.
+
+    black, white: of a 16-bit image, the values that become 0 and 255, the same in all rows; None
+    for 8 bits.
+    """
 
     id: str
     image: str
@@ -28,6 +34,8 @@ class Row:
     subset: str
     image_sha256: str
     label_sha256: str
+    black: int | None = None
+    white: int | None = None
 
 
 COLUMNS = [field.name for field in fields(Row)]
@@ -40,51 +48,89 @@ def check(
     need_label: Collection[str] = (),
     processes: int = 1,
 ) -> list[Row]:
-    """Decode every file of the data set.
+    """Decode every file of the data set; print what a person may want to know of it.
 
     need_label: ids that must have a label beside those of val and test (imported labeled lists).
     Raises DataError that names *all* bad files: missing, damaged or truncated ones, a label
     whose size is not its image's, mask values that map to no class, labels that are missing.
     """
-    examine = partial(_examine, root, dataset)
+    rows, problems, notices = [], [], Counter()
+    deep = np.zeros(1 << 16, np.int64)
     with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(examine, records, chunksize=16)
-        rows = list(tqdm(results, "data check", len(records), unit="image", disable=None))
-    problems = [problem for _, found in rows for problem in found]
+        results = pool.map(partial(_examine, root, dataset), records, chunksize=16)
+        for found in tqdm(results, "data check", len(records), unit="image", disable=None):
+            problems += found.problems
+            notices.update(found.notices)
+            if found.row:
+                rows.append((found.row, found.deep is not None))
+            if found.deep is not None and found.row.subset == "train":
+                deep += found.deep
+    window = dataset.window or (measured_window(deep) if deep.any() else None)
     problems += [
         f"{root / record.image}: no label, but subset `{record.subset}` needs one"
         for record in records
         if not record.label and (record.subset != "train" or record.id in need_label)
     ]
+    if not window:
+        problems += [
+            f"{root / row.image}: 16-bit, but no training image is, which would say what is black "
+            "and what is white; set `window: [black, white]`"
+            for row, is_deep in rows
+            if is_deep
+        ]
     if problems:
         raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
-    return [row for row, _ in rows]
+    for notice, files in sorted(notices.items()):
+        print(f"notice: {notice}: {files} files", flush=True)
+    return [_with_window(row, window) if is_deep else row for row, is_deep in rows]
 
 
-def _examine(root: Path, dataset: DatasetStage, record: Record) -> tuple[Row | None, list[str]]:
+def _with_window(row: Row, window: Window) -> Row:
+    return replace(row, black=window[0], white=window[1])
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What is known of one image. deep: how often each 16-bit value occurs; None for 8 bits."""
+
+    row: Row | None
+    problems: list[str]
+    notices: list[str]
+    deep: np.ndarray | None
+
+
+def _examine(root: Path, dataset: DatasetStage, record: Record) -> _Finding:
     problems, image, label = [], None, None
     try:
-        image = open_image(root / record.image)
+        image = decode(root / record.image)
     except DataError as error:
         problems.append(str(error))
     try:
-        label = open_label(root / record.label, label_lookup(dataset)) if record.label else None
+        label = open_label(root / record.label, label_table(dataset)) if record.label else None
     except DataError as error:
         problems.append(str(error))
     if image and label and image.size != label.size:
-        problems.append(f"{root / record.label}: size {label.size}, but its image has {image.size}")
+        turned = label.size == image.size[::-1]
+        problems.append(
+            f"{root / record.label}: size {label.size}, but its image has {image.size}"
+            + (", turned as its EXIF orientation says; turn the mask, too" if turned else "")
+        )
     if problems:
-        return None, problems
-    return Row(
+        return _Finding(None, problems, [], None)
+    width, height = image.size
+    row = Row(
         record.id,
         record.image,
         record.label,
-        image.height,
-        image.width,
+        height,
+        width,
         record.subset,
         sha256_file(root / record.image),
         sha256_file(root / record.label) if record.label else "",
-    ), []
+    )
+    notices = ["alpha channel of the image is not used"] if image.alpha else []
+    deep = None if image.deep is None else np.bincount(image.deep.ravel(), minlength=1 << 16)
+    return _Finding(row, [], notices, deep)
 
 
 def write_index(path: Path, rows: Iterable[Row]) -> None:
@@ -98,10 +144,16 @@ def read_index(path: Path) -> dict[str, Row]:
     for line, cells in enumerate(read_csv(path, COLUMNS), 2):
         try:
             size = {side: int(cells[side]) for side in ("height", "width")}
-            rows[cells["id"]] = Row(**{**cells, **size})
+            window = {end: int(cells[end]) if cells[end] else None for end in ("black", "white")}
+            rows[cells["id"]] = Row(**{**cells, **size, **window})
         except (TypeError, ValueError) as error:
             raise DataError(f"{path}, line {line}: {error}; delete the file") from error
     return rows
+
+
+def window_of(rows: Iterable[Row]) -> Window | None:
+    """The window of the data set's 16-bit images; None where all have 8 bits."""
+    return next(((row.black, row.white) for row in rows if row.black is not None), None)
 
 
 def used_files(rows: Iterable[Row], labels: bool) -> str:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from . import confidence, predictions
 from .files import DataError
-from .images import label_lookup, open_image, open_label
+from .images import LabelTable, Window, label_table, open_image, open_label
 from .index import Row
 from .metrics import confusion_matrix
 from .models import Model, full_logits
@@ -21,19 +21,25 @@ from .settings import Compute, DatasetStage
 
 
 class Images(Dataset):
-    """Whole images, uint8 (3, H, W); with `lookup` also their masks, uint8 (H, W)."""
+    """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W)."""
 
-    def __init__(self, root: Path, rows: Sequence[Row], lookup: np.ndarray | None = None):
-        self.root, self.rows, self.lookup = root, rows, lookup
+    def __init__(
+        self,
+        root: Path,
+        rows: Sequence[Row],
+        window: Window | None,
+        table: LabelTable | None = None,
+    ):
+        self.root, self.rows, self.window, self.table = root, rows, window, table
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         row = self.rows[index]
-        sample = (image_tensor(np.asarray(open_image(self.root / row.image))),)
-        if self.lookup is not None:
-            sample += (torch.from_numpy(np.array(open_label(self.root / row.label, self.lookup))),)
+        sample = (image_tensor(np.asarray(open_image(self.root / row.image, self.window))),)
+        if self.table is not None:
+            sample += (torch.from_numpy(np.array(open_label(self.root / row.label, self.table))),)
         return sample
 
 
@@ -79,7 +85,7 @@ def evaluate(
     unlabeled = [row.id for row in rows if not row.label]
     if unlabeled:
         raise DataError(f"{root}: {unlabeled[0]!r} has no label; it cannot be evaluated")
-    images = Images(root, rows, label_lookup(dataset))
+    images = Images(root, rows, model.window, label_table(dataset))
     batches = same_size_batches(rows, batch, predictions.PART_IMAGES)
     total = np.zeros((len(dataset.classes),) * 2, np.int64)
     bar = tqdm(_loader(images, batches, workers, device), "evaluate", disable=None, leave=False)
@@ -116,7 +122,7 @@ def predict_part(
     first = part * predictions.PART_IMAGES
     mine = rows[first : first + predictions.PART_IMAGES]
     batches = same_size_batches(mine, batch, predictions.PART_IMAGES)
-    loader = _loader(Images(root, mine), batches, workers, device)
+    loader = _loader(Images(root, mine, model.window), batches, workers, device)
     bins = len(model.classes) * confidence.BINS
     counts = torch.zeros(bins, dtype=torch.int64, device=device)
     # Written while the network computes the next batch; and HDF5's many small allocations stay out

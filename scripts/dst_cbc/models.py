@@ -14,6 +14,7 @@ from torch import nn
 
 from .backbones import Backbone, build_backbone
 from .files import DataError, Unusable, write_bytes
+from .images import Window
 from .settings import NetworkSettings
 
 
@@ -21,9 +22,10 @@ from .settings import NetworkSettings
 class Model:
     """A network with what its use needs.
 
-    mean, std: of RGB in 0..1, subtracted and divided by. record: where it comes from: `round`
-    and `step` at which these weights were reached, `selected_on`, `score` (mIoU in percent on
-    that subset; None for a last step that was not chosen).
+    mean, std: of RGB in 0..1, subtracted and divided by. window: values of 16-bit images that
+    are its black and white, None when it was trained on 8 bits. record: where it comes from:
+    `round` and `step` at which these weights were reached, `selected_on`, `score` (mIoU in
+    percent on that subset; None for a last step that was not chosen).
     """
 
     network: DeepLabV2
@@ -31,6 +33,7 @@ class Model:
     classes: dict[str, str]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    window: Window | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,14 +57,19 @@ class DeepLabV2(nn.Module):
         return sum(branch(features) for branch in self.head)
 
 
-def build(settings: NetworkSettings, classes: dict[str, str], root: Path = Path()) -> Model:
+def build(
+    settings: NetworkSettings,
+    classes: dict[str, str],
+    root: Path = Path(),
+    window: Window | None = None,
+) -> Model:
     """A model with the initial weights that `settings` names; torch's seed decides the rest.
 
     root: where a relative path of `weights` starts. Raises DataError as `build_backbone`.
     """
     backbone = build_backbone(settings, root)
     network = DeepLabV2(backbone, len(classes), settings.aspp_rates)
-    return Model(network, settings, classes, backbone.mean, backbone.std)
+    return Model(network, settings, classes, backbone.mean, backbone.std, window)
 
 
 def full_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
@@ -110,6 +118,7 @@ def model_bytes(model: Model, state: dict[str, torch.Tensor], record: dict[str, 
             "classes": model.classes,
             "mean": list(model.mean),
             "std": list(model.std),
+            "window": model.window,
             "record": record,
             "state": {key: value.cpu().contiguous() for key, value in state.items()},
         },
@@ -144,6 +153,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> Model:
             content["classes"],
             tuple(content["mean"]),
             tuple(content["std"]),
+            content["window"],
             content["record"],
         )
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:

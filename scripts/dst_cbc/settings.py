@@ -50,6 +50,12 @@ def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+def _strictly_increasing(bounds: tuple[int, int]) -> tuple[int, int]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("the first number must be below the second")
+    return bounds
+
+
 Alpha = Annotated[
     Decimal,
     BeforeValidator(_exact_decimal),
@@ -60,12 +66,17 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=6
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+MaskValue = Annotated[int, Field(ge=0, le=65535)] | Annotated[Colour, AfterValidator(str.lower)]
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
 PositiveInterval = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
     AfterValidator(_increasing),
+]
+Window = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],
+    AfterValidator(_strictly_increasing),
 ]
 Subset = Literal["train", "val", "test"]
 
@@ -121,13 +132,19 @@ class DatasetStage(Settings):
 
     format: Literal["camvid", "folder", "digits"]
     classes: Classes
-    labels: dict[Annotated[int, Field(ge=0, le=255)], str]
-    ignore: tuple[Annotated[int, Field(ge=0, le=255)], ...]
+    labels: dict[MaskValue, str]
+    ignore: tuple[MaskValue, ...]
+    window: Window | None = None
     test_from_val: Annotated[int, Field(ge=0)]
     digits: DrawSettings | None
 
     @model_validator(mode="after")
     def _labels_name_classes(self) -> DatasetStage:
+        if len({type(value) for value in (*self.labels, *self.ignore)}) > 1:
+            raise ValueError(
+                f"labels and ignore: name numbers or colours, not both; found "
+                f"{[*self.labels, *self.ignore]}"
+            )
         for value, name in self.labels.items():
             if name not in self.classes:
                 raise ValueError(
@@ -433,11 +450,19 @@ class Experiment(Compute):
     classes: dict[ClassName, Colour] | None = Field(
         None, description="name: '#rrggbb'; the format's own where it has some"
     )
-    labels: dict[int, str] | None = Field(
-        None, description="value in a mask: class; default 0, 1, 2, … in order"
+    labels: dict[MaskValue, str] | None = Field(
+        None,
+        description="value in a mask, a number or '#rrggbb': class; default 0, 1, 2, … in order",
     )
-    ignore: tuple[int, ...] | None = Field(
-        None, description="values in a mask without a class; default the format's, else 255"
+    ignore: tuple[MaskValue, ...] | None = Field(
+        None,
+        description="values in a mask without a class; default the format's, else 255, and none "
+        "for colours",
+    )
+    window: Window | None = Field(
+        None,
+        description="values of 16-bit images that become black and white; default measured once, "
+        "0.1 % of the training pixels beyond each",
     )
     test_from_val: Annotated[int, Field(ge=0)] = Field(
         0,

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from . import optimization, sampling
 from .files import Unusable, atomic
-from .images import label_lookup, open_image, open_label
+from .images import label_table, open_image, open_label
 from .index import Row
 from .inference import evaluate, image_tensor
 from .losses import dynamic_loss
@@ -71,8 +71,8 @@ class Samples(Dataset):
 
     def __init__(self, data: Data, stage: TrainStage, model: Model):
         self.data, self.stage = data, stage
-        self.lookup = label_lookup(data.dataset)
-        self.input_scale = model.settings.input_scale
+        self.table = label_table(data.dataset)
+        self.input_scale, self.window = model.settings.input_scale, model.window
         # What lies outside the image is the mean colour: zero after normalisation.
         self.fill = tuple(round(255 * channel) for channel in model.mean)
 
@@ -86,13 +86,13 @@ class Samples(Dataset):
         warp = draw_warp(
             (row.height, row.width), self.stage.crop, settings, random, self.input_scale
         )
-        image = warp.image(open_image(self.data.root / row.image), self.fill)
+        image = warp.image(open_image(self.data.root / row.image, self.window), self.fill)
         label = np.array(warp.label(self._label(row, draw.stream)))
         return image_tensor(jitter(image, settings, random)), torch.from_numpy(label)
 
     def _label(self, row: Row, stream: int) -> Image.Image:
         if stream == sampling.LABELED:
-            return open_label(self.data.root / row.label, self.lookup)
+            return open_label(self.data.root / row.label, self.table)
         # Its pixels are class numbers already; the manifest vouched for them before training.
         return Image.open(self.data.pseudo_folder / f"{row.id}.png")
 
@@ -174,8 +174,8 @@ def train(
 
 
 def _class_weights(data: Data, stage: TrainStage, device: torch.device) -> torch.Tensor | None:
-    lookup = label_lookup(data.dataset)
-    labels = (np.asarray(open_label(data.root / row.label, lookup)) for row in data.labeled)
+    table = label_table(data.dataset)
+    labels = (np.asarray(open_label(data.root / row.label, table)) for row in data.labeled)
     weights = optimization.class_weights(stage, list(data.dataset.classes), labels)
     return None if weights is None else weights.to(device)
 
