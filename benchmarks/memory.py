@@ -80,7 +80,7 @@ def stages(folder: Path, images: int) -> dict[str, float]:
         "predict": peak_mib(
             "predict.py",
             {
-                "--settings": PredictStage(batch=8).canonical(),
+                "--settings": PredictStage(batch=8, tile=2048).canonical(),
                 **common,
                 "--model": folder / "model.pt",
                 "--histogram": folder / "h.npz",

@@ -40,7 +40,7 @@ def run() -> None:
 def _report(inference, model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
     chosen = [row for row in rows if row.subset == subset]
     confusion = inference.evaluate(
-        model, arguments.data, chosen, stage.dataset, stage.batch, stage, device, arguments.workers
+        model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
     )
     figures = report(confusion, list(stage.dataset.classes))
     print(f"{subset}: mIoU {figures['miou']} %, pixel accuracy {figures['pixel_accuracy']} %")

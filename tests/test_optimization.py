@@ -23,7 +23,7 @@ def make_stage(**changes):
     values = {
         "batch": 2, "crop": (32, 32), "learning_rate": 0.2, "weight_decay": 0.0, "momentum": 0.0,
         "steps": 10, "validate_at": (10,), "seed": 1, "round": 0, "select": "val",
-        "validation_batch": 3,
+        "validation": {"batch": 3, "tile": 2048},
     }  # fmt: skip
     return TrainStage(**{**values, **changes})
 

@@ -26,7 +26,7 @@ def make_stage(**changes):
     values = {
         "batch": 4, "crop": (24, 24), "learning_rate": 0.05, "weight_decay": 1e-4, "gamma": 2.0,
         "steps": 6, "validate_at": (3, 6), "seed": 1, "round": 0, "select": "val",
-        "validation_batch": 3,
+        "validation": {"batch": 3, "tile": 2048},
         "augmentation": {"rotation": 10, "brightness": 0.2, "noise": 0.02},
     }  # fmt: skip
     return TrainStage(**{**values, **changes})

@@ -16,13 +16,15 @@ from .weights import load_weights, read_weights
 class Backbone:
     """A network of features and what belongs to it.
 
-    network: images to a list of feature maps; the last has `channels`. stages: the name of the
+    network: images to a list of feature maps; the last has `channels`, and a feature every
+    `stride` pixels, rounded up. stages: the name of the
     module that ends each feature stage, from the input on. mean, std: of RGB in 0..1, as its
     weights were trained.
     """
 
     network: nn.Module
     channels: int
+    stride: int
     stages: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -60,7 +62,8 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     """
     if settings.backbone == "small":
         stages = tuple(str(number) for number in range(4))
-        return Backbone(SmallBackbone(), SmallBackbone.channels, stages, (0.5,) * 3, (0.25,) * 3)
+        network = SmallBackbone()
+        return Backbone(network, network.channels, 4, stages, (0.5,) * 3, (0.25,) * 3)
     # Half of a stage's start-up, and the small backbone does without it.
     import timm
 
@@ -86,7 +89,8 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     present = dict(network.named_modules())
     ends = (_own_name(info["module"], present) for info in network.feature_info.info)
     stages = tuple(name for name in ends if name in present)
-    return Backbone(network, network.feature_info.channels()[-1], stages, mean, std)
+    channels, stride = network.feature_info.channels()[-1], network.feature_info.reduction()[-1]
+    return Backbone(network, channels, stride, stages, mean, std)
 
 
 def _timm_features(settings: NetworkSettings) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from .files import DataError
 from .images import LabelTable, Window, label_table, open_image, open_label
 from .index import Row
 from .metrics import confusion_matrix
-from .models import Model, full_logits
-from .settings import Compute, DatasetStage
+from .models import Model
+from .settings import DatasetStage, Inference
+from .tiling import full_logits
 
 
 class Images(Dataset):
@@ -76,8 +77,7 @@ def evaluate(
     root: Path,
     rows: Sequence[Row],
     dataset: DatasetStage,
-    batch: int,
-    compute: Compute,
+    settings: Inference,
     device: torch.device,
     workers: int = 0,
 ) -> np.ndarray:
@@ -86,22 +86,34 @@ def evaluate(
     if unlabeled:
         raise DataError(f"{root}: {unlabeled[0]!r} has no label; it cannot be evaluated")
     images = Images(root, rows, model.window, label_table(dataset))
-    batches = same_size_batches(rows, batch, predictions.PART_IMAGES)
+    batches = same_size_batches(rows, settings.batch, predictions.PART_IMAGES)
     total = np.zeros((len(dataset.classes),) * 2, np.int64)
     bar = tqdm(_loader(images, batches, workers, device), "evaluate", disable=None, leave=False)
     for pixels, labels in bar:
-        winner = predict(model, pixels, compute, device).argmax(1).to(torch.uint8)
-        total += confusion_matrix(labels.numpy(), winner.cpu().numpy(), len(total))
+        (winner,) = predict(model, pixels, settings, device, lambda logits: (logits.argmax(1),))
+        winner = winner.to(torch.uint8).cpu().numpy()
+        total += confusion_matrix(labels.numpy(), winner, len(total))
     return total
 
 
 @torch.inference_mode()
 def predict(
-    model: Model, pixels: torch.Tensor, compute: Compute, device: torch.device
-) -> torch.Tensor:
-    """uint8 (N, 3, H, W) to float32 logits (N, classes, H, W); leaves the model in eval mode."""
+    model: Model,
+    pixels: torch.Tensor,
+    settings: Inference,
+    device: torch.device,
+    reduce: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+) -> tuple[torch.Tensor, ...]:
+    """What `reduce` makes of the logits of uint8 (N, 3, H, W); leaves the model in eval mode.
+
+    reduce: float32 (N, classes, h, W), some rows of the images, to tensors (N, h, W); they come
+    back as (N, H, W).
+    """
     model.network.eval()
-    return full_logits(model, pixels.to(device, non_blocking=True), compute.precision)
+    pixels = pixels.to(device, non_blocking=True)
+    stripes = full_logits(model, pixels, settings.tile, settings.precision)
+    parts = zip(*map(reduce, stripes), strict=True)
+    return tuple(torch.cat(part, 1) if len(part) > 1 else part[0] for part in parts)
 
 
 def predict_part(
@@ -110,8 +122,7 @@ def predict_part(
     rows: Sequence[Row],
     part: int,
     folder: Path,
-    batch: int,
-    compute: Compute,
+    settings: Inference,
     device: torch.device,
     workers: int = 0,
 ) -> None:
@@ -121,7 +132,7 @@ def predict_part(
     """
     first = part * predictions.PART_IMAGES
     mine = rows[first : first + predictions.PART_IMAGES]
-    batches = same_size_batches(mine, batch, predictions.PART_IMAGES)
+    batches = same_size_batches(mine, settings.batch, predictions.PART_IMAGES)
     loader = _loader(Images(root, mine, model.window), batches, workers, device)
     bins = len(model.classes) * confidence.BINS
     counts = torch.zeros(bins, dtype=torch.int64, device=device)
@@ -130,7 +141,7 @@ def predict_part(
     with predictions.new_part(folder, part) as file, ThreadPoolExecutor(1) as writer:
         written = writer.submit(lambda: None)
         for indexes, (pixels,) in zip(batches, loader, strict=True):
-            classes, levels = confidence.quantise(predict(model, pixels, compute, device))
+            classes, levels = predict(model, pixels, settings, device, confidence.quantise)
             flat = classes.long() * confidence.BINS + levels
             counts += torch.bincount(flat.ravel(), minlength=bins)
             items = [

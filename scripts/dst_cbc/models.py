@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .backbones import Backbone, build_backbone
-from .files import DataError, Unusable, write_bytes
+from .files import DataError, write_bytes
 from .images import Window
 from .settings import NetworkSettings
 
@@ -38,12 +38,15 @@ class Model:
 
 
 class DeepLabV2(nn.Module):
-    """A backbone and a sum of dilated 3x3 convolutions (paper, section 4.2)."""
+    """A backbone and a sum of dilated 3x3 convolutions (paper, section 4.2).
+
+    stages, stride: of its backbone.
+    """
 
     def __init__(self, backbone: Backbone, classes: int, rates: tuple[int, ...]):
         super().__init__()
         self.backbone = backbone.network
-        self.stages = backbone.stages
+        self.stages, self.stride = backbone.stages, backbone.stride
         self.head = nn.ModuleList(
             nn.Conv2d(backbone.channels, classes, 3, padding=rate, dilation=rate) for rate in rates
         )
@@ -70,20 +73,6 @@ def build(
     backbone = build_backbone(settings, root)
     network = DeepLabV2(backbone, len(classes), settings.aspp_rates)
     return Model(network, settings, classes, backbone.mean, backbone.std, window)
-
-
-def full_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
-    """Images as stored to logits at their own size.
-
-    images: uint8 (N, 3, H, W) on the network's device. Returns float32 (N, classes, H, W),
-    bilinear with align_corners=True from the network's resolution. Raises Unusable when the
-    output is not finite.
-    """
-    size = images.shape[-2:]
-    logits = low_logits(model, resize(model, images.float()), precision)
-    if not torch.isfinite(logits).all():
-        raise Unusable("the network's output is not finite; its weights are unusable")
-    return upsample(logits, size)
 
 
 def resize(model: Model, images: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from .settings import (
     Compute,
     EvaluateStage,
     Experiment,
+    Inference,
     MethodRow,
     MethodSwitches,
     ModelSettings,
@@ -101,17 +102,19 @@ class Plan:
         return {key: getattr(self.experiment, key) for key in Compute.model_fields}
 
     @property
+    def inference(self) -> dict[str, Any]:
+        """What every pass over whole images shares."""
+        evaluation = self.experiment.evaluation
+        return {"batch": evaluation.batch, "tile": evaluation.tile, **self.compute}
+
+    @property
     def evaluate(self) -> EvaluateStage:
-        return EvaluateStage(
-            dataset=self.dataset,
-            report=self.experiment.evaluation.report,
-            batch=self.experiment.evaluation.batch,
-            **self.compute,
-        )
+        report = self.experiment.evaluation.report
+        return EvaluateStage(dataset=self.dataset, report=report, **self.inference)
 
     @property
     def predict(self) -> PredictStage:
-        return PredictStage(batch=self.experiment.evaluation.batch, **self.compute)
+        return PredictStage(**self.inference)
 
     def _check_subsets(self, records: Sequence[Record]) -> None:
         evaluation = self.experiment.evaluation
@@ -230,7 +233,7 @@ class Plan:
             seed=split.stage.seed if settings.seed is None else settings.seed,
             round=round,
             select=self.experiment.evaluation.select,
-            validation_batch=self.experiment.evaluation.batch,
+            validation=Inference(**self.inference),
         )
 
     def _epochs(self, settings: TrainSettings, split: Split) -> float:

@@ -319,11 +319,17 @@ class Compute(Settings):
     )
 
 
-class PredictStage(Compute):
+class Inference(Compute):
+    """A pass of a model over whole images."""
+
+    batch: Positive
+    tile: Annotated[int, Field(ge=64)]
+
+
+class PredictStage(Inference):
     """One pass of a model over the unlabeled images."""
 
     algorithm: Literal[1] = 1
-    batch: Positive
 
 
 class ThresholdStage(Settings):
@@ -334,13 +340,12 @@ class ThresholdStage(Settings):
     balance: Literal["class", "global"]
 
 
-class EvaluateStage(Compute):
+class EvaluateStage(Inference):
     """The subsets that a model is reported on."""
 
     algorithm: Literal[1] = 1
     dataset: DatasetStage
     report: tuple[Subset, ...]
-    batch: Positive
 
 
 class TrainStage(Optimization, Compute):
@@ -352,7 +357,7 @@ class TrainStage(Optimization, Compute):
     seed: int
     round: Annotated[int, Field(ge=0)]
     select: Subset
-    validation_batch: Positive
+    validation: Inference
 
 
 class ModelSettings(Settings):
@@ -424,6 +429,11 @@ class EvaluationSettings(Settings):
     )
     report: tuple[Subset, ...] = Field(("val",), min_length=1, description="subsets in the tables")
     batch: Positive = Field(8, description="images of one size that go through the network at once")
+    tile: Annotated[int, Field(ge=64)] = Field(
+        2048,
+        description="longest side, in the network's pixels, that goes through it in one piece; "
+        "larger images in tiles that overlap by an eighth on each side",
+    )
 
 
 class Run(Settings):

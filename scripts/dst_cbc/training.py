@@ -215,8 +215,7 @@ def _validate(
         data.root,
         data.validation,
         data.dataset,
-        stage.validation_batch,
-        stage,
+        stage.validation,
         device,
         workers,
     )

@@ -1,0 +1,90 @@
+"""Logits of whole images of any size; large ones pass through the network in overlapping tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from .files import Unusable
+from .models import Model, low_logits, resize, upsample
+
+
+def full_logits(
+    model: Model, images: torch.Tensor, tile: int, precision: str = "float32"
+) -> Iterator[torch.Tensor]:
+    """Images as stored to logits at their own size, a stripe of rows after the other.
+
+    images: uint8 (N, 3, H, W) on the network's device. tile: longest side, in the network's
+    pixels, that goes through the network in one piece. Yields float32 (N, classes, rows, W),
+    bilinear with align_corners=True from the network's resolution; an image of up to tile x tile
+    pixels is one stripe. Raises Unusable when the output is not finite.
+    """
+    height, width = images.shape[-2:]
+    low = _low_logits(model, resize(model, images.float()), tile, precision)
+    if not torch.isfinite(low).all():
+        raise Unusable("the network's output is not finite; its weights are unusable")
+    if height * width <= tile * tile:
+        yield upsample(low, (height, width))
+        return
+    rows = max(1, tile * tile // width)
+    for start in range(0, height, rows):
+        yield _upsample_rows(low, (height, width), start, min(start + rows, height))
+
+
+def _low_logits(model: Model, images: torch.Tensor, tile: int, precision: str) -> torch.Tensor:
+    """The network's output, stitched from tiles where the images are larger than one.
+
+    Away from the images' borders it is that of a single pass, as far as the network sees no
+    farther than a tile's margin, an eighth of the tile.
+    """
+    stride = model.network.stride
+    spans = [list(_spans(length, tile, stride)) for length in images.shape[-2:]]
+    if all(len(along) == 1 for along in spans):
+        return low_logits(model, images, precision)
+    rows = []
+    for top, bottom, first, last in spans[0]:
+        row = [
+            low_logits(model, images[..., top:bottom, left:right], precision)[
+                ..., first:last, begin:end
+            ]
+            for left, right, begin, end in spans[1]
+        ]
+        rows.append(torch.cat(row, -1))
+    return torch.cat(rows, -2)
+
+
+def _spans(
+    length: int, tile: int, stride: int
+) -> Iterator[tuple[int, int, int | None, int | None]]:
+    """Tiles along one side: first pixel, end, and the slice of each one's features to keep.
+
+    All start on a feature and are, modulo the stride, as long as the side: padding that depends
+    on a size's remainder (TensorFlow's SAME) then falls alike in the tiles and in the whole.
+    """
+    if length <= tile:
+        yield 0, length, None, None
+        return
+    margin = max(1, tile // 8 // stride)
+    size = max(2 * margin + 1, tile // stride) * stride + length % stride
+    step = size // stride - 2 * margin
+    start = 0
+    while start * stride + size < length:
+        yield start * stride, start * stride + size, margin if start else 0, margin + step
+        start += step
+    yield start * stride, length, margin if start else 0, None
+
+
+def _upsample_rows(
+    logits: torch.Tensor, size: tuple[int, int], start: int, end: int
+) -> torch.Tensor:
+    """Rows start .. end - 1 of `upsample(logits, size)`."""
+    height, width = size
+    places = torch.arange(start, end, device=logits.device, dtype=torch.float32)
+    places *= (logits.shape[-2] - 1) / max(1, height - 1)
+    above = places.floor().long().clamp(max=logits.shape[-2] - 1)
+    below = (above + 1).clamp(max=logits.shape[-2] - 1)
+    share = (places - above)[:, None]
+    rows = logits[..., above, :] * (1 - share) + logits[..., below, :] * share
+    return F.interpolate(rows, (end - start, width), mode="bilinear", align_corners=True)
