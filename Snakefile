@@ -9,6 +9,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/download.smk"
 
 
 rule all:

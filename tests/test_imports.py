@@ -16,7 +16,7 @@ STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.rea
 FLOORS = [
     "settings", "files", "resume", "sampling", "confidence", "images", "transforms", "metrics",
     "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan", "losses",
-    "weights", "backbones", "models", "optimization", "predictions", "thresholds",
+    "downloads", "weights", "backbones", "models", "optimization", "predictions", "thresholds",
     "pseudo_labels", "devices", "tiling", "inference", "training", "summary", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [

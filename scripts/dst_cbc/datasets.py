@@ -34,6 +34,7 @@ class Layout:
     records: Callable[[Path, DatasetStage], Iterator[Record]]
     classes: Mapping[str, str] | None = None
     ignore: tuple[int, ...] = (IGNORED,)
+    hint: str = ""
 
 
 def dataset_stage(experiment: Experiment) -> DatasetStage:
@@ -72,7 +73,8 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     could not be the name of a file below a folder.
     """
     if dataset.format != "digits" and not root.is_dir():
-        raise DataError(f"{root}: no such folder; set `data` (or --config data=PATH)")
+        hint = LAYOUTS[dataset.format].hint
+        raise DataError(f"{root}: no such folder; set `data` (or --config data=PATH){hint}")
     records = sorted(LAYOUTS[dataset.format].records(root, dataset), key=lambda record: record.id)
     if not records:
         raise DataError(f"{root}: no images found in the layout `{dataset.format}`")
@@ -168,7 +170,13 @@ CAMVID_CLASSES = {
 }
 
 LAYOUTS = {
-    "camvid": Layout(_camvid, CAMVID_CLASSES, ignore=(11,)),
+    "camvid": Layout(
+        _camvid,
+        CAMVID_CLASSES,
+        ignore=(11,),
+        hint=". `snakemake download_camvid` gets CamVid from the network, into "
+        "results/downloads/camvid",
+    ),
     "folder": Layout(_folder),
     "digits": Layout(_digits, digits.CLASSES),
 }

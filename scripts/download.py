@@ -1,0 +1,21 @@
+"""Download a public data set, verify and unpack it."""
+
+from pathlib import Path
+
+from dst_cbc.command import Parser, main
+from dst_cbc.downloads import SOURCES, download
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("name", choices=sorted(SOURCES), help="which one")
+    parser.path("--out", "folder to make; it must not exist")
+    arguments = parser.parse_args()
+    if Path(arguments.out).exists() and any(Path(arguments.out).iterdir()):
+        parser.error(f"{arguments.out} exists; delete it to download it again")
+    download(SOURCES[arguments.name], arguments.out)
+    print(f"{arguments.name}: {sum(SOURCES[arguments.name].counts.values())} files")
+
+
+if __name__ == "__main__":
+    main(run)
