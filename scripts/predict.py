@@ -1,6 +1,6 @@
 """Predict the unlabeled images once: class and confidence of every pixel, and their histogram."""
 
-from dst_cbc import devices
+from dst_cbc import devices, stopping
 from dst_cbc.command import Parser, main
 from dst_cbc.files import digest, read_ids, sha256_file
 from dst_cbc.index import read_index, used_files
@@ -20,28 +20,32 @@ def run() -> None:
     parser.path("--resume", "folder for the parts of an unfinished pass")
     parser.device()
     arguments = parser.parse_args()
+    stopping.listen()
     stage = arguments.settings
-    devices.limit_threads(stage.compute_threads)
-    from tqdm import tqdm
-
-    from dst_cbc import confidence, inference, models, predictions
-
     index = read_index(arguments.index)
     rows = [index[id] for id in read_ids(arguments.unlabeled)]
-    device = devices.prepare(arguments.device, stage)
-    model = models.read_model(arguments.model, device)
-    parts = -(-len(rows) // predictions.PART_IMAGES)
     model_digest = sha256_file(arguments.model)
     fingerprint = digest([stage.canonical(), model_digest, used_files(rows, False)])
-    with resume_folder(arguments.resume, fingerprint) as folder:
+    job = f"prediction of {arguments.predictions}"
+    with resume_folder(arguments.resume, fingerprint, job) as work:
+        # torch reads the number of threads once, when it is imported.
+        devices.limit_threads(stage.compute_threads)
+        from tqdm import tqdm
+
+        from dst_cbc import confidence, inference, models, predictions
+
+        device = devices.prepare(arguments.device, stage)
+        model = models.read_model(arguments.model, device)
+        parts = -(-len(rows) // predictions.PART_IMAGES)
         for part in tqdm(range(parts), "predict", unit="part", disable=None):
-            if not predictions.part_is_closed(folder, part):
+            work.refresh()
+            if not predictions.part_is_closed(work.folder, part):
                 inference.predict_part(
                     model,
                     arguments.data,
                     rows,
                     part,
-                    folder,
+                    work.folder,
                     stage,
                     device,
                     arguments.workers,
@@ -52,7 +56,8 @@ def run() -> None:
             "asinh_log_odds_lowest": confidence.LOWEST,
             "asinh_log_odds_highest": confidence.HIGHEST,
         }
-        counts = predictions.join_parts(folder, parts, arguments.predictions, attributes)
+        work.require_held()
+        counts = predictions.join_parts(work.folder, parts, arguments.predictions, attributes)
         predictions.write_histogram(arguments.histogram, counts)
     print(f"{len(rows)} images, {counts.sum()} pixels")
 

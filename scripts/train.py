@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from dst_cbc import devices
+from dst_cbc import devices, stopping
 from dst_cbc.command import Parser, main
 from dst_cbc.files import (
     DataError,
@@ -56,13 +56,8 @@ def parse():
 def run() -> None:
     started = time.monotonic()
     arguments = parse()
+    stopping.listen()
     settings: ModelSettings = arguments.settings
-    devices.limit_threads(settings.train.compute_threads)
-    # torch reads the number of threads once, when it is imported.
-    import torch
-
-    from dst_cbc import models, training
-
     rows = read_index(arguments.index)
     labeled = [rows[id] for id in read_ids(arguments.labeled)]
     validation = [row for row in rows.values() if row.subset == settings.train.select]
@@ -74,13 +69,19 @@ def run() -> None:
         pseudo = [rows[row.id] for row in manifest]
         # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
         inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
-    data = training.Data(arguments.data, settings.dataset, labeled, pseudo, folder, validation)
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
-    device = devices.prepare(arguments.device, settings.train)
     # Of the data set where the chain starts; a later round's model brings its own.
     window = None if arguments.previous else window_of(rows.values())
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
-    with resume_folder(arguments.resume, fingerprint) as resume:
+    with resume_folder(arguments.resume, fingerprint, f"training of {arguments.out}") as work:
+        # torch reads the number of threads once, when it is imported.
+        devices.limit_threads(settings.train.compute_threads)
+        import torch
+
+        from dst_cbc import models, training
+
+        device = devices.prepare(arguments.device, settings.train)
+        data = training.Data(arguments.data, settings.dataset, labeled, pseudo, folder, validation)
         if arguments.previous:
             model = models.read_model(arguments.previous)
             best = model.record
@@ -94,11 +95,12 @@ def run() -> None:
             data,
             settings.train,
             device,
-            resume,
+            work,
             arguments.board,
             arguments.workers,
             arguments.save_seconds,
         )
+        work.require_held()
         write_model_folder(arguments, settings, model, end)
     write_run(arguments.out / "run.json", end, device, time.monotonic() - started)
 

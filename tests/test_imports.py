@@ -14,10 +14,10 @@ HOUSE = Path(__file__).parents[1]
 SCRIPTS = sorted((HOUSE / "scripts").glob("*.py"))
 STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.read_text()]
 FLOORS = [
-    "settings", "files", "resume", "sampling", "confidence", "images", "transforms", "metrics",
-    "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan", "losses",
-    "downloads", "weights", "backbones", "models", "optimization", "predictions", "thresholds",
-    "pseudo_labels", "devices", "tiling", "inference", "training", "summary", "command",
+    "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
+    "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
+    "losses", "downloads", "weights", "backbones", "models", "optimization", "predictions",
+    "thresholds", "pseudo_labels", "devices", "tiling", "inference", "training", "summary", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -252,9 +252,12 @@ def test_evaluation_and_prediction_tile_large_images_alike(trained, folder_datas
     Image.fromarray(rng.integers(0, 256, (90, 150, 3), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((90, 150), np.uint8)).save(tmp_path / "m.png")
     row = Row("a", "a.png", "m.png", 90, 150, "val", "", "")
-    tiled = settings(tile=64)
+    tiled, passes = settings(tile=64), []
+    trained.network.register_forward_hook(lambda *_: passes.append(1))
     matrix = evaluate(trained, tmp_path, [row], folder_dataset, tiled, CPU)
+    assert len(passes) > 1
     predict_part(trained, tmp_path, [row], 0, tmp_path / "parts", tiled, CPU)
+    assert len(passes) % 2 == 0
     predictions.join_parts(tmp_path / "parts", 1, tmp_path / "p.h5", {})
     (one,) = predictions.read_predictions(tmp_path / "p.h5", ["a"])
     assert one.classes.shape == one.confidence.shape == (90, 150)

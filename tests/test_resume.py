@@ -3,11 +3,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from dst_cbc.resume import Busy, resume_folder
+from dst_cbc.files import DataError, Unusable
+from dst_cbc.resume import SILENCE, Busy, _started, resume_folder
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -17,20 +19,22 @@ def lock_of(folder):
 
 
 def leave_unfinished(folder, fingerprint, content="half"):
-    with pytest.raises(KeyboardInterrupt), resume_folder(folder, fingerprint) as state:
-        (state / "state").write_text(content)
+    with pytest.raises(KeyboardInterrupt), resume_folder(folder, fingerprint) as work:
+        (work.folder / "state").write_text(content)
         raise KeyboardInterrupt
 
 
 def test_unfinished_work_is_found_again(tmp_path):
     folder = tmp_path / "work"
     leave_unfinished(folder, "same")
-    with resume_folder(folder, "same") as state:
+    with resume_folder(folder, "same") as work:
+        state = work.folder
         assert (state / "state").read_text() == "half"
 
 
 def test_finished_work_leaves_nothing(tmp_path):
-    with resume_folder(tmp_path / "deep/work", "x") as state:
+    with resume_folder(tmp_path / "deep/work", "x") as work:
+        state = work.folder
         (state / "state").write_text("all")
         assert lock_of(state).is_file()
     assert list((tmp_path / "deep").iterdir()) == []
@@ -44,7 +48,8 @@ def test_a_failure_keeps_the_state_and_frees_the_lock(tmp_path):
 
 def test_work_on_something_else_is_set_aside(tmp_path):
     leave_unfinished(tmp_path / "work", "old", "old state")
-    with resume_folder(tmp_path / "work", "new") as state:
+    with resume_folder(tmp_path / "work", "new") as work:
+        state = work.folder
         assert not (state / "state").exists()
         assert (tmp_path / "work.stale/state").read_text() == "old state"
         assert (tmp_path / "work.stale/fingerprint").read_text() == "old"
@@ -62,15 +67,18 @@ def test_state_that_says_of_nothing_what_it_belongs_to_is_not_used(tmp_path):
     """A process that was killed while it removed its finished work leaves such a folder."""
     leave_unfinished(tmp_path / "work", "old", "old state")
     (tmp_path / "work/fingerprint").unlink()
-    with resume_folder(tmp_path / "work", "new") as state:
+    with resume_folder(tmp_path / "work", "new") as work:
+        state = work.folder
         assert not (state / "state").exists()
 
 
 def test_a_second_user_of_the_state_is_told_of_the_first(tmp_path):
     with (
-        resume_folder(tmp_path / "work", "x") as state,
-        pytest.raises(Busy, match=f"process {os.getpid()} on {socket.gethostname()}"),
-        resume_folder(state, "x"),
+        resume_folder(tmp_path / "work", "x", "training of a"),
+        pytest.raises(
+            Busy, match=rf"process {os.getpid()} on {socket.gethostname()}.*\(training of a\)"
+        ),
+        resume_folder(tmp_path / "work", "x"),
     ):
         pass
 
@@ -79,7 +87,7 @@ def test_another_live_process_is_named_and_its_state_left(tmp_path):
     folder = tmp_path / "work"
     leave_unfinished(folder, "x")
     with subprocess.Popen(["sleep", "60"]) as other:
-        owner = {"host": socket.gethostname(), "pid": other.pid}
+        owner = {"host": socket.gethostname(), "pid": other.pid, "started": _started(other.pid)}
         lock_of(folder).write_text(json.dumps(owner))
         with (
             pytest.raises(Busy, match=rf"work\.lock: process {other.pid} on "),
@@ -95,7 +103,7 @@ def test_a_process_on_another_machine_is_believed_to_live(tmp_path):
     folder = tmp_path / "work"
     lock_of(folder).write_text(json.dumps({"host": "node7", "pid": 1}))
     with (
-        pytest.raises(Busy, match=r"process 1 on node7.*delete this file"),
+        pytest.raises(Busy, match=r"process 1 on node7.*after 10 silent minutes"),
         resume_folder(folder, "x"),
     ):
         pass
@@ -106,13 +114,112 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     script = (
         "import os, sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
         "from dst_cbc.resume import resume_folder\n"
-        "with resume_folder(Path(sys.argv[1]), 'x') as state:\n"
-        "    (state / 'state').write_text('of the dead')\n"
+        "with resume_folder(Path(sys.argv[1]), 'x') as work:\n"
+        "    (work.folder / 'state').write_text('of the dead')\n"
         "    os._exit(9)\n"
     )
     died = subprocess.run([sys.executable, "-c", script, str(folder), str(SCRIPTS)], check=False)
     assert died.returncode == 9 and lock_of(folder).is_file()
-    with resume_folder(folder, "x") as state:
+    with resume_folder(folder, "x") as work:
+        state = work.folder
         assert (state / "state").read_text() == "of the dead"
         assert json.loads(lock_of(folder).read_text())["pid"] == os.getpid()
     assert not lock_of(folder).exists()
+
+
+def test_a_process_on_another_machine_that_fell_silent_is_given_up(tmp_path):
+    folder = tmp_path / "work"
+    leave_unfinished(folder, "x")
+    lock_of(folder).write_text(json.dumps({"host": "node7", "pid": 1}))
+    silent = time.time() - SILENCE - 1
+    os.utime(lock_of(folder), (silent, silent))
+    with resume_folder(folder, "x") as work:
+        assert (work.folder / "state").read_text() == "half"
+
+
+def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path):
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": 1}
+    lock_of(tmp_path / "work").write_text(json.dumps(owner))
+    with resume_folder(tmp_path / "work", "x"):
+        pass
+
+
+def test_a_zombie_does_not_live(tmp_path):
+    with subprocess.Popen(["true"]) as other:
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert _started(other.pid) is None
+
+
+def test_a_refresh_shows_that_the_holder_lives(tmp_path):
+    with resume_folder(tmp_path / "work", "x") as work:
+        os.utime(work.lock, (1, 1))
+        work.refresh()
+        assert time.time() - work.lock.stat().st_mtime < 60
+
+
+def test_a_holder_that_lost_its_work_is_stopped_and_leaves_the_new_holder_alone(tmp_path):
+    folder, other = tmp_path / "work", {"host": "node7", "pid": 1}
+    with pytest.raises(Busy, match="taken this work over"), resume_folder(folder, "x") as work:
+        (work.folder / "state").write_text("of node7 by now")
+        lock_of(folder).write_text(json.dumps(other))
+        with pytest.raises(Busy):
+            work.refresh()
+    assert json.loads(lock_of(folder).read_text()) == other
+    assert (folder / "state").read_text() == "of node7 by now"
+
+
+@pytest.mark.parametrize("error", [Unusable("step 3: the loss is nan"), DataError("a.png: gone")])
+def test_what_repeating_cannot_cure_is_not_repeated(error, tmp_path):
+    folder, runs = tmp_path / "work", []
+
+    def attempt(fingerprint):
+        with resume_folder(folder, fingerprint):
+            runs.append(fingerprint)
+            raise error
+
+    with pytest.raises(type(error)):
+        attempt("same")
+    with pytest.raises(Unusable) as again:
+        attempt("same")
+    assert runs == ["same"]
+    assert str(error) in str(again.value) and str(folder / "failure") in str(again.value)
+    with pytest.raises(type(error)):
+        attempt("other settings")
+    (folder / "failure").unlink()
+    with pytest.raises(type(error)):
+        attempt("other settings")
+    assert runs == ["same", "other settings", "other settings"]
+
+
+def test_what_may_go_better_the_next_time_is_repeated(tmp_path):
+    runs = []
+    for error in (OSError("disk full"), KeyboardInterrupt(), RuntimeError("?")):
+        with pytest.raises(type(error)), resume_folder(tmp_path / "work", "x"):
+            runs.append(1)
+            raise error
+    assert len(runs) == 3
+
+
+def test_of_many_that_find_a_dead_lock_one_gets_the_work(tmp_path):
+    """Twelve processes at once, three times: no two ever hold it together."""
+    script = (
+        "import os, sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "from dst_cbc.resume import Busy, resume_folder\n"
+        "folder = Path(sys.argv[1])\n"
+        "try:\n"
+        "    with resume_folder(folder, 'x') as work:\n"
+        "        os.open(folder.with_name('held'), os.O_CREAT | os.O_EXCL)\n"
+        "        time.sleep(0.02)\n"
+        "        os.unlink(folder.with_name('held'))\n"
+        "        print('held')\n"
+        "except Busy:\n"
+        "    print('busy')\n"
+    )
+    for attempt in range(3):
+        folder = tmp_path / f"work{attempt}"
+        lock_of(folder).write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1}))
+        command = [sys.executable, "-c", script, str(folder), str(SCRIPTS)]
+        runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(12)]
+        said = [run.communicate()[0].strip() for run in runs]
+        assert all(run.returncode == 0 for run in runs)
+        assert "held" in said and set(said) <= {"held", "busy"}

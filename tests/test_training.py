@@ -1,16 +1,20 @@
+import json
 import math
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dst_cbc import training
-from dst_cbc.files import DataError, Unusable
+from dst_cbc import stopping, training
+from dst_cbc.files import Unusable
 from dst_cbc.images import label_table, open_label, write_indexed_png
 from dst_cbc.models import build, read_checkpoint
 from dst_cbc.optimization import learning_rate
+from dst_cbc.resume import Busy, resume_folder
 from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches
 from dst_cbc.settings import NetworkSettings, TrainStage
 from dst_cbc.training import Data, Samples, beats, cpu_state, train
@@ -20,6 +24,10 @@ CPU = torch.device("cpu")
 
 class Killed(BaseException):
     """Stands for the end of the process."""
+
+
+class Kept(Exception):
+    """Ends a block without its cleaning up."""
 
 
 def make_stage(**changes):
@@ -56,8 +64,10 @@ def run(tmp_path, data, digits_dataset):
         torch.manual_seed(seed)
         settings = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
         model = build(settings, digits_dataset.classes)
-        (tmp_path / resume).mkdir(exist_ok=True)
-        end = train(model, best, data, stage or make_stage(), CPU, tmp_path / resume, **options)
+        with suppress(Kept), resume_folder(tmp_path / resume, "same") as work:
+            end = train(model, best, data, stage or make_stage(), CPU, work, **options)
+            # Leaves the folder as a stage does that fails after its training.
+            raise Kept
         return end, cpu_state(model)
 
     return start
@@ -146,10 +156,10 @@ def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
     undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
     real = training._validate
 
-    def kill(model, data, stage, device, workers, progress, rate):
+    def kill(model, data, stage, device, workers, progress):
         if progress.step == killed_at:
             raise Killed
-        real(model, data, stage, device, workers, progress, rate)
+        real(model, data, stage, device, workers, progress)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "_validate", kill)
@@ -158,18 +168,94 @@ def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
     assert read_checkpoint(tmp_path / "state/state.pt")["progress"]["step"] == resumed_at
     capsys.readouterr()
     end, state = run(data=pseudo_data, save_seconds=0, seed=99)
-    assert f"resumed at step {resumed_at} of 6" in capsys.readouterr().out
+    assert f"resumed at step {resumed_at}\n" in capsys.readouterr().out
     assert same(state, expected)
     assert end.history == undisturbed.history and end.best == undisturbed.best
     assert same(end.best_state, undisturbed.best_state)
     assert (end.resumes, undisturbed.resumes) == (1, 0)
 
 
-def test_a_damaged_state_is_named(run, tmp_path):
-    (tmp_path / "state").mkdir()
+def test_a_damaged_state_starts_anew_and_says_so(run, tmp_path, capsys):
+    _, expected = run()
+    assert (tmp_path / "state/fingerprint").is_file()
     (tmp_path / "state/state.pt").write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"state/state\.pt: not a readable checkpoint"):
-        run()
+    end, state = run()
+    assert "state.pt: not a readable checkpoint" in capsys.readouterr().out
+    assert end.resumes == 0 and same(state, expected)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Function: from then on a signal has asked this process to stop."""
+    return lambda: monkeypatch.setattr(stopping, "_asked_by", "SIGTERM")
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 6])
+def test_a_training_that_is_asked_to_stop_saves_after_its_step_and_loses_nothing(
+    stop_at, run, asked, pseudo_data, monkeypatch, tmp_path
+):
+    undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
+    real, calls = training._descend, []
+
+    def descend(*arguments):
+        real(*arguments)
+        calls.append(1)
+        if len(calls) == stop_at:
+            asked()
+
+    monkeypatch.setattr(training, "_descend", descend)
+    with pytest.raises(stopping.Stopped, match=f"stopped by SIGTERM; step {stop_at} of 6 is saved"):
+        run(data=pseudo_data)
+    assert len(calls) == stop_at
+    monkeypatch.setattr(stopping, "_asked_by", None)
+    end, state = run(data=pseudo_data, seed=99)
+    assert len(calls) == 6 and same(state, expected)
+    assert end.history == undisturbed.history and same(end.best_state, undisturbed.best_state)
+
+
+def test_a_stop_during_a_validation_repeats_the_validation_and_no_step(
+    run, asked, pseudo_data, monkeypatch
+):
+    undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
+    real, steps = training._descend, []
+    counted = lambda *arguments: steps.append(1) or real(*arguments)  # noqa: E731
+    monkeypatch.setattr(training, "_descend", counted)
+    with monkeypatch.context() as patch:
+        evaluate = training.evaluate
+        patch.setattr(training, "evaluate", lambda *a: asked() or evaluate(*a))
+        with pytest.raises(stopping.Stopped, match="step 3 of 6 is saved"):
+            run(data=pseudo_data)
+    monkeypatch.setattr(stopping, "_asked_by", None)
+    end, state = run(data=pseudo_data, seed=99)
+    assert len(steps) == 6 and same(state, expected) and end.history == undisturbed.history
+
+
+def test_a_training_whose_work_was_taken_over_stops_before_it_writes(run, monkeypatch, tmp_path):
+    real = training._descend
+
+    def taken(*arguments):
+        real(*arguments)
+        (tmp_path / "state.lock").write_text(json.dumps({"host": "node7", "pid": 1}))
+
+    monkeypatch.setattr(training, "_descend", taken)
+    with pytest.raises(Busy, match="another process has taken this work over"):
+        run(save_seconds=0)
+    assert not (tmp_path / "state/state.pt").exists()
+
+
+def test_a_sample_is_seen_through_the_window_of_the_model(data, digits_dataset, tmp_path):
+    row = data.labeled[0]
+    grey = np.linspace(1000, 2000, row.height * row.width).reshape(row.height, row.width)
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "deep.png")
+    deep = replace(data, root=tmp_path, labeled=[replace(row, image="deep.png", label="m.png")])
+    Image.open(data.root / row.label).save(tmp_path / "m.png")
+    settings = NetworkSettings(backbone="small", output_stride=4)
+    stage = make_stage(crop=(row.height, row.width), augmentation={"scale": [1, 1], "flip": 0})
+    for window, expected in (((1000, 2000), (0, 255)), ((0, 4000), (64, 128))):
+        model = build(settings, digits_dataset.classes, window=window)
+        image, _ = Samples(deep, stage, model)[Draw(LABELED, 0, 0)]
+        found = (int(image.min()), int(image.max()))
+        assert found == pytest.approx(expected, abs=1)
 
 
 def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
@@ -183,7 +269,7 @@ def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
         patch.setattr(training.torch, "save", fail)
         with pytest.raises(Killed):
             run(save_seconds=0)
-    assert list((tmp_path / "state").iterdir()) == []
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["fingerprint"]
     _, state = run()
     assert same(state, expected)
 

@@ -214,6 +214,57 @@ def test_a_training_killed_with_kill_9_ends_in_the_same_bytes(finished, tmp_path
     assert not resume.exists()
 
 
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
+    finished, tmp_path, number
+):
+    command = train_command(finished, tmp_path / "out", tmp_path / "r", workers=2)
+    # It would not save by itself.
+    command[command.index("--save-seconds") + 1] = "1000"
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        stage = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    wait_for(lambda: "step 5/120" in log.read_text(), stage)
+    # As Ctrl-C does: to the stage and to the processes that load its data.
+    os.killpg(stage.pid, number) if number == signal.SIGINT else stage.send_signal(number)
+    assert stage.wait(60) == 143
+    said = log.read_text()
+    assert f"stopped by {signal.Signals(number).name}; step" in said and "goes on" in said
+    assert (tmp_path / "r/state.pt").is_file() and not (tmp_path / "r.lock").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "resumed at step" in again.stdout
+
+
+def test_a_training_saves_and_ends_when_its_snakemake_is_killed(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    # So long that only its end can end it; round 1 alone.
+    train = {**EXPERIMENT["train"], "steps": 100_000, "validate_every": 10}
+    project.configure(**FOLDER_FORMAT, train=train)
+    target = "results/tiny/6_0/dst-cbc/round1/model.pt"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", target,
+               "--config", "replace=true", "save_seconds=1000"]  # fmt: skip
+    snakemake = subprocess.Popen(command, cwd=project.root, stderr=subprocess.DEVNULL)
+    state = project.root / "results/.resume/tiny/6_0/dst-cbc/round1"
+    log = project.study / "logs/6_0/dst-cbc/round1/finetune.log"
+    wait_for(lambda: log.is_file() and "step 10/100000" in log.read_text(), snakemake)
+    pid = json.loads((state / "train.lock").read_text())["pid"]
+    os.kill(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    end = time.monotonic() + 60
+    while (state / "train.lock").exists():
+        assert time.monotonic() < end, f"process {pid} lives on"
+        time.sleep(0.05)
+    assert (state / "train/state.pt").is_file()
+    assert "stopped by SIGTERM" in log.read_text()
+
+
 def test_rounds_keep_the_best_of_the_chain(finished):
     scores = []
     for name in ("supervised", "dst-cbc/round1", "dst-cbc/round2", "dst-cbc/round3"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from . import stopping
 from .experiment import ConfigError
 from .files import DataError, Unusable
 from .resume import Busy
@@ -66,8 +68,17 @@ def read_settings(cls: type[Settings], text: str) -> Settings:
 
 
 def main(run: Callable[[], None]) -> None:
-    """Run a stage; an expected failure is printed as its message and exits with 1."""
+    """Run a stage; an expected failure is printed as its message and exits with 1.
+
+    A stage that a signal stopped exits with 143. END_WITH_PARENT in the environment ties it to
+    the life of the process that started it.
+    """
+    if os.environ.get("END_WITH_PARENT"):
+        stopping.end_with_parent()
     try:
         run()
     except (DataError, ConfigError, Busy, Unusable) as error:
         sys.exit(f"error: {error}")
+    except stopping.Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stopping.EXIT_STATUS)

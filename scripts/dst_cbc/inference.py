@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from . import confidence, predictions
+from . import confidence, predictions, stopping
 from .files import DataError
 from .images import LabelTable, Window, label_table, open_image, open_label
 from .index import Row
@@ -68,7 +68,11 @@ def _loader(
     images: Images, batches: list[list[int]], workers: int, device: torch.device
 ) -> DataLoader:
     return DataLoader(
-        images, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=stopping.leave_to_parent,
     )
 
 
@@ -90,6 +94,7 @@ def evaluate(
     total = np.zeros((len(dataset.classes),) * 2, np.int64)
     bar = tqdm(_loader(images, batches, workers, device), "evaluate", disable=None, leave=False)
     for pixels, labels in bar:
+        stopping.stop_if_asked("this evaluation starts anew")
         (winner,) = predict(model, pixels, settings, device, lambda logits: (logits.argmax(1),))
         winner = winner.to(torch.uint8).cpu().numpy()
         total += confusion_matrix(labels.numpy(), winner, len(total))
@@ -141,6 +146,7 @@ def predict_part(
     with predictions.new_part(folder, part) as file, ThreadPoolExecutor(1) as writer:
         written = writer.submit(lambda: None)
         for indexes, (pixels,) in zip(batches, loader, strict=True):
+            stopping.stop_if_asked(f"{part} parts of {predictions.PART_IMAGES} images are kept")
             classes, levels = predict(model, pixels, settings, device, confidence.quantise)
             flat = classes.long() * confidence.BINS + levels
             counts += torch.bincount(flat.ravel(), minlength=bins)

@@ -10,27 +10,54 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from .files import write_text
+from .files import DataError, Unusable, write_text
+
+SILENCE = 600.0
+"""Seconds after which a process on another machine that never refreshed its lock is given up."""
 
 
 class Busy(RuntimeError):
     """Another process works on the same state."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """Unfinished work that this process holds. folder: where its state lies."""
+
+    folder: Path
+    lock: Path
+    owner: dict
+
+    def refresh(self) -> None:
+        """Show processes on other machines that this one lives; call it at each save."""
+        self.require_held()
+        os.utime(self.lock)
+
+    def require_held(self) -> None:
+        """Raise Busy when another process has taken over; call it before results appear."""
+        if _owner(self.lock) != self.owner:
+            raise Busy(f"{self.lock}: another process has taken this work over; nothing is written")
+
+
 @contextmanager
-def resume_folder(folder: Path, fingerprint: str) -> Iterator[Path]:
-    """The folder of work with this `fingerprint` of all that it depends on.
+def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Work]:
+    """The work with this `fingerprint` of all that it depends on.
 
     State of another fingerprint is set aside (`<folder>.stale`, one generation). The folder is
-    removed when the block ends without an exception. Raises Busy when a live process has it.
+    removed when the block ends without an exception. Raises Busy when a live process has it, and
+    Unusable at once when the same work has failed before in a way that repeating cannot cure:
+    with DataError or Unusable. job: its name, for others to read.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder.with_name(folder.name + ".lock")):
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder.with_name(folder.name + ".lock"), job) as (lock, owner):
+        folder.mkdir(exist_ok=True)
         written = folder / "fingerprint"
         # State without a fingerprint was being removed when its process was killed.
         known = written.read_text() if written.is_file() else None
@@ -40,49 +67,109 @@ def resume_folder(folder: Path, fingerprint: str) -> Iterator[Path]:
             os.replace(folder, stale)
             folder.mkdir()
         write_text(written, fingerprint)
-        yield folder
+        failure = folder / "failure"
+        if failure.is_file():
+            raise Unusable(
+                f"{failure.read_text()}\nThe same work with the same input failed so before. To "
+                f"try it again all the same, delete {failure}"
+            )
+        work = Work(folder, lock, owner)
+        try:
+            yield work
+        except (DataError, Unusable) as error:
+            write_text(failure, str(error))
+            raise
+        work.require_held()
         shutil.rmtree(folder)
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    owner = {"host": socket.gethostname(), "pid": os.getpid()}
-    try:
-        _create(path, owner)
-    except FileExistsError:
-        other = _owner(path)
-        if other["host"] != owner["host"] or _alive(other["pid"]):
+def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "job": job}
+    while not _created(path, owner):
+        other, silent = _owner(path), _silence(path)
+        if other is None:
+            continue
+        mine = other["host"] == owner["host"]
+        if _lives(other) if mine else silent < SILENCE:
             raise Busy(
-                f"{path}: process {other['pid']} on {other['host']} is at this work; "
-                "wait for it, or end it and delete this file"
-            ) from None
-        path.unlink()
-        _create(path, owner)
+                f"{path}: process {other['pid']} on {other['host']} is at this work "
+                f"({other.get('job') or 'by hand'}); wait for it, or end it"
+                + ("" if mine else f"; it is given up after {SILENCE / 60:.0f} silent minutes")
+            )
+        _remove(path, other)
     try:
-        yield
+        yield path, owner
     finally:
-        path.unlink(missing_ok=True)
+        if _owner(path) == owner:
+            path.unlink(missing_ok=True)
 
 
-def _create(path: Path, owner: dict) -> None:
+def _created(path: Path, owner: dict) -> bool:
     # Linked from a finished file: whoever sees the lock can read its owner.
-    temporary = path.with_name(f"{path.name}.{owner['pid']}")
+    temporary = path.with_name(f"{path.name}.{owner['host']}.{owner['pid']}")
     temporary.write_text(json.dumps(owner))
     try:
         os.link(temporary, path)
+    except FileExistsError:
+        return False
     finally:
         temporary.unlink()
+    return True
 
 
-def _owner(path: Path) -> dict:
-    return json.loads(path.read_text())
-
-
-def _alive(pid: int) -> bool:
+def _remove(path: Path, owner: dict) -> None:
+    """Remove the lock of `owner`; of two that try, one gets it, and no third one's goes with it."""
+    taken = path.with_name(f"{path.name}.taken.{socket.gethostname()}.{os.getpid()}")
     try:
-        os.kill(pid, 0)
+        os.rename(path, taken)
+    except FileNotFoundError:
+        return
+    try:
+        if _owner(taken) != owner:
+            # Between our look and our grip somebody else took the work over: give it back.
+            with suppress(FileExistsError):
+                os.link(taken, path)
+    finally:
+        taken.unlink()
+
+
+def _owner(path: Path) -> dict | None:
+    """Who holds a lock; None where it is gone."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _silence(path: Path) -> float:
+    """Seconds since a lock was made or refreshed; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _lives(owner: dict) -> bool:
+    """Whether a process of this host is still the one that wrote the lock."""
+    try:
+        os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
-    return True
+        return True
+    return _started(owner["pid"]) == owner.get("started")
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: numbers of processes are used again.
+
+    None where it has ended, or where there is no /proc.
+    """
+    try:
+        # What precedes is the name, in parentheses, which may hold anything.
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state == "Z" else int(fields[18])

@@ -22,14 +22,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from . import optimization, sampling
-from .files import Unusable, atomic
+from . import optimization, sampling, stopping
+from .files import DataError, Unusable, atomic
 from .images import label_table, open_image, open_label
 from .index import Row
 from .inference import evaluate, image_tensor
 from .losses import dynamic_loss
 from .metrics import mean_iou, pixel_accuracy
 from .models import Model, low_logits, read_checkpoint, upsample
+from .resume import Work
 from .settings import DatasetStage, TrainStage
 from .transforms import draw_warp, jitter
 
@@ -108,69 +109,109 @@ def train(
     data: Data,
     stage: TrainStage,
     device: torch.device,
-    resume: Path,
+    work: Work,
     board: Path | None = None,
     workers: int = 0,
     save_seconds: float = 60.0,
 ) -> Progress:
     """Train `model` in place for `stage.steps` steps.
 
-    best: record of the model that must be beaten, None in round 0. resume: folder of unfinished
-    work. board: folder of TensorBoard files. Returns where it ended; `history` has one row per
-    validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite.
+    best: record of the model that must be beaten, None in round 0. work: where unfinished state
+    goes. board: folder of TensorBoard files. Returns where it ended; `history` has one row per
+    validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite, and
+    Stopped, with the state saved, when a signal asked for it.
     """
-    network = model.network.to(device)
-    memory_format = torch.channels_last if stage.channels_last else torch.contiguous_format
-    network = network.to(memory_format=memory_format)
+    state = work.folder / STATE
+    network = model.network.to(device, memory_format=_memory_format(stage))
     optimizer = optimization.optimizer(network, stage)
     weights = _class_weights(data, stage, device)
     scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "float16")
-    progress = Progress(0, best, None, [])
-    if (resume / STATE).is_file():
-        progress = _restore(resume / STATE, network, optimizer, scaler)
-        print(f"resumed at step {progress.step} of {stage.steps}", flush=True)
+    progress = _resumed(state, network, optimizer, scaler) or Progress(0, best, None, [])
     writer = _replay(board, progress.history)
     loader, draws, samples = _batches(data, stage, model, progress.step, workers, device)
+
+    def save() -> None:
+        work.refresh()
+        _save(state, progress, network, optimizer, scaler)
+        stopping.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
+
+    def validate() -> None:
+        reached = progress.history[-1]["step"] if progress.history else None
+        if progress.step in stage.validate_at and progress.step != reached:
+            try:
+                _validate(model, data, stage, device, workers, progress)
+            except stopping.Stopped:
+                save()
+                raise
+            _log(writer, progress.history[-1])
+        optimization.training_mode(network, stage)
+
+    # Where the state was saved between a step and its validation.
+    validate()
     saved = time.monotonic()
-    optimization.training_mode(network, stage)
     bar = tqdm(total=stage.steps, initial=progress.step, desc="train", disable=None)
-    for draw, (images, labels) in zip(draws, loader, strict=True):
+    for draw, batch in zip(draws, loader, strict=True):
         torch.manual_seed(sampling.torch_seed(stage.seed, stage.round, progress.step))
-        rate = optimization.learning_rate(stage, progress.step)
-        optimization.set_rate(optimizer, rate)
-        images = images.to(device, non_blocking=True, memory_format=memory_format)
-        labels = labels.to(device, non_blocking=True).long()
-        logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
-        loss = dynamic_loss(logits, labels, _pseudo_share(data, stage), stage.gamma, weights)
+        optimization.set_rate(optimizer, optimization.learning_rate(stage, progress.step))
+        loss = _loss(model, batch, data, stage, weights, device)
         value = loss.item()
         if not math.isfinite(value):
             ids = ", ".join(samples.row(one).id for one in draw)
             # Not saved here: this forward pass has already reached the running statistics.
             raise Unusable(
                 f"step {progress.step}: the loss is {value}; images: {ids}. The last saved state "
-                f"is kept in {resume}. Lower train.learning_rate or set train.clip"
+                f"is kept in {work.folder}. Lower train.learning_rate or set train.clip"
             )
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if stage.clip:
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
-        scaler.step(optimizer)
-        scaler.update()
+        _descend(loss, network, stage, optimizer, scaler)
         progress.step += 1
         progress.loss_sum += value
         progress.loss_steps += 1
         bar.update()
-        if progress.step in stage.validate_at:
-            _validate(model, data, stage, device, workers, progress, rate)
-            optimization.training_mode(network, stage)
-            _log(writer, progress.history[-1])
+        if stopping.asked_by():
+            save()
+        validate()
         if time.monotonic() - saved >= save_seconds and progress.step < stage.steps:
-            _save(resume / STATE, progress, network, optimizer, scaler)
+            save()
             saved = time.monotonic()
     if writer:
         writer.close()
     return progress
+
+
+def _memory_format(stage: TrainStage) -> torch.memory_format:
+    return torch.channels_last if stage.channels_last else torch.contiguous_format
+
+
+def _loss(
+    model: Model,
+    batch: tuple[torch.Tensor, torch.Tensor],
+    data: Data,
+    stage: TrainStage,
+    weights: torch.Tensor | None,
+    device: torch.device,
+) -> torch.Tensor:
+    images, labels = batch
+    images = images.to(device, non_blocking=True, memory_format=_memory_format(stage))
+    labels = labels.to(device, non_blocking=True).long()
+    logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
+    return dynamic_loss(logits, labels, _pseudo_share(data, stage), stage.gamma, weights)
+
+
+def _descend(
+    loss: torch.Tensor,
+    network: torch.nn.Module,
+    stage: TrainStage,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """One step down the gradient."""
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    if stage.clip:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), stage.clip)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _class_weights(data: Data, stage: TrainStage, device: torch.device) -> torch.Tensor | None:
@@ -195,7 +236,11 @@ def _batches(
     draws = list(sampling.batches(stage.seed, stage.round, streams, start, stage.steps))
     samples = Samples(data, stage, model)
     loader = DataLoader(
-        samples, batch_sampler=draws, num_workers=workers, pin_memory=device.type == "cuda"
+        samples,
+        batch_sampler=draws,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=stopping.leave_to_parent,
     )
     return loader, draws, samples
 
@@ -207,7 +252,6 @@ def _validate(
     device: torch.device,
     workers: int,
     progress: Progress,
-    rate: float,
 ) -> None:
     """Append a row of history; keep the weights when they are the best of the chain."""
     confusion = evaluate(
@@ -226,7 +270,7 @@ def _validate(
     row = {
         "step": progress.step,
         "loss": progress.loss_sum / progress.loss_steps,
-        "learning_rate": rate,
+        "learning_rate": optimization.learning_rate(stage, progress.step - 1),
         "miou": miou,
         "pixel_accuracy": 100 * pixel_accuracy(confusion),
         "best": progress.best["score"] if progress.best else None,
@@ -263,13 +307,21 @@ def _save(path: Path, progress: Progress, network, optimizer, scaler) -> None:
         )
 
 
-def _restore(path: Path, network, optimizer, scaler) -> Progress:
-    state = read_checkpoint(path)
+def _resumed(path: Path, network, optimizer, scaler) -> Progress | None:
+    """Where a killed training went on to, with everything back in its place; None: nowhere."""
+    if not path.is_file():
+        return None
+    try:
+        state = read_checkpoint(path)
+    except DataError as error:
+        print(f"{error}; starts at the first step, and ends the same", flush=True)
+        return None
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
     progress = Progress(**state["progress"])
     progress.resumes += 1
+    print(f"resumed at step {progress.step}", flush=True)
     return progress
 
 

@@ -79,8 +79,10 @@ SHELL = {
     "SAVE_SECONDS": str(EXPERIMENT.save_seconds),
 }
 assignments = "".join(f"{name}={shlex.quote(value)}; " for name, value in SHELL.items())
+# A job is tied to the process that started it: `exec` in the rules makes that Snakemake itself.
+ties = "export END_WITH_PARENT=1; "
 # This replaces Snakemake's own prefix, strict mode; braces are doubled against its formatting.
-prefix = f"set -euo pipefail; {assignments}"
+prefix = f"set -euo pipefail; {assignments}{ties}"
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 # One `gpu` token where a stage will use CUDA, none on a CPU.

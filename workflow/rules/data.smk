@@ -12,7 +12,7 @@ rule draw_digits:
         settings=EXPERIMENT.digits.canonical(),
         folder=subpath(output[0], parent=True),
     shell:
-        '"$PYTHON" "$SCRIPTS/draw_digits.py" --settings {params.settings:q}'
+        'exec "$PYTHON" "$SCRIPTS/draw_digits.py" --settings {params.settings:q}'
         " --out {params.folder:q} >> {log:q} 2>&1"
 
 
@@ -31,7 +31,7 @@ rule check_data:
         settings=PLAN.dataset.canonical(),
         files=FILES.used([record.id for record in RECORDS], True),
     shell:
-        '"$PYTHON" "$SCRIPTS/check_data.py" --settings {params.settings:q} --data "$DATA"'
+        'exec "$PYTHON" "$SCRIPTS/check_data.py" --settings {params.settings:q} --data "$DATA"'
         " --need-label {input.lists:q} --out {output:q} --processes {threads} >> {log:q} 2>&1"
 
 
@@ -50,5 +50,5 @@ rule split:
         settings=split_settings,
         ids=digest(SUBSETS["train"]),
     shell:
-        '"$PYTHON" "$SCRIPTS/split.py" --settings {params.settings:q} --index {input.index:q}'
+        'exec "$PYTHON" "$SCRIPTS/split.py" --settings {params.settings:q} --index {input.index:q}'
         " --labeled {output.labeled:q} --unlabeled {output.unlabeled:q} >> {log:q} 2>&1"

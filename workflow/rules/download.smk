@@ -6,8 +6,8 @@ rule download_camvid:
         directory("results/downloads/camvid"),
     log:
         "results/downloads/camvid.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
-    localrule: True
     shell:
-        '"$PYTHON" "$SCRIPTS/download.py" camvid --out {output:q} >> {log:q} 2>&1'
+        'exec "$PYTHON" "$SCRIPTS/download.py" camvid --out {output:q} >> {log:q} 2>&1'

@@ -20,7 +20,7 @@ rule evaluate:
         settings=PLAN.evaluate.canonical(),
         files=digest_of(evaluated_files),
     shell:
-        '"$PYTHON" "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data "$DATA"'
+        'exec "$PYTHON" "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --model {input.model:q} --last {input.last:q}"
         " --out {output:q}"
         ' --device "$DEVICE" --workers "$WORKERS" >> {log:q} 2>&1'
@@ -44,7 +44,7 @@ rule summary:
         models=list(PLAN.models),
         report=PLAN.evaluate.report,
     shell:
-        '"$PYTHON" "$SCRIPTS/summarize.py" {params.study:q} {params.models:q}'
+        'exec "$PYTHON" "$SCRIPTS/summarize.py" {params.study:q} {params.models:q}'
         " --report {params.report} --csv {output.csv:q} --markdown {output.markdown:q}"
         " >> {log:q} 2>&1"
 

@@ -26,7 +26,7 @@ rule predict:
         files=digest_of(predicted_files),
         state=f"{STATE}/{{division}}/{{model}}/predict",
     shell:
-        '"$PYTHON" "$SCRIPTS/predict.py" --settings {params.settings:q} --data "$DATA"'
+        'exec "$PYTHON" "$SCRIPTS/predict.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q} --model {input.model:q}"
         " --predictions {output.predictions:q} --histogram {output.histogram:q}"
         " --resume {params.state:q}"
@@ -59,7 +59,7 @@ rule thresholds:
         settings=threshold_settings,
         classes=list(PLAN.dataset.classes),
     shell:
-        '"$PYTHON" "$SCRIPTS/thresholds.py" --settings {params.settings:q} --histogram {input:q}'
+        'exec "$PYTHON" "$SCRIPTS/thresholds.py" --settings {params.settings:q} --histogram {input:q}'
         " --classes {params.classes:q} --out {output:q} >> {log:q} 2>&1"
 
 
@@ -81,7 +81,7 @@ rule pseudo_labels:
     params:
         settings=PLAN.dataset.canonical(),
     shell:
-        '"$PYTHON" "$SCRIPTS/pseudo_labels.py" --settings {params.settings:q} --data "$DATA"'
+        'exec "$PYTHON" "$SCRIPTS/pseudo_labels.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q}"
         " --predictions {input.predictions:q} --thresholds {input.thresholds:q}"
         " --out {output.labels:q} >> {log:q} 2>&1"

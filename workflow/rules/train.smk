@@ -31,7 +31,7 @@ rule train:
         state=f"{STATE}/{{division}}/{{model}}/train",
         board=f"{STUDY}/tensorboard/{{division}}/{{model}}",
     shell:
-        '"$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
+        'exec "$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --out {params.folder:q}"
         " --resume {params.state:q} --board {params.board:q}"
         ' --device "$DEVICE" --workers "$WORKERS" --save-seconds "$SAVE_SECONDS"'
@@ -69,7 +69,7 @@ rule finetune:
         state=f"{STATE}/{{division}}/{{method}}/round{{round}}/train",
         board=f"{STUDY}/tensorboard/{{division}}/{{method}}/round{{round}}",
     shell:
-        '"$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
+        'exec "$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --previous {input.previous:q}"
         " --pseudo-labels {input.manifest:q} --out {params.folder:q}"
         " --resume {params.state:q} --board {params.board:q}"
