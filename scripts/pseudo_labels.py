@@ -1,7 +1,7 @@
-"""Write the pseudo labels of one round as indexed PNGs, and their manifest.
+"""Write the pseudo labels of one round as indexed PNGs, their manifest and their quality.
 
 The masks of unlabeled images, where there are any, are compared with: accuracy columns of the
-manifest. They decide nothing.
+manifest, and <folder>.quality.csv by class. They decide nothing.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from dst_cbc.files import DataError, read_ids
 from dst_cbc.images import label_table, open_label
 from dst_cbc.index import read_index
 from dst_cbc.predictions import read_predictions
-from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels
+from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels, write_quality
 from dst_cbc.settings import DatasetStage
 from dst_cbc.thresholds import read_levels
 
@@ -25,7 +25,7 @@ def run() -> None:
     parser.path("--unlabeled", "list of predicted ids")
     parser.path("--predictions", "predictions.h5")
     parser.path("--thresholds", "thresholds.csv, or the copy that you edited")
-    parser.path("--out", "folder of the PNGs; the manifest is written beside it, <folder>.csv")
+    parser.path("--out", "folder of the PNGs; <folder>.csv and .quality.csv are written beside it")
     arguments = parser.parse_args()
     dataset, rows = arguments.settings, read_index(arguments.index)
     table, names = label_table(dataset), list(dataset.classes)
@@ -41,14 +41,17 @@ def run() -> None:
 
     ids = read_ids(arguments.unlabeled)
     levels = read_levels(arguments.thresholds, names)
+    quality = np.zeros((len(names), len(names) + 1), np.int64)
     labeled = write_pseudo_labels(
         arguments.out,
         tqdm(read_predictions(arguments.predictions, ids), "label", len(ids), disable=None),
         levels,
         list(dataset.classes.values()),
         truth,
+        quality,
     )
     write_manifest(arguments.out.with_suffix(".csv"), labeled, names)
+    write_quality(arguments.out.with_suffix(".quality.csv"), quality, names)
     print(f"{len(ids)} pseudo labels by {arguments.thresholds}")
 
 

@@ -17,7 +17,8 @@ FLOORS = [
     "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
     "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
     "losses", "downloads", "weights", "backbones", "models", "optimization", "predictions",
-    "thresholds", "pseudo_labels", "devices", "tiling", "inference", "training", "summary", "command",
+    "thresholds", "pseudo_labels", "devices", "tiling", "inference", "training", "summary",
+    "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -8,6 +8,7 @@ from dst_cbc.confidence import BINS
 from dst_cbc.files import DataError, read_csv, sha256_file
 from dst_cbc.predictions import Prediction
 from dst_cbc.pseudo_labels import (
+    QUALITY,
     Labeled,
     accept,
     changed_labels,
@@ -16,6 +17,7 @@ from dst_cbc.pseudo_labels import (
     require_unchanged,
     write_manifest,
     write_pseudo_labels,
+    write_quality,
 )
 
 NAMES = ["sky", "road", "car"]
@@ -33,11 +35,13 @@ def no_truth(id):
     return None
 
 
-def make(folder, truth=no_truth, levels=(100, 150, BINS)):
+def make(folder, truth=no_truth, levels=(100, 150, BINS), quality=None):
     """Labels of two images, and their rows."""
     second = Prediction(1, "b", CLASSES[::-1], CONFIDENCE)
     predictions = [PREDICTION, second]
-    return list(write_pseudo_labels(folder, predictions, levels_of(*levels), COLOURS, truth))
+    quality = np.zeros((3, 4), np.int64) if quality is None else quality
+    levels = levels_of(*levels)
+    return list(write_pseudo_labels(folder, predictions, levels, COLOURS, truth, quality))
 
 
 def test_a_pixel_is_labeled_where_its_confidence_reaches_its_class_level():
@@ -94,6 +98,32 @@ def test_accuracy_compares_kept_pixels_where_the_truth_is_not_ignored(tmp_path):
     assert [row["accuracy"] for row in cells] == ["0.5", ""]
     assert float(cells[0]["kept_fraction"]) == 2 / 6
     assert cells[0]["pixels sky"] == "1"
+
+
+def test_quality_says_by_class_how_right_the_labels_are(tmp_path):
+    # Labels: [[0, -, -], [-, 1, -]] and [[0, -, -], [-, 1, -]] where `-` has none.
+    truths = {
+        "town/a": np.array([[0, 1, 2], [0, 2, 255]], np.uint8),
+        "b": np.array([[255, 0, 0], [1, 1, 1]], np.uint8),
+    }
+    quality = np.zeros((3, 4), np.int64)
+    make(tmp_path, truths.get, quality=quality)
+    assert quality.tolist() == [[1, 0, 0, 3], [0, 1, 0, 3], [0, 1, 0, 1]]
+    write_quality(tmp_path / "q.csv", quality, NAMES)
+    sky, road, car = read_csv(tmp_path / "q.csv", QUALITY)
+    assert list(sky.values()) == ["0", "sky", "4", "1", "1", "1.0", "0.25", "1.0"]
+    assert list(road.values()) == ["1", "road", "4", "2", "1", "0.5", "0.25", "0.5"]
+    assert list(car.values()) == ["2", "car", "2", "0", "0", "", "0.0", "0.0"]
+
+
+def test_without_any_mask_quality_has_no_figures(tmp_path):
+    quality = np.zeros((3, 4), np.int64)
+    make(tmp_path, quality=quality)
+    write_quality(tmp_path / "q.csv", quality, NAMES)
+    for row in read_csv(tmp_path / "q.csv", QUALITY):
+        assert (row["truth"], row["precision"], row["recall"], row["iou_of_labeled"]) == (
+            "0", "", "", "",
+        )  # fmt: skip
 
 
 def test_labels_do_not_depend_on_the_truth(tmp_path):

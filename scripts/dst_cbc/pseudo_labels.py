@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,11 +55,14 @@ def write_pseudo_labels(
     predictions: Iterable[Prediction],
     levels: np.ndarray,
     colours: Sequence[str],
-    truth,
+    truth: Callable[[str], np.ndarray | None],
+    quality: np.ndarray,
 ) -> Iterator[Labeled]:
     """Write `<folder>/<id>.png` for each prediction and yield its row of the manifest.
 
     truth: function of an id to its ground truth, uint8 (H, W), or None; used for figures only.
+    quality: int64 (classes, classes + 1), counts are added to it: row = truth, column = pseudo
+    label, the last one for pixels without.
     """
     colour_table = palette(colours)
     for prediction in predictions:
@@ -71,8 +74,52 @@ def write_pseudo_labels(
         if ground is not None:
             valid = (labels != IGNORED) & (ground != IGNORED)
             correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
+            quality += _confusion(ground, labels, len(colours))
         counts = np.bincount(labels.ravel(), minlength=256)[: len(colours)]
         yield Labeled(prediction.id, sha256(content), *labels.shape, counts, correct, compared)
+
+
+def _confusion(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    known = truth != IGNORED
+    columns = np.minimum(labels[known], classes).astype(np.int64)
+    pairs = truth[known].astype(np.int64) * (classes + 1) + columns
+    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+QUALITY = [
+    "class", "name", "truth", "labeled", "correct", "precision", "recall", "iou_of_labeled",
+]  # fmt: skip
+
+
+def write_quality(path: Path, quality: np.ndarray, names: Sequence[str]) -> None:
+    """Write pseudo_labels.quality.csv: how right the pseudo labels of each class are.
+
+    quality: as `write_pseudo_labels` counts it, over images that have a mask. truth: pixels that
+    are of this class; labeled: that are labeled so; correct: both. iou_of_labeled leaves out what
+    has no pseudo label (the paper's figure 5). A share of nothing is empty.
+    """
+    correct, labeled = np.diag(quality), quality[:, :-1].sum(0)
+    truth, truth_labeled = quality.sum(1), quality[:, :-1].sum(1)
+    share = lambda part, whole: part / whole if whole else None  # noqa: E731
+    write_csv(
+        path,
+        QUALITY,
+        (
+            {
+                "class": number,
+                "name": name,
+                "truth": int(truth[number]),
+                "labeled": int(labeled[number]),
+                "correct": int(correct[number]),
+                "precision": share(correct[number], labeled[number]),
+                "recall": share(correct[number], truth[number]),
+                "iou_of_labeled": share(
+                    correct[number], labeled[number] + truth_labeled[number] - correct[number]
+                ),
+            }
+            for number, name in enumerate(names)
+        ),
+    )
 
 
 def write_manifest(path: Path, rows: Iterable[Labeled], names: Sequence[str]) -> None:

@@ -73,6 +73,8 @@ rule pseudo_labels:
         thresholds=thresholds_in_use,
     output:
         labels=directory(f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels"),
+        # Read by no rule: what it tells of masks may reach no model.
+        quality=f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels.quality.csv",
         manifest=f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels.csv",
     log:
         f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/pseudo_labels.log",
