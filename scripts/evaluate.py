@@ -39,9 +39,10 @@ def run() -> None:
 
 def _report(inference, model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
     chosen = [row for row in rows if row.subset == subset]
-    confusion = inference.evaluate(
-        model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
-    )
+    with devices.memory_in_words("evaluation.batch or evaluation.tile"):
+        confusion = inference.evaluate(
+            model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
+        )
     figures = report(confusion, list(stage.dataset.classes))
     print(f"{subset}: mIoU {figures['miou']} %, pixel accuracy {figures['pixel_accuracy']} %")
     return {"images": len(chosen), **figures}

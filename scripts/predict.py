@@ -27,7 +27,10 @@ def run() -> None:
     model_digest = sha256_file(arguments.model)
     fingerprint = digest([stage.canonical(), model_digest, used_files(rows, False)])
     job = f"prediction of {arguments.predictions}"
-    with resume_folder(arguments.resume, fingerprint, job) as work:
+    with (
+        resume_folder(arguments.resume, fingerprint, job) as work,
+        devices.memory_in_words("evaluation.batch or evaluation.tile"),
+    ):
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(stage.compute_threads)
         from tqdm import tqdm

@@ -73,7 +73,11 @@ def run() -> None:
     # Of the data set where the chain starts; a later round's model brings its own.
     window = None if arguments.previous else window_of(rows.values())
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
-    with resume_folder(arguments.resume, fingerprint, f"training of {arguments.out}") as work:
+    keys = "train.batch or train.crop; in validation, evaluation.batch or evaluation.tile"
+    with (
+        resume_folder(arguments.resume, fingerprint, f"training of {arguments.out}") as work,
+        devices.memory_in_words(keys),
+    ):
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(settings.train.compute_threads)
         import torch

@@ -77,7 +77,7 @@ def main(run: Callable[[], None]) -> None:
         stopping.end_with_parent()
     try:
         run()
-    except (DataError, ConfigError, Busy, Unusable) as error:
+    except (DataError, ConfigError, Busy, Unusable, MemoryError) as error:
         sys.exit(f"error: {error}")
     except stopping.Stopped as stop:
         print(stop, file=sys.stderr)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from .files import DataError
+from .files import DataError, Unusable
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +48,26 @@ def prepare(device: str, compute: Compute) -> torch.device:
         torch.use_deterministic_algorithms(compute.deterministic)
     print(f"device: {describe(device)}, {compute.compute_threads} CPU threads", flush=True)
     return torch.device(device)
+
+
+@contextmanager
+def memory_in_words(keys: str) -> Iterator[None]:
+    """Say which `keys` to lower when memory runs out, and how much was asked for.
+
+    Raises Unusable for memory of the device, which the same work would lack again, and
+    MemoryError for that of the machine, which other processes may have had.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        asked = str(error).splitlines()[0].split("allocator: ")[-1]
+        if type(error).__name__ == "OutOfMemoryError":
+            raise Unusable(f"out of memory on the device: {asked}. Lower {keys}") from error
+        if "can't allocate memory" in str(error):
+            raise MemoryError(
+                f"out of memory: {asked}. Lower {keys}, or run fewer jobs at once: --cores"
+            ) from error
+        raise
 
 
 def cuda_is_likely() -> bool:
