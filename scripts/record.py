@@ -1,16 +1,19 @@
 """Record a study's summary for the README: docs/results/<name>.csv, with what it was run on.
 
-Adds to each row of summary.csv the commit, device, PyTorch and seconds of its training.
+Adds to each row of summary.csv the digest of its settings, and the commit, device, PyTorch and
+seconds of its training. A row without figures keeps those that an earlier record has: long studies
+are run in several sittings, on several machines.
 """
 
 import json
 from pathlib import Path
 
 from dst_cbc.command import Parser, main
-from dst_cbc.files import read_csv, write_csv
+from dst_cbc.files import read_csv, sha256_file, write_csv
 from dst_cbc.summary import COLUMNS
 
-MACHINE = ["commit", "device", "torch", "seconds"]
+MACHINE = ["settings", "commit", "device", "torch", "seconds"]
+KEY = ["split", "seed", "method", "round", "checkpoint", "selected_on", "subset"]
 
 
 def run() -> None:
@@ -18,19 +21,27 @@ def run() -> None:
     parser.add_argument("study", type=Path, metavar="STUDY", help="folder, e.g. results/demo")
     parser.path("--out", "CSV file to write, e.g. docs/results/demo.csv")
     arguments = parser.parse_args()
+    earlier = read_csv(arguments.out, [*COLUMNS, *MACHINE]) if arguments.out.is_file() else []
+    known = {tuple(row[key] for key in KEY): row for row in earlier if row["miou"]}
     rows = read_csv(arguments.study / "summary.csv", COLUMNS)
-    recorded = ({**row, **_machine(arguments.study, row)} for row in rows)
+    recorded = [
+        {**row, **_machine(arguments.study, row)}
+        if row["miou"]
+        else known.get(tuple(row[key] for key in KEY), row)
+        for row in rows
+    ]
     write_csv(arguments.out, [*COLUMNS, *MACHINE], recorded)
 
 
 def _machine(study: Path, row: dict[str, str]) -> dict[str, object]:
     selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
     model = row["method"] if row["round"] == "0" else f"{row['method']}/round{row['round']}"
-    written = study / f"{row['split']}_{row['seed']}{selection}" / model / "run.json"
-    if not written.is_file():
+    folder = study / f"{row['split']}_{row['seed']}{selection}" / model
+    if not (folder / "run.json").is_file():
         return {}
-    run = json.loads(written.read_text())
+    run = json.loads((folder / "run.json").read_text())
     return {
+        "settings": sha256_file(folder / "settings.json")[:12],
         "commit": run["commit"],
         "device": f"{run['device']} {run['versions']['cpu']}",
         "torch": run["versions"]["torch"],
