@@ -293,6 +293,16 @@ def test_every_experiment_that_comes_along_is_valid():
         load_experiment([file], presets)
 
 
+def test_every_variant_that_comes_along_is_valid_over_the_experiment_that_its_name_begins_with():
+    presets = read_yaml(HOUSE / "workflow/presets.yaml")
+    folder = HOUSE / "workflow/experiments"
+    files = sorted((folder / "variants").glob("*.yaml"))
+    assert files
+    for file in files:
+        base = folder / f"{file.stem.rpartition('-')[0]}.yaml"
+        assert load_experiment([base, file], presets).name == file.stem
+
+
 def test_every_preset_that_comes_along_is_valid_and_can_be_named(write):
     presets = read_yaml(HOUSE / "workflow/presets.yaml")
     for preset in presets:
