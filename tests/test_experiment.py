@@ -253,6 +253,18 @@ def test_yaml_that_asks_for_code_is_refused_and_runs_nothing(text, write, refuse
     assert not trace.exists()
 
 
+def test_aliases_that_grow_without_bounds_are_refused_at_once(write, refused):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    assert "more than 100000 values" in refused(write("bomb.yaml", "\n".join(lines)))
+    assert "more than 100000 values" in refused(write("loop.yaml", "a: &a [*a]\n"))
+
+
+def test_ordinary_aliases_are_as_good_as_what_they_stand_for(write):
+    text = "train: &t {batch: 6}\nsupervised: *t\n"
+    assert read_yaml(write("a.yaml", text)) == {"train": {"batch": 6}, "supervised": {"batch": 6}}
+
+
 @pytest.mark.parametrize("text", ["name: [", "- a\n- b\n", "", "just text", "a: b: c"])
 def test_a_file_that_is_no_mapping_is_refused(text, write, refused):
     assert "bad.yaml: " in refused(write("bad.yaml", text))

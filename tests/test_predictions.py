@@ -212,3 +212,30 @@ def test_a_histogram_that_hides_a_pickle_is_refused(tmp_path):
     np.savez(tmp_path / "h.npz", counts=np.array([print], object))
     with pytest.raises(DataError, match=r"h\.npz"):
         read_histogram(tmp_path / "h.npz")
+
+
+@pytest.mark.parametrize("trick", ["link to another file", "link within", "storage", "virtual"])
+def test_values_that_lie_elsewhere_are_not_read(trick, tmp_path):
+    path, _ = joined(tmp_path)
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as other:
+        other["values"] = np.full((4, 6), 7, np.uint8)
+    with h5py.File(path, "r+") as file:
+        original = file["classes/0"][...]
+        del file["classes/0"]
+        if trick == "link to another file":
+            file["classes/0"] = h5py.ExternalLink(str(secret), "values")
+        elif trick == "link within":
+            file["elsewhere"] = original
+            file["classes/0"] = h5py.SoftLink("/elsewhere")
+        elif trick == "storage":
+            place = [(str(secret), 0, 24)]
+            file.create_dataset("classes/0", (4, 6), np.uint8, external=place)
+        else:
+            layout = h5py.VirtualLayout((4, 6), np.uint8)
+            layout[...] = h5py.VirtualSource(str(secret), "values", (4, 6))
+            file.create_virtual_dataset("classes/0", layout)
+        if trick in ("storage", "virtual"):
+            file["classes/0"].attrs["id"] = IDS[0]
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not 'town/a'"):
+        next(read_predictions(path, IDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,11 +23,34 @@ class ConfigError(ValueError):
     """A configuration that cannot be run; the message names file and key of every fault."""
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that occurs twice."""
+LARGEST = 100_000
+"""No YAML file may hold more values, aliases written out."""
 
 
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict:
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that occurs twice, and aliases gone wild."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node and _written_out(node, {}) > LARGEST:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {LARGEST} values once its aliases are written out"
+            )
+        return node
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Number of values below a node; infinite where an alias leads back to itself."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = math.inf
+    below = node.value if isinstance(node, yaml.CollectionNode) else ()
+    nodes = (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
+    known[id(node)] = 1 + sum(_written_out(part, known) for part in nodes)
+    return known[id(node)]
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
     keys = [loader.construct_object(key) for key, _ in node.value]
     twice = [key for key in keys if keys.count(key) > 1]
     if twice:
@@ -36,13 +60,13 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict:
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
 
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises ConfigError with the line of a fault."""
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeys)
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -84,11 +84,24 @@ def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
         ) from error
     with file:
         for row, id in enumerate(ids):
-            stored = file.get(f"classes/{row}")
-            confidence = file.get(f"confidence/{row}")
-            if stored is None or confidence is None or stored.attrs["id"] != id:
+            classes, confidences = (_dataset(file, f"{kind}/{row}") for kind in KINDS)
+            if classes is None or confidences is None or classes.attrs["id"] != id:
                 raise DataError(f"{path}: row {row} is not {id!r}; delete it to make it again")
-            yield Prediction(row, id, stored[...], confidence[...])
+            yield Prediction(row, id, classes[...], confidences[...])
+
+
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """A data set whose values lie in the file itself: links and storage elsewhere are none."""
+    group, _, leaf = name.partition("/")
+    try:
+        for holder, key in ((file, group), (file[group], leaf)):
+            if not isinstance(holder.get(key, getlink=True), h5py.HardLink):
+                return None
+        found = file[name]
+        own = isinstance(found, h5py.Dataset) and not (found.external or found.is_virtual)
+    except (KeyError, RuntimeError):
+        return None
+    return found if own else None
 
 
 def write_histogram(path: Path, counts: np.ndarray) -> None:
