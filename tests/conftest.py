@@ -60,7 +60,7 @@ def drawn_rows(drawn, digits_dataset):
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def folder_dataset():
     """Settings of a data set in the layout `folder` with classes sky, road and car."""
     return DatasetStage(

@@ -164,6 +164,31 @@ def test_16_bit_images_of_several_sizes_with_masks_of_colours_train(scenes, tmp_
     assert not project.jobs()
 
 
+HOSTILE = [
+    "with space", "ünïcode", "dots.in.name", "-leading-dash", "$(touch pwned)", "{input}",
+    "<img onerror=alert(1)>", "semi;touch pwned", "quote'quote", "`touch pwned`", "=1+1", "a,b",
+    "&&touch pwned", "*",
+]  # fmt: skip
+
+
+def test_names_that_would_be_paths_shell_or_markup_are_only_names(scenes, tmp_path):
+    runs = [{"splits": ["6"], "seeds": [0], "methods": ["short"]}]
+    project = project_with(scenes, tmp_path / "it's a $HOME", runs=runs)
+    project.write(project.root / "workflow/methods.yaml", {"short": {"curriculum": [0.5]}})
+    names = dict(zip([f"train-{i:04d}" for i in range(14)], HOSTILE, strict=True))
+    for kind in ("images", "labels"):
+        for old, new in names.items():
+            folder = project.root / "data" / kind / "train"
+            (folder / f"{old}.png").rename(folder / f"{new}.png")
+    project.snakemake()
+    labels = project.study / "6_0/short/round1/pseudo_labels"
+    split = (project.study / "splits/6_0.labeled.txt").read_text().splitlines()
+    assert {p.stem for p in labels.glob("*.png")} | set(split) == set(HOSTILE)
+    assert len(list(labels.glob("*.png"))) == 8
+    assert "in order" in project.snakemake("verify")
+    assert not list(project.root.rglob("pwned")) and not project.jobs()
+
+
 def train_command(project: Project, out: Path, resume: Path, workers: int) -> list[str]:
     """The finished study's round 1, as one would train it by hand."""
     folder = project.study / "6_0/dst-cbc/round1"

@@ -83,6 +83,12 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
         for id, count in Counter(record.id for record in records).items()
         if count > 1
     ]
+    alike = Counter(id.casefold() for id in {record.id for record in records})
+    problems += [
+        f"{root}: id {record.id!r} and another differ only in case; many disks cannot hold both"
+        for record in records
+        if alike[record.id.casefold()] > 1
+    ]
     problems += [
         f"{root}: {record.id!r} cannot be an id: it would not stay below its folder"
         for record in records
