@@ -76,6 +76,12 @@ def join_parts(
 
 def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
     """The predictions of `ids`, in order. Raises DataError when the file is not theirs."""
+    # An open file remembers every image that was read; opened anew, it forgets.
+    for first in range(0, len(ids), PART_IMAGES):
+        yield from _read_some(path, first, ids[first : first + PART_IMAGES])
+
+
+def _read_some(path: Path, first: int, ids: list[str]) -> Iterator[Prediction]:
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -83,7 +89,7 @@ def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
             f"{path}: not a readable HDF5 file ({error}); delete it to make it again"
         ) from error
     with file:
-        for row, id in enumerate(ids):
+        for row, id in enumerate(ids, first):
             classes, confidences = (_dataset(file, f"{kind}/{row}") for kind in KINDS)
             if classes is None or confidences is None or classes.attrs["id"] != id:
                 raise DataError(f"{path}: row {row} is not {id!r}; delete it to make it again")
