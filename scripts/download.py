@@ -1,7 +1,5 @@
 """Download a public data set, verify and unpack it."""
 
-from pathlib import Path
-
 from dst_cbc.command import Parser, main
 from dst_cbc.downloads import SOURCES, download
 
@@ -11,7 +9,7 @@ def run() -> None:
     parser.add_argument("name", choices=sorted(SOURCES), help="which one")
     parser.path("--out", "folder to make; it must not exist")
     arguments = parser.parse_args()
-    if Path(arguments.out).exists() and any(Path(arguments.out).iterdir()):
+    if arguments.out.exists() and any(arguments.out.iterdir()):
         parser.error(f"{arguments.out} exists; delete it to download it again")
     download(SOURCES[arguments.name], arguments.out)
     print(f"{arguments.name}: {sum(SOURCES[arguments.name].counts.values())} files")

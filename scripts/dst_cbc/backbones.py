@@ -17,9 +17,8 @@ class Backbone:
     """A network of features and what belongs to it.
 
     network: images to a list of feature maps; the last has `channels`, and a feature every
-    `stride` pixels, rounded up. stages: the name of the
-    module that ends each feature stage, from the input on. mean, std: of RGB in 0..1, as its
-    weights were trained.
+    `stride` pixels, rounded up. stages: the name of the module that ends each feature stage, from
+    the input on. mean, std: of RGB in 0..1, as its weights were trained.
     """
 
     network: nn.Module
