@@ -22,7 +22,7 @@ from dst_cbc.files import (
     write_json,
     write_text,
 )
-from dst_cbc.index import read_index, used_files, window_of
+from dst_cbc.index import read_index, require_same, used_files, window_of
 from dst_cbc.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.resume import resume_folder
 from dst_cbc.settings import ModelSettings
@@ -93,20 +93,31 @@ def run() -> None:
             torch.manual_seed(settings.train.seed)
             classes = settings.dataset.classes
             model, best = models.build(settings.network, classes, window=window), None
-        end = training.train(
-            model,
-            best,
-            data,
-            settings.train,
-            device,
-            work,
-            arguments.board,
-            arguments.workers,
-            arguments.save_seconds,
-        )
+        try:
+            end = training.train(
+                model,
+                best,
+                data,
+                settings.train,
+                device,
+                work,
+                arguments.board,
+                arguments.workers,
+                arguments.save_seconds,
+            )
+        except DataError:
+            # The file at fault may be another one than was checked: that can be cured.
+            require_checked_files(data)
+            raise
+        require_checked_files(data)
         work.require_held()
         write_model_folder(arguments, settings, model, end)
     write_run(arguments.out / "run.json", end, device, time.monotonic() - started)
+
+
+def require_checked_files(data) -> None:
+    require_same(data.root, [*data.labeled, *data.validation], labels=True)
+    require_same(data.root, data.pseudo, labels=False)
 
 
 def write_model_folder(arguments, settings: ModelSettings, model, end) -> None:

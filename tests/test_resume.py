@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dst_cbc.files import DataError, Unusable
-from dst_cbc.resume import SILENCE, Busy, _started, resume_folder
+from dst_cbc.resume import SILENCE, Busy, _lives, _started, resume_folder
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -147,7 +147,8 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_p
 def test_a_zombie_does_not_live(tmp_path):
     with subprocess.Popen(["true"]) as other:
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-        assert _started(other.pid) is None
+        owner = {"pid": other.pid, "started": _started(os.getpid())}
+        assert _started(other.pid) == 0 and not _lives(owner)
 
 
 def test_a_refresh_shows_that_the_holder_lives(tmp_path):

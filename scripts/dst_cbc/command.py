@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from . import stopping
 from .experiment import ConfigError
-from .files import DataError, Unusable
+from .files import FULL, Changed, DataError, NoSpace, Unusable, no_space
 from .resume import Busy
 from .settings import Settings
 
@@ -77,8 +77,16 @@ def main(run: Callable[[], None]) -> None:
         stopping.end_with_parent()
     try:
         run()
-    except (DataError, ConfigError, Busy, Unusable, MemoryError) as error:
+    except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace) as error:
         sys.exit(f"error: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error.filename}: no such file; what is computed so far is kept")
+    except PermissionError as error:
+        sys.exit(f"error: {error.filename}: this user may not write or read it; see `ls -ld` of it")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.exit(f"error: {no_space(error.filename or 'results')}")
     except stopping.Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(stopping.EXIT_STATUS)

@@ -67,7 +67,18 @@ def memory_in_words(keys: str) -> Iterator[None]:
             raise MemoryError(
                 f"out of memory: {asked}. Lower {keys}, or run fewer jobs at once: --cores"
             ) from error
+        if "DataLoader worker" in str(error) or "shared memory" in str(error):
+            raise MemoryError(_workers_died(asked)) from error
         raise
+
+
+def _workers_died(said: str) -> str:
+    free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
+    return (
+        f"a process that loads images has died: {said}. Either /dev/shm is too small for the "
+        f"batches ({free / 1e6:.0f} MB are free; docker: --shm-size), or memory ran out: set "
+        "workers: 0, or lower train.batch"
+    )
 
 
 def cuda_is_likely() -> bool:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
+import functools
 import hashlib
 import io
 import json
 import os
+import shutil
+import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,24 +22,102 @@ class DataError(ValueError):
     """A file that is missing, damaged or not what it must be; the message names it."""
 
 
+class Changed(RuntimeError):
+    """A file that changed while it was used: what came of it belongs to neither content."""
+
+
 class Unusable(RuntimeError):
     """Numbers that are none: repeating the same work would fail again."""
 
 
+class NoSpace(OSError):
+    """The disk is full; the message names the file and says what to delete."""
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, renamed to `path` when the block succeeds."""
+    """A temporary path in the folder of `path`, renamed to `path` when the block succeeds.
+
+    Raises NoSpace when the disk is full, whatever the writing library has raised.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two writers apart; the dot keeps the half-written file out of listings.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    sweep(path.parent)
+    temporary = temporary_name(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        if not _is_full(error, path.parent):
+            raise
+        raise NoSpace(no_space(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Where this process writes what shall be `path`; hidden, and `sweep` knows it."""
+    # The process keeps two writers apart.
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
+@functools.cache
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written: once per process and folder."""
+    for half in folder.glob(".*.tmp"):
+        pid = half.name.split(".")[-2]
+        if pid.isdecimal() and half.name.endswith(f".{socket.gethostname()}.{pid}.tmp"):
+            abandoned = not is_alive(int(pid))
+        else:
+            abandoned = age(half) > _ABANDONED
+        if abandoned:
+            half.unlink(missing_ok=True)
+
+
+def age(path: Path) -> float:
+    """Seconds since a file was made, written or touched; 0 where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a half-written file of another machine is nobody's."""
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def _is_full(error: Exception, folder: Path) -> bool:
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    # HDF5 and torch tell of a full disk in words of their own.
+    return shutil.disk_usage(folder).free < 1 << 16
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a full disk, and a used-up quota."""
+
+
+def no_space(path: Path | str) -> str:
+    """What to do where `path` could not be written for want of space."""
+    free = shutil.disk_usage(Path(path).parent).free
+    return (
+        f"{path}: no space left on its disk ({free / 1e6:.1f} MB free, or a quota is used up). "
+        "Delete predictions.h5 of rounds (not of `supervised`) or other files, or set "
+        "keep_predictions: supervised; then the same command goes on from here"
+    )
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .datasets import Record
-from .files import DataError, digest, read_csv, sha256_file, write_csv
+from .files import Changed, DataError, digest, read_csv, sha256_file, write_csv
 from .images import Window, decode, label_table, measured_window, open_label
 from .settings import DatasetStage
 
@@ -154,6 +154,26 @@ def read_index(path: Path) -> dict[str, Row]:
 def window_of(rows: Iterable[Row]) -> Window | None:
     """The window of the data set's 16-bit images; None where all have 8 bits."""
     return next(((row.black, row.white) for row in rows if row.black is not None), None)
+
+
+def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
+    """Raise Changed when an image, or where `labels` a mask, is not what the data check saw.
+
+    Raises FileNotFoundError when one is gone: nothing wrong has been computed from it.
+    """
+    files = {}
+    for row in rows:
+        files[row.image] = row.image_sha256
+        if labels and row.label:
+            files[row.label] = row.label_sha256
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda file: sha256_file(root / file), files)
+        changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]
+    if changed:
+        raise Changed(
+            f"{len(changed)} files have changed since the data check, first {root / changed[0]}. "
+            "What was computed from them is dropped; run the same command again"
+        )
 
 
 def used_files(rows: Iterable[Row], labels: bool) -> str:

@@ -10,13 +10,12 @@ import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import DataError, Unusable, write_text
+from .files import Changed, DataError, Unusable, age, is_alive, sweep, temporary_name, write_text
 
 SILENCE = 600.0
 """Seconds after which a process on another machine that never refreshed its lock is given up."""
@@ -52,16 +51,18 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
     State of another fingerprint is set aside (`<folder>.stale`, one generation). The folder is
     removed when the block ends without an exception. Raises Busy when a live process has it, and
     Unusable at once when the same work has failed before in a way that repeating cannot cure:
-    with DataError or Unusable. job: its name, for others to read.
+    with DataError or Unusable. After Changed nothing is kept. job: its name, for others to read.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.with_name(folder.name + ".lock"), job) as (lock, owner):
         folder.mkdir(exist_ok=True)
         written = folder / "fingerprint"
-        # State without a fingerprint was being removed when its process was killed.
-        known = written.read_text() if written.is_file() else None
-        if known != fingerprint and any(folder.iterdir()):
+        if not written.is_file():
+            # Nothing yet, or its process was killed while it removed what it had finished.
+            shutil.rmtree(folder)
+            folder.mkdir()
+        elif written.read_text() != fingerprint:
             stale = folder.with_name(folder.name + ".stale")
             shutil.rmtree(stale, ignore_errors=True)
             os.replace(folder, stale)
@@ -79,16 +80,20 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
         except (DataError, Unusable) as error:
             write_text(failure, str(error))
             raise
+        except Changed:
+            shutil.rmtree(folder)
+            raise
         work.require_held()
         shutil.rmtree(folder)
 
 
 @contextmanager
 def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
+    sweep(path.parent)
     pid = os.getpid()
     owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "job": job}
     while not _created(path, owner):
-        other, silent = _owner(path), _silence(path)
+        other, silent = _owner(path), age(path)
         if other is None:
             continue
         mine = other["host"] == owner["host"]
@@ -108,7 +113,7 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
 
 def _created(path: Path, owner: dict) -> bool:
     # Linked from a finished file: whoever sees the lock can read its owner.
-    temporary = path.with_name(f"{path.name}.{owner['host']}.{owner['pid']}")
+    temporary = temporary_name(path)
     temporary.write_text(json.dumps(owner))
     try:
         os.link(temporary, path)
@@ -121,7 +126,7 @@ def _created(path: Path, owner: dict) -> bool:
 
 def _remove(path: Path, owner: dict) -> None:
     """Remove the lock of `owner`; of two that try, one gets it, and no third one's goes with it."""
-    taken = path.with_name(f"{path.name}.taken.{socket.gethostname()}.{os.getpid()}")
+    taken = temporary_name(path)
     try:
         os.rename(path, taken)
     except FileNotFoundError:
@@ -143,33 +148,20 @@ def _owner(path: Path) -> dict | None:
         return None
 
 
-def _silence(path: Path) -> float:
-    """Seconds since a lock was made or refreshed; 0 where it is gone."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
-
-
 def _lives(owner: dict) -> bool:
     """Whether a process of this host is still the one that wrote the lock."""
-    try:
-        os.kill(owner["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return _started(owner["pid"]) == owner.get("started")
+    # Of a process of another user /proc may tell nothing.
+    return is_alive(owner["pid"]) and _started(owner["pid"]) in (owner.get("started"), None)
 
 
 def _started(pid: int) -> int | None:
     """When a process started, in clock ticks since boot: numbers of processes are used again.
 
-    None where it has ended, or where there is no /proc.
+    None where /proc does not tell, 0 where it has ended and waits for its parent.
     """
     try:
         # What precedes is the name, in parentheses, which may hold anything.
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state == "Z" else int(fields[18])
+    return 0 if state == "Z" else int(fields[18])

@@ -1,0 +1,195 @@
+"""A small pipeline with every stage once, hit by faults, and what must hold of it in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from workflow import Project
+
+INJECT = Path(__file__).parent / "inject"
+WRITING = ("write", "open", "rename", "link", "remove", "mkdir", "rmdir")
+VICTIMS = ("stage", "snakemake", "both")
+CHANGES = {
+    # More unlabeled images than a part of predictions holds.
+    "digits": {"size": 32, "train": 270, "val": 4, "test": 3, "digits": [2, 3]},
+    "train": {
+        "steps": 4, "validate_every": 2, "batch": 4, "crop": [24, 24], "learning_rate": 0.05,
+        "gamma": 1,
+    },
+    "supervised": {"steps": 6},
+    "runs": [{"splits": ["6"], "seeds": [0], "methods": ["once"]}],
+    "save_seconds": 0,
+}  # fmt: skip
+METHODS = {"once": {"curriculum": [0.6]}}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to `victim` at the n-th (kind, place) of one process of `job`; see inject/."""
+
+    id: str
+    job: str
+    kind: str
+    place: str
+    n: int
+    victim: str
+
+
+class Pipeline:
+    """A project that is started again and again, as a person would, until it is finished."""
+
+    def __init__(self, project: Project):
+        self.project, self.root, self.events = project, project.root, project.root / "events"
+        self.events.mkdir(exist_ok=True)
+        self.starts = 0
+
+    @classmethod
+    def create(cls, root: Path, **changes) -> Pipeline:
+        """A fresh one; `changes` replace keys of its experiment."""
+        project = Project.create(root, **{**CHANGES, **changes})
+        project.write(root / "workflow/methods.yaml", METHODS)
+        return cls(project)
+
+    def copy(self, root: Path) -> Pipeline:
+        """A copy of everything but faults and events."""
+        copied = Pipeline(self.project.copy(root))
+        shutil.rmtree(copied.events)
+        copied.events.mkdir()
+        (root / "faults.json").unlink(missing_ok=True)
+        return copied
+
+    def arm(self, faults: Iterable[Fault]) -> None:
+        """Let these faults wait in every process that is started from now on."""
+        plan = {
+            "root": str(self.root),
+            "log": str(self.events),
+            "faults": [asdict(fault) for fault in faults],
+        }
+        (self.root / "faults.json").write_text(json.dumps(plan))
+
+    def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
+        """Snakemake, in a process group of its own; what it prints goes to `printed`."""
+        # One job at a time: killing it must not disturb another one, whose events are counted.
+        command = [*prefix, sys.executable, "-m", "snakemake", "--cores", "1", "--nocolor"]
+        environment = {**os.environ, "PYTHONPATH": str(INJECT)}
+        if (self.root / "faults.json").is_file():
+            environment["FAULTS"] = str(self.root / "faults.json")
+        self.starts += 1
+        with open(self.root / "printed", "w") as printed:
+            return subprocess.Popen(
+                [*command, *arguments],
+                cwd=self.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+            )
+
+    def run(self, *arguments: str, prefix: tuple[str, ...] = ()) -> int:
+        """One start to its end, then what the README says to do after a crash."""
+        status = self.start(*arguments, prefix=prefix).wait()
+        self.recover(status)
+        return status
+
+    def recover(self, status: int) -> None:
+        """The README's "After a crash": wait for the jobs that still save, then unlock."""
+        end = time.monotonic() + 60
+        while survivors := processes_below(self.root):
+            assert time.monotonic() < end, f"still alive after a minute: {survivors}"
+            time.sleep(0.02)
+        if status == -signal.SIGKILL:
+            self.project.snakemake("--unlock")
+
+    def finish(self, limit: int) -> None:
+        """Start until it succeeds, at most `limit` times."""
+        for _ in range(limit):
+            if self.run() == 0:
+                return
+        raise AssertionError(f"not finished after {limit} starts:\n{self.printed}")
+
+    @property
+    def printed(self) -> str:
+        """What the last start printed, failed jobs' logs included."""
+        return (self.root / "printed").read_text(errors="replace")
+
+    def met(self) -> set[str]:
+        """Faults that have happened."""
+        return {path.stem for path in self.events.glob("*.met")}
+
+    def catalogue(self) -> dict[tuple[str, str, str], int]:
+        """(job, kind, place) -> how often it happened in one process, at most."""
+        most: Counter = Counter()
+        for path in self.events.glob("*.events"):
+            counts = Counter(tuple(json.loads(line)) for line in path.read_text().splitlines())
+            for event, count in counts.items():
+                most[event] = max(most[event], count)
+        return dict(sorted(most.items()))
+
+    def outcome(self) -> dict[str, bytes]:
+        """Bytes of all that may not depend on what happened on the way."""
+        folder = self.root / "results"
+        files = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "run.json"
+        }
+        free = ("tiny/logs/", "tiny/benchmarks/", "tiny/tensorboard/")
+        return {name: content for name, content in files.items() if not name.startswith(free)}
+
+
+def processes_below(root: Path) -> list[str]:
+    """Commands of live processes whose working folder is `root`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            here = os.readlink(process / "cwd") == str(root)
+            zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            command = (process / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if here and not zombie:
+            found.append(f"{process.name}: {command}")
+    return found
+
+
+def choose(catalogue: dict[tuple[str, str, str], int], seed: int, count: int) -> list[Fault]:
+    """`count` kills: first one at every writing place, then any event; who dies is drawn."""
+    draw = random.Random(seed)
+    places: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for event in catalogue:
+        if event[1] in WRITING and event[0] != "snakemake":
+            places.setdefault((event[0], event[2]), []).append(event)
+    chosen = [draw.choice(events) for events in places.values()]
+    draw.shuffle(chosen)
+    jobs = sorted({job for job, *_ in catalogue} - {"snakemake"})
+    while len(chosen) < count:
+        job = draw.choice(jobs)
+        chosen.append(draw.choice([event for event in catalogue if event[0] == job]))
+    return [
+        Fault(str(i), *event, draw.randint(1, catalogue[event]), draw.choice(VICTIMS))
+        for i, event in enumerate(chosen[:count])
+    ]
+
+
+def deal(faults: list[Fault]) -> list[list[Fault]]:
+    """Among as few runs as may be: a run has one fault of each job, for what is n counts anew."""
+    runs: list[list[Fault]] = []
+    for fault in faults:
+        free = [run for run in runs if all(other.job != fault.job for other in run)]
+        if not free:
+            runs.append([])
+            free = runs[-1:]
+        min(free, key=len).append(fault)
+    return runs
