@@ -2,12 +2,14 @@
 
 PYTHON ?= python3
 CORES ?= 2
+SEED ?= 1
+COUNT ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread a test process: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES)
 
-.PHONY: demo test test-all lint format bench document lock venv clean
+.PHONY: demo test test-all faults lint format bench document lock venv clean
 
 venv:
 	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
@@ -21,6 +23,9 @@ test: venv  ## every test but the slow ones
 
 test-all: venv
 	$(PYTEST)
+
+faults: venv  ## SEED=1 COUNT=60: killed anywhere, disks full, files damaged; all ends in the same bytes
+	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv $(PYTEST) tests/faults
 
 lint: venv
 	$(BIN)/ruff check scripts tests benchmarks

@@ -17,3 +17,7 @@ rule all:
     input:
         f"{STUDY}/summary.csv",
         f"{STUDY}/summary.md",
+
+
+onerror:
+    print(last_words("".join(Path(path).read_text() for path in log)), file=sys.stderr)

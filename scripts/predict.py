@@ -2,8 +2,8 @@
 
 from dst_cbc import devices, stopping
 from dst_cbc.command import Parser, main
-from dst_cbc.files import digest, read_ids, sha256_file
-from dst_cbc.index import read_index, used_files
+from dst_cbc.files import DataError, digest, read_ids, sha256_file
+from dst_cbc.index import read_index, require_same, rows_of, used_files
 from dst_cbc.resume import resume_folder
 from dst_cbc.settings import PredictStage
 
@@ -23,7 +23,7 @@ def run() -> None:
     stopping.listen()
     stage = arguments.settings
     index = read_index(arguments.index)
-    rows = [index[id] for id in read_ids(arguments.unlabeled)]
+    rows = rows_of(index, read_ids(arguments.unlabeled), arguments.unlabeled)
     model_digest = sha256_file(arguments.model)
     fingerprint = digest([stage.canonical(), model_digest, used_files(rows, False)])
     job = f"prediction of {arguments.predictions}"
@@ -42,7 +42,9 @@ def run() -> None:
         parts = -(-len(rows) // predictions.PART_IMAGES)
         for part in tqdm(range(parts), "predict", unit="part", disable=None):
             work.refresh()
-            if not predictions.part_is_closed(work.folder, part):
+            if predictions.part_is_closed(work.folder, part):
+                continue
+            try:
                 inference.predict_part(
                     model,
                     arguments.data,
@@ -53,6 +55,10 @@ def run() -> None:
                     device,
                     arguments.workers,
                 )
+            except DataError:
+                # The image at fault may be another one than was checked: that can be cured.
+                require_same(arguments.data, rows, labels=False)
+                raise
         attributes = {
             "model_sha256": model_digest,
             "confidence": confidence.__doc__.splitlines()[0],

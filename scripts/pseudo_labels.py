@@ -10,7 +10,7 @@ from tqdm import tqdm
 from dst_cbc.command import Parser, main
 from dst_cbc.files import DataError, read_ids
 from dst_cbc.images import label_table, open_label
-from dst_cbc.index import read_index
+from dst_cbc.index import read_index, rows_of
 from dst_cbc.predictions import read_predictions
 from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels, write_quality
 from dst_cbc.settings import DatasetStage
@@ -40,6 +40,7 @@ def run() -> None:
             return None
 
     ids = read_ids(arguments.unlabeled)
+    rows_of(rows, ids, arguments.unlabeled)
     levels = read_levels(arguments.thresholds, names)
     quality = np.zeros((len(names), len(names) + 1), np.int64)
     labeled = write_pseudo_labels(

@@ -22,7 +22,7 @@ from dst_cbc.files import (
     write_json,
     write_text,
 )
-from dst_cbc.index import read_index, require_same, used_files, window_of
+from dst_cbc.index import read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.resume import resume_folder
 from dst_cbc.settings import ModelSettings
@@ -59,14 +59,14 @@ def run() -> None:
     stopping.listen()
     settings: ModelSettings = arguments.settings
     rows = read_index(arguments.index)
-    labeled = [rows[id] for id in read_ids(arguments.labeled)]
+    labeled = rows_of(rows, read_ids(arguments.labeled), arguments.labeled)
     validation = [row for row in rows.values() if row.subset == settings.train.select]
     pseudo, folder, inputs = [], None, []
     if arguments.pseudo_labels:
         manifest = read_manifest(arguments.pseudo_labels, list(settings.dataset.classes))
         folder = arguments.pseudo_labels.with_suffix("")
         require_unchanged(folder, arguments.pseudo_labels, manifest)
-        pseudo = [rows[row.id] for row in manifest]
+        pseudo = rows_of(rows, (row.id for row in manifest), arguments.pseudo_labels)
         # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
         inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])

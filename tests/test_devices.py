@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -23,6 +24,22 @@ def test_the_machine_runs_out_of_memory_for_now():
         devices.memory_in_words("a key"),
     ):
         torch.empty(10**15)
+
+
+def test_a_loading_process_that_dies_is_explained():
+    said = "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that …"
+    with (
+        pytest.raises(MemoryError, match=r"pid 7.*Either /dev/shm is too small.*workers: 0"),
+        devices.memory_in_words("a key"),
+    ):
+        raise RuntimeError(said)
+
+
+def test_a_full_disk_is_not_taken_for_full_shared_memory():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left") as raised, devices.memory_in_words("a key"):
+        raise full
+    assert raised.value is full
 
 
 def test_any_other_failure_is_left_as_it_is():

@@ -1,5 +1,8 @@
+import errno
 import json
 import os
+import socket
+import subprocess
 
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 from dst_cbc.files import (
     DataError,
+    NoSpace,
     atomic,
     digest,
     read_csv,
@@ -93,6 +97,38 @@ def test_a_missing_column_is_named_with_the_file(tmp_path):
     (tmp_path / "a.csv").write_text("")
     with pytest.raises(DataError, match="no column 'x'"):
         read_csv(tmp_path / "a.csv", ["x", "y"])
+
+
+@pytest.mark.parametrize("text", ["x,y\n1,2\n3", "x,y\n1,2\n3,4,5\n"])
+def test_a_row_of_another_length_is_named(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=r"a\.csv, line 3: not as many cells"):
+        read_csv(tmp_path / "a.csv", ["x"])
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    mine, host = f"{os.getpid()}", socket.gethostname()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    kept = [f".b.csv.{host}.{mine}.tmp", ".c.csv.node7.1.tmp", "d.tmp", ".e.csv"]
+    for name in [f".a.v2.csv.{host}.{dead.pid}.tmp", ".old.csv.node7.1.tmp", *kept]:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".old.csv.node7.1.tmp", (1, 1))
+    write_text(tmp_path / "new.csv", "x")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.csv"}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota")])
+def test_a_full_disk_is_told_with_the_file(tmp_path, error):
+    said = r"a\.csv: no space left.*MB free.*Delete predictions\.h5"
+    with pytest.raises(NoSpace, match=said), atomic(tmp_path / "a.csv"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_other_failure_to_write_is_left_as_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^another$"), atomic(tmp_path / "a.csv"):
+        raise RuntimeError("another")
 
 
 def test_ids_are_one_a_line(tmp_path):

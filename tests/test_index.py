@@ -3,8 +3,17 @@ import pytest
 from PIL import ExifTags, Image
 
 from dst_cbc.datasets import Record, list_records
-from dst_cbc.files import DataError, sha256_file
-from dst_cbc.index import COLUMNS, check, read_index, used_files, window_of, write_index
+from dst_cbc.files import Changed, DataError, sha256_file
+from dst_cbc.index import (
+    COLUMNS,
+    check,
+    read_index,
+    require_same,
+    rows_of,
+    used_files,
+    window_of,
+    write_index,
+)
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3))
 MASK = np.random.default_rng(1).integers(0, 3, (5, 7))
@@ -41,6 +50,25 @@ def test_the_index_comes_back_as_it_was_written(pictures, folder_dataset, tmp_pa
     header = (tmp_path / "dataset.csv").read_text().splitlines()[0]
     assert header == "id,image,label,height,width,subset,image_sha256,label_sha256,black,white"
     assert header.split(",") == COLUMNS
+
+
+def test_files_that_have_changed_since_the_check_are_named(pictures, folder_dataset, write_image):
+    rows = checked(pictures, folder_dataset)
+    require_same(pictures, rows, labels=True)
+    write_image(pictures / "labels/val/c.png", 1 - MASK.clip(0, 1))
+    require_same(pictures, rows, labels=False)
+    with pytest.raises(Changed, match=r"1 files have changed.*first .*labels/val/c\.png"):
+        require_same(pictures, rows, labels=True)
+    (pictures / "images/test/d.png").unlink()
+    with pytest.raises(FileNotFoundError):
+        require_same(pictures, rows, labels=False)
+
+
+def test_an_id_without_a_row_is_named_with_its_list(pictures, folder_dataset, tmp_path):
+    index = {row.id: row for row in checked(pictures, folder_dataset)}
+    assert [row.id for row in rows_of(index, ["c", "a"], tmp_path / "ids.txt")] == ["c", "a"]
+    with pytest.raises(DataError, match=r"ids\.txt: 'e' is not in dataset\.csv"):
+        rows_of(index, ["a", "e"], tmp_path / "ids.txt")
 
 
 def test_two_processes_give_the_rows_of_one(pictures, folder_dataset):

@@ -181,13 +181,20 @@ def edit(path, labels, colours=(0, 0, 255)):
 
 
 def test_an_edited_label_is_accepted_and_marked(tmp_path):
-    _, row = make(tmp_path)
+    other, row = make(tmp_path)
     edit(tmp_path / "b.png", [[2, 2, 2], [255, 1, 255]])
     accepted = accept(tmp_path, row, len(NAMES))
     assert (accepted.id, accepted.edited, accepted.kept) == ("b", True, 4)
     assert accepted.counts.tolist() == [0, 1, 3]
     assert (accepted.correct, accepted.compared) == (None, None)
-    require_unchanged(tmp_path, tmp_path / "m.csv", [accepted])
+    require_unchanged(tmp_path, tmp_path / "m.csv", [other, accepted])
+
+
+def test_a_png_that_the_manifest_does_not_list_is_named(tmp_path):
+    """Half a manifest: it would train on fewer images, and say nothing."""
+    first, _ = make(tmp_path)
+    with pytest.raises(DataError, match=r"m\.csv: no row for 1 PNGs, first .*b\.png"):
+        require_unchanged(tmp_path, tmp_path / "m.csv", [first])
 
 
 @pytest.mark.parametrize(

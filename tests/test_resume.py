@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dst_cbc.files import DataError, Unusable
+from dst_cbc.files import Changed, DataError, Unusable
 from dst_cbc.resume import SILENCE, Busy, _lives, _started, resume_folder
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -149,6 +149,22 @@ def test_a_zombie_does_not_live(tmp_path):
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
         owner = {"pid": other.pid, "started": _started(os.getpid())}
         assert _started(other.pid) == 0 and not _lives(owner)
+
+
+def test_what_came_of_files_that_changed_is_dropped_and_not_held_against_them(tmp_path):
+    leave_unfinished(tmp_path / "work", "x")
+    with pytest.raises(Changed), resume_folder(tmp_path / "work", "x"):
+        raise Changed("a mask")
+    with resume_folder(tmp_path / "work", "x") as work:
+        assert [path.name for path in work.folder.iterdir()] == ["fingerprint"]
+
+
+def test_the_rest_of_a_removal_is_removed_and_not_set_aside(tmp_path):
+    leave_unfinished(tmp_path / "work", "x")
+    (tmp_path / "work/fingerprint").unlink()
+    with resume_folder(tmp_path / "work", "x"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refresh_shows_that_the_holder_lives(tmp_path):

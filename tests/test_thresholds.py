@@ -193,13 +193,21 @@ def test_an_edited_threshold_counts_and_its_other_columns_do_not(tmp_path):
         ("-1,1.0", "classes 0 to 3"),
         ("sky,1.0", "sky"),
         ('1,"1,5"', "1,5"),
-        ("1", "expected class number and log-odds"),
+        ("1", "not as many cells as the header"),
     ],
 )
 def test_a_malformed_edited_file_is_refused_with_its_name_and_line(line, reason, tmp_path):
     edited = tmp_path / "thresholds.edited.csv"
     edited.write_text(f"class,threshold\n0,1.0\n{line}\n")
     with pytest.raises(DataError, match=rf"thresholds\.edited\.csv, line 3: .*{reason}"):
+        read_levels(edited, NAMES)
+
+
+def test_a_class_without_a_row_is_named(tmp_path):
+    """Half a file: its other classes would keep nothing."""
+    edited = tmp_path / "thresholds.edited.csv"
+    edited.write_text("class,threshold\n0,1.0\n1,\n2,1.0\n")
+    with pytest.raises(DataError, match=rf"no row for class '{NAMES[3]}'"):
         read_levels(edited, NAMES)
 
 

@@ -8,9 +8,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .files import DataError, Unusable
+from .files import DataError, Unusable, shared_memory_is_full
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,10 @@ def memory_in_words(keys: str) -> Iterator[None]:
     """
     try:
         yield
+    except OSError as error:
+        if not shared_memory_is_full(error):
+            raise
+        raise MemoryError(_workers_died(str(error))) from error
     except RuntimeError as error:
         asked = str(error).splitlines()[0].split("allocator: ")[-1]
         if type(error).__name__ == "OutOfMemoryError":
@@ -75,10 +80,20 @@ def memory_in_words(keys: str) -> Iterator[None]:
 def _workers_died(said: str) -> str:
     free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     return (
-        f"a process that loads images has died: {said}. Either /dev/shm is too small for the "
-        f"batches ({free / 1e6:.0f} MB are free; docker: --shm-size), or memory ran out: set "
+        f"processes that load images have died: {said}. Either /dev/shm is too small for the "
+        f"batches ({free / 1e6:.2f} MB are free; docker: --shm-size), or memory ran out: set "
         "workers: 0, or lower train.batch"
     )
+
+
+def memory_now() -> str:
+    """The machine's memory in words, as Linux tells it."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        total, free = (int(lines[key].split()[0]) / 1e6 for key in ("MemTotal", "MemAvailable"))
+    except (OSError, KeyError, ValueError):
+        return "how much there is, this system does not say"
+    return f"this machine has {total:.1f} GB, {free:.1f} GB of them free now"
 
 
 def cuda_is_likely() -> bool:

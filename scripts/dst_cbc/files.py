@@ -101,9 +101,15 @@ def is_alive(pid: int) -> bool:
 
 def _is_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno in FULL:
-        return True
+        return not shared_memory_is_full(error)
     # HDF5 and torch tell of a full disk in words of their own.
     return shutil.disk_usage(folder).free < 1 << 16
+
+
+def shared_memory_is_full(error: OSError) -> bool:
+    """Whether "no space left" was said of /dev/shm, through which processes hand over images."""
+    full = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < 1 << 16
+    return error.errno in FULL and error.filename is None and full
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -149,7 +155,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
 
 
 def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that must have at least the columns of `header`."""
+    """The rows of a CSV file that must have at least the columns of `header`, and all its cells."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in header if name not in (reader.fieldnames or ())]
@@ -158,7 +164,14 @@ def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
                 f"{path}: no column {missing[0]!r}; found {reader.fieldnames}, "
                 f"expected {list(header)}; delete the file and run the workflow again"
             )
-        return list(reader)
+        rows = list(reader)
+    cut = [number for number, row in enumerate(rows, 2) if None in row.values() or None in row]
+    if cut:
+        raise DataError(
+            f"{path}, line {cut[0]}: not as many cells as the header; the file is damaged: delete it"
+            " and run the workflow again, or repair the row that you edited"
+        )
+    return rows
 
 
 def read_ids(path: Path) -> list[str]:

@@ -151,6 +151,18 @@ def read_index(path: Path) -> dict[str, Row]:
     return rows
 
 
+def rows_of(index: dict[str, Row], ids: Iterable[str], listing: Path) -> list[Row]:
+    """The rows of the ids that `listing` names. Raises DataError when one is not in the index."""
+    ids = list(ids)
+    missing = [id for id in ids if id not in index]
+    if missing:
+        raise DataError(
+            f"{listing}: {missing[0]!r} is not in dataset.csv; delete dataset.csv to have the data "
+            "checked again"
+        )
+    return [index[id] for id in ids]
+
+
 def window_of(rows: Iterable[Row]) -> Window | None:
     """The window of the data set's 16-bit images; None where all have 8 bits."""
     return next(((row.black, row.white) for row in rows if row.black is not None), None)

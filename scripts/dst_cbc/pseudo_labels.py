@@ -151,7 +151,15 @@ def changed_labels(folder: Path, rows: Iterable[Labeled]) -> list[str]:
 
 
 def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> None:
-    """Raise DataError that names every missing or changed PNG and both ways on."""
+    """Raise DataError that names every missing, changed or unlisted PNG and both ways on."""
+    rows = list(rows)
+    listed = {folder / f"{row.id}.png" for row in rows}
+    unlisted = sorted(path for path in folder.rglob("*.png") if path not in listed)
+    if unlisted:
+        raise DataError(
+            f"{manifest}: no row for {len(unlisted)} PNGs, first {unlisted[0]}; remove what is not "
+            f"of this round, or make all again: snakemake {manifest} --forcerun {manifest}"
+        )
     changed = changed_labels(folder, rows)
     if changed:
         listed = "\n".join(f"  {folder / id}.png" for id in changed)

@@ -86,8 +86,6 @@ def read_levels(path: Path, names: Sequence[str]) -> np.ndarray:
     seen = set()
     for line, cells in enumerate(read_csv(path, ("class", "threshold")), 2):
         try:
-            if cells["class"] is None or cells["threshold"] is None:
-                raise ValueError("cells are missing")
             number, text = int(cells["class"]), cells["threshold"]
             if not 0 <= number < len(names):
                 raise ValueError(f"there are classes 0 to {len(names) - 1}")
@@ -103,4 +101,10 @@ def read_levels(path: Path, names: Sequence[str]) -> np.ndarray:
             raise DataError(
                 f"{path}, line {line}: {error}; expected class number and log-odds"
             ) from None
+    missing = [name for number, name in enumerate(names) if number not in seen]
+    if missing:
+        raise DataError(
+            f"{path}: no row for class {missing[0]!r}; delete the file to have it made again, or "
+            "give the class a row: without a threshold it keeps nothing"
+        )
     return levels

@@ -143,7 +143,7 @@ class Pipeline:
         files = {
             str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "run.json"
+            if path.is_file() and path.name != "run.json" and ".stale/" not in str(path)
         }
         free = ("tiny/logs/", "tiny/benchmarks/", "tiny/tensorboard/")
         return {name: content for name, content in files.items() if not name.startswith(free)}
@@ -162,6 +162,11 @@ def processes_below(root: Path) -> list[str]:
         if here and not zombie:
             found.append(f"{process.name}: {command}")
     return found
+
+
+def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
+    """Names of files that are not the same in both."""
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def choose(catalogue: dict[tuple[str, str, str], int], seed: int, count: int) -> list[Fault]:

@@ -10,15 +10,12 @@ import signal
 import time
 
 import pytest
+from pipeline import WRITING, Pipeline, choose, deal, differing
+
 from conftest import COUNT, SEED
-from pipeline import WRITING, Pipeline, choose, deal
 
 TESTS = max(1, COUNT // 4)
 WORKERS = (0, 2) if COUNT >= 60 else (SEED % 2 * 2,)
-
-
-def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def writing_places(catalogue) -> set[tuple[str, str]]:
@@ -27,10 +24,13 @@ def writing_places(catalogue) -> set[tuple[str, str]]:
     }
 
 
+@pytest.mark.slow
 def test_sixty_kills_hit_every_writing_place(finished):
     catalogue = finished.catalogue()
     places = writing_places(catalogue)
-    hit = {(fault.job, fault.place) for fault in choose(catalogue, SEED, 60) if fault.kind in WRITING}
+    hit = {
+        (fault.job, fault.place) for fault in choose(catalogue, SEED, 60) if fault.kind in WRITING
+    }
     assert hit == places and len(places) >= 40
     assert {job for job, _ in places} == {
         "draw_digits", "check_data", "split", "train of round 0", "evaluate of round 0", "predict",
@@ -76,4 +76,6 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bytes(
     assert killed, "every kill came too late"
     pipeline.finish(1)
     assert differing(pipeline.outcome(), finished.outcome()) == []
-    case(f"{killed} kills of all at random moments, run {number}", "same bytes", workers, 1 + killed)
+    case(
+        f"{killed} kills of all at random moments, run {number}", "same bytes", workers, 1 + killed
+    )

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,9 +10,9 @@ HOUSE = Path(workflow.basedir)
 sys.path.insert(0, str(HOUSE / "scripts"))
 
 from dst_cbc.datasets import dataset_stage, list_records
-from dst_cbc.devices import cuda_is_likely
+from dst_cbc.devices import cuda_is_likely, memory_now
 from dst_cbc.experiment import ConfigError, load_experiment, load_methods, read_yaml
-from dst_cbc.files import DataError, digest
+from dst_cbc.files import DataError, digest, no_space
 from dst_cbc.fingerprints import Fingerprints
 from dst_cbc.index import read_index
 from dst_cbc.plan import Plan
@@ -87,6 +88,23 @@ shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 # One `gpu` token where a stage will use CUDA, none on a CPU.
 GPU = int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_is_likely()))
+
+
+def last_words(log):
+    """Why jobs died where they could not say so themselves. log: Snakemake's own, its text."""
+    words = ["Each failed job's own words stand above, and in its log."]
+    if shutil.disk_usage("results").free < 1 << 20:
+        # Their logs lie on the same disk.
+        words = [no_space("results/")]
+    signals = sorted(set(re.findall(r"died with <Signals[.](SIG\w+)", log)))
+    if signals:
+        words.append(
+            f"A job was ended by {', '.join(signals)}, not by itself. SIGKILL is what the system "
+            f"does when memory runs out ({memory_now()}; `dmesg | tail` tells). Lower train.batch "
+            "or train.crop, in prediction and evaluation evaluation.batch or evaluation.tile, or "
+            "run fewer jobs at once: --cores. The same command goes on from the last save."
+        )
+    return "\n".join(words)
 
 
 wildcard_constraints:

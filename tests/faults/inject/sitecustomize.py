@@ -1,6 +1,6 @@
-"""Dies on command: with this folder on PYTHONPATH, a stage counts what it does and can be hit there.
+"""Dies on command: with this folder on PYTHONPATH a stage counts what it does, and can be hit.
 
-Every Python process that starts a script of the workflow reports its *events*: (job, kind, place),
+Every Python process that starts a script of the workflow reports its events (job, kind, place),
 and whatever stands in FAULTS happens at the n-th of them:
 
     kind     what is about to happen                          a fault there
@@ -11,7 +11,8 @@ and whatever stands in FAULTS happens at the n-th of them:
     step     an optimizer step has been taken
 
 FAULTS: JSON file, {"root": project, "log": folder of events, "faults": [{id, job, kind, place, n,
-victim}]}. victim: `stage`, `snakemake`, `both` (SIGKILL); `full` (ENOSPC instead of the event).
+victim}]}. victim: `stage`, `snakemake`, `both` (SIGKILL); `disk` (ENOSPC instead of the event);
+else a shell command that runs in the project first.
 A fault that was met leaves the file `<log>/<id>.met` and never comes back.
 """
 
@@ -20,6 +21,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -109,8 +111,12 @@ class Injector:
         return True
 
     def strike(self, victim: str, kind: str, path: str) -> None:
-        if victim == "full":
+        if victim == "disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if victim not in ("stage", "snakemake", "both"):
+            environment = {key: value for key, value in os.environ.items() if key != "FAULTS"}
+            subprocess.run(victim, shell=True, check=True, cwd=self.root, env=environment)
+            return
         if kind == "write":
             os.truncate(path, os.path.getsize(path) // 2)
         # The stage last: it is the one that runs this.
