@@ -168,8 +168,8 @@ def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
     cut = [number for number, row in enumerate(rows, 2) if None in row.values() or None in row]
     if cut:
         raise DataError(
-            f"{path}, line {cut[0]}: not as many cells as the header; the file is damaged: delete it"
-            " and run the workflow again, or repair the row that you edited"
+            f"{path}, line {cut[0]}: not as many cells as the header; delete the damaged "
+            "file and run the workflow again, or repair the row that you edited"
         )
     return rows
 

@@ -4,10 +4,12 @@ What this machine cannot provoke is skipped with the reason; `.ci/run` lets no s
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pipeline import Fault, Pipeline, choose, deal, differing
 
 from conftest import SEED
 
+README = Path(__file__).parents[2] / "README.md"
 ROUND = "results/tiny/6_0/once/round1"
 BASE = "results/tiny/6_0/supervised"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
@@ -239,20 +242,38 @@ def test_of_two_snakemakes_one_is_told_to_wait_and_the_other_finishes(finished, 
     case("a second Snakemake, with and without --nolock", "told to wait; same bytes", 0, 1)
 
 
-def test_locks_that_were_left_over_are_taken_over(finished, tmp_path, case):
+def test_the_readme_is_right_about_what_to_do_after_a_crash(finished, tmp_path, case):
+    """Everything killed in the middle of a training; then the README word by word."""
+    section = README.read_text().partition("### After a crash")[2].partition("\n## ")[0]
+    look, end, unlock, *_ = re.findall(r"`([^`]+)`", section)
+    assert (look, end) == ("pgrep -af 'scripts/.*[.]py'", "kill NUMBER")
     pipeline = Pipeline.create(tmp_path / "project")
-    both = Fault("0", "train of round 0", "step", "an optimizer step", 3, "both")
-    pipeline.arm([both])
-    status = pipeline.start().wait()
-    assert (
-        status == -signal.SIGKILL
-        and (pipeline.root / "results/.resume/tiny/6_0/supervised/train.lock").exists()
-    )
-    assert pipeline.run() != 0 and "LockException" in pipeline.printed
-    pipeline.recover(status)
+    pipeline.arm([Fault("0", "train of round 0", "step", "an optimizer step", 3, "both")])
+    assert pipeline.start().wait() == -signal.SIGKILL
+    work = pipeline.root / "results/.resume/tiny/6_0/supervised"
+    assert (work / "train.lock").exists() and (work / "train/state.pt").exists()
+    assert pipeline.start().wait() == 1 and "LockException" in pipeline.printed
+    deadline = time.monotonic() + 60
+    while any(str(pipeline.root) in line for line in shell(look, pipeline.root).splitlines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    shell(unlock, pipeline.root)
     cured(pipeline, finished)
-    assert not list((pipeline.root / "results/.resume").rglob("*.lock"))
-    case("the locks of the dead", "taken over; same bytes", 0, 3)
+    assert (
+        "resumed at step 2"
+        in (pipeline.project.study / "logs/6_0/supervised/train.log").read_text()
+    )
+    assert not list(work.parent.rglob("*.lock"))
+    case("all killed, README's After a crash followed", "resumed; same bytes", 0, 2)
+
+
+def shell(command: str, folder: Path) -> str:
+    """What a command of the README prints."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True,
+        text=True,
+    ).stdout  # fmt: skip
 
 
 # Too small for a lock, for the images of one batch.
