@@ -19,5 +19,9 @@ rule all:
         f"{STUDY}/summary.md",
 
 
+onstart:
+    print(cost_in_words(), file=sys.stderr)
+
+
 onerror:
     print(last_words("".join(Path(path).read_text() for path in log)), file=sys.stderr)

@@ -18,7 +18,7 @@ FLOORS = [
     "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
     "losses", "downloads", "weights", "backbones", "models", "optimization", "predictions",
     "thresholds", "pseudo_labels", "devices", "tiling", "inference", "training", "summary",
-    "command",
+    "cost", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -87,13 +87,25 @@ def _workers_died(said: str) -> str:
 
 
 def memory_now() -> str:
-    """The machine's memory in words, as Linux tells it."""
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        total, free = (int(lines[key].split()[0]) / 1e6 for key in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):
+    """The machine's memory in words."""
+    total, free = _memory("MemTotal"), free_memory()
+    if not free:
         return "how much there is, this system does not say"
-    return f"this machine has {total:.1f} GB, {free:.1f} GB of them free now"
+    return f"this machine has {total / 1e9:.1f} GB, {free / 1e9:.1f} GB of them free now"
+
+
+def free_memory() -> int:
+    """Bytes of memory that new processes can have; 0 where the system does not tell."""
+    return _memory("MemAvailable")
+
+
+def _memory(key: str) -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    found = dict(line.split(":") for line in lines).get(key, "0")
+    return 1024 * int(found.split()[0])
 
 
 def cuda_is_likely() -> bool:

@@ -13,8 +13,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .datasets import Record, dataset_stage
-from .experiment import ConfigError, explain, merge, method_row, nearest
+from .datasets import Record, dataset_stage, list_records
+from .experiment import (
+    ConfigError,
+    explain,
+    load_experiment,
+    load_methods,
+    merge,
+    method_row,
+    nearest,
+    read_yaml,
+)
 from .settings import (
     Compute,
     EvaluateStage,
@@ -322,6 +331,20 @@ class Plan:
             elif model.previous and model.previous.path in stale:
                 stale[path] = f"starts from {model.previous.path}"
         return stale
+
+
+def load_plan(
+    house: Path, files: Sequence[Path], overrides: Mapping[str, Any]
+) -> tuple[Experiment, list[Record], Plan]:
+    """Experiment, images and plan of experiment files, then `overrides` (--config).
+
+    house: the folder of the Snakefile. Raises ConfigError, DataError.
+    """
+    presets = read_yaml(house / "workflow/presets.yaml")
+    experiment = load_experiment(files or [house / "config.yaml"], presets, overrides)
+    records = list_records(Path(experiment.data), dataset_stage(experiment))
+    methods = load_methods(house / "workflow/methods.yaml")
+    return experiment, records, Plan(experiment, methods, records)
 
 
 def _overrides(row: MethodRow) -> dict[str, Any]:

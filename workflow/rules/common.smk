@@ -1,39 +1,29 @@
 """Configuration, plan, and the functions that rules ask for their inputs and parameters."""
 
+import json
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 HOUSE = Path(workflow.basedir)
 sys.path.insert(0, str(HOUSE / "scripts"))
 
-from dst_cbc.datasets import dataset_stage, list_records
-from dst_cbc.devices import cuda_is_likely, memory_now
-from dst_cbc.experiment import ConfigError, load_experiment, load_methods, read_yaml
+from dst_cbc import cost
+from dst_cbc.devices import cuda_is_likely, free_memory, memory_now
+from dst_cbc.experiment import ConfigError
 from dst_cbc.files import DataError, digest, no_space
 from dst_cbc.fingerprints import Fingerprints
 from dst_cbc.index import read_index
-from dst_cbc.plan import Plan
+from dst_cbc.plan import load_plan
 from snakemake.settings.types import DeploymentMethod
 
-
-def load_plan():
-    """The plan of the files given with --configfile, else of config.yaml, and of --config."""
-    settings = workflow.config_settings
-    experiment = load_experiment(
-        settings.configfiles or [HOUSE / "config.yaml"],
-        read_yaml(HOUSE / "workflow/presets.yaml"),
-        settings.config,
-    )
-    records = list_records(Path(experiment.data), dataset_stage(experiment))
-    methods = load_methods(HOUSE / "workflow/methods.yaml")
-    return experiment, records, Plan(experiment, methods, records)
-
-
 try:
-    EXPERIMENT, RECORDS, PLAN = load_plan()
+    EXPERIMENT, RECORDS, PLAN = load_plan(
+        HOUSE, workflow.config_settings.configfiles, workflow.config_settings.config
+    )
 except (ConfigError, DataError, ValueError) as error:
     raise WorkflowError(str(error))
 DATA = EXPERIMENT.data
@@ -88,6 +78,27 @@ shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
 # One `gpu` token where a stage will use CUDA, none on a CPU.
 GPU = int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_is_likely()))
+
+
+MEASURED_FROM = 5000  # steps: shorter work is over sooner than it is worth to measure
+
+
+def cost_in_words():
+    """What the run will take, printed at its start; long work is measured first, once."""
+    work = cost.schedule(PLAN, RECORDS)
+    if work.steps >= MEASURED_FROM and not cost.remembered(PLAN):
+        settings = workflow.config_settings
+        files = settings.configfiles or [HOUSE / "config.yaml"]
+        pairs = [f"{key}={json.dumps(value)}" for key, value in settings.config.items()]
+        command = [sys.executable, HOUSE / "scripts/cost.py", *files, "--config", *pairs]
+        # In a process of its own: torch stays out of this one. Its failure stops nothing.
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return f"no estimate: {done.stderr.strip()}"
+    jobs = 1 if GPU else max(1, workflow.cores // EXPERIMENT.compute_threads)
+    free = shutil.disk_usage(".").free
+    lines = cost.in_words(work, cost.remembered(PLAN), jobs, free, free_memory())
+    return "\n".join(lines)
 
 
 def last_words(log):

@@ -1,0 +1,238 @@
+"""What an experiment will cost, before it starts: time, disk and memory, from its schedule.
+
+Time and memory come from a few steps and images of the experiment's own, measured here; the disk
+is counted: a prediction is 3 bytes a pixel, of models and labels the sizes are known.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from . import devices
+from .datasets import Record
+from .files import digest, write_json
+from .index import Row
+from .plan import Model, Plan
+from .settings import ModelSettings
+
+STEPS, WARM_UP, IMAGES = 20, 5, 8
+JOB_SECONDS = 5.0
+"""Start of a job: Python, torch, Snakemake's own work."""
+LABEL_BYTES = 0.1
+"""A pixel of a pseudo label, as PNG; street scenes take less."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds per training step and per evaluated image; bytes of memory and of a model file."""
+
+    device: str
+    step: float
+    image: float
+    memory: int
+    model: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the unfinished models of a plan still have to do. labels: pixels of pseudo labels."""
+
+    trainings: int
+    steps: int
+    validated: int
+    predictions: int
+    predicted: int
+    evaluated: int
+    prediction_bytes: int
+    label_bytes: int
+
+    @property
+    def images(self) -> int:
+        """Images that pass through a network outside training."""
+        return self.validated + self.predicted + self.evaluated
+
+
+def schedule(plan: Plan, records: Sequence[Record]) -> Schedule:
+    """The unfinished part of a plan. records: of its images."""
+    study = study_of(plan)
+    subsets = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
+    pixels = _pixels(plan, records)
+    todo = [m for m in plan.models.values() if not (study / m.path / "model.pt").exists()]
+    labeling = {model.previous.path: model.previous for model in todo if model.previous}
+    predict = [m for m in labeling.values() if not (study / m.path / "predictions.h5").exists()]
+    unlabeled = [len(plan.splits[model.division].unlabeled) for model in predict]
+    kept = [
+        images
+        for model, images in zip(predict, unlabeled, strict=True)
+        if plan.experiment.keep_predictions == "all" or not model.previous
+    ]
+    # While a prediction is joined from its parts it is there twice.
+    most = max(unlabeled, default=0)
+    reported = sum(subsets[subset] for subset in plan.evaluate.report)
+    return Schedule(
+        trainings=len(todo),
+        steps=sum(model.settings.train.steps for model in todo),
+        validated=sum(
+            len(model.settings.train.validate_at) * subsets[model.settings.train.select]
+            for model in todo
+        ),
+        predictions=len(predict),
+        predicted=sum(unlabeled),
+        evaluated=2 * len(todo) * reported,
+        prediction_bytes=round(3 * pixels * (sum(kept) + most)),
+        label_bytes=round(LABEL_BYTES * pixels * sum(len(_unlabeled(plan, m)) for m in todo)),
+    )
+
+
+def study_of(plan: Plan) -> Path:
+    """Folder of the study's results."""
+    return Path("results") / plan.experiment.name
+
+
+def _pixels(plan: Plan, records: Sequence[Record]) -> float:
+    """Pixels of an image, the mean of some."""
+    if plan.experiment.format == "digits":
+        return plan.experiment.digits.size**2
+    sizes = [row.height * row.width for row in _headers(plan, records, 20)]
+    return sum(sizes) / len(sizes) if sizes else 0.0
+
+
+def _unlabeled(plan: Plan, model: Model) -> Sequence[str]:
+    return plan.splits[model.division].unlabeled if model.previous else ()
+
+
+def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
+    """Up to `most` images that can be opened, with their sizes; nothing is decoded or hashed."""
+    rows = []
+    for record in records[:: max(1, len(records) // most)][:most]:
+        with suppress(OSError), Image.open(Path(plan.experiment.data, record.image)) as image:
+            size = (image.height, image.width)
+            rows.append(Row(record.id, record.image, record.label, *size, record.subset, "", ""))
+    return rows
+
+
+def remembered(plan: Plan) -> Measured | None:
+    """What `measure` found for these settings before."""
+    try:
+        known = json.loads((study_of(plan) / REMEMBERED).read_text())
+    except (OSError, ValueError):
+        return None
+    return Measured(**known["measured"]) if known.get("key") == _key(plan) else None
+
+
+REMEMBERED = "cost.json"
+
+
+def _baseline(plan: Plan) -> ModelSettings:
+    return next(model.settings for model in plan.models.values() if not model.previous)
+
+
+def _key(plan: Plan) -> str:
+    """Changes with all that a measurement depends on."""
+    run = [plan.experiment.data, plan.experiment.device, str(plan.experiment.workers)]
+    return digest([_baseline(plan).canonical(), *run])
+
+
+def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | None:
+    """Train some steps of the first baseline, and validate some images, as the stages would.
+
+    folder: for what is written meanwhile. None where the images are not there yet, as scenes that
+    will be drawn.
+    """
+    settings, root = _baseline(plan), Path(plan.experiment.data)
+    masked = [record for record in records if record.label]
+    labeled, validation = (
+        _headers(plan, [record for record in masked if record.subset == subset], IMAGES)
+        for subset in ("train", settings.train.select)
+    )
+    if not (labeled and validation):
+        return None
+    devices.limit_threads(settings.train.compute_threads)
+    import torch
+
+    from . import inference, models, training
+    from .resume import resume_folder
+
+    stage = settings.train
+    device = devices.prepare(plan.experiment.device, stage)
+    window = settings.dataset.window or (0, 65535)
+    model = models.build(settings.network, settings.dataset.classes, window=window)
+    data = training.Data(root, settings.dataset, labeled, [], None, validation)
+    for steps in (WARM_UP, STEPS):
+        few = stage.model_copy(update={"steps": steps, "validate_at": (), "warmup": 0})
+        started = time.monotonic()
+        with resume_folder(folder, str(steps)) as work:
+            training.train(model, None, data, few, device, work, None, plan.experiment.workers, 1e9)
+        step = (time.monotonic() - started) / STEPS
+    started = time.monotonic()
+    inference.evaluate(model, root, validation, settings.dataset, stage.validation, device)
+    image = (time.monotonic() - started) / len(validation)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    size = len(models.model_bytes(model, model.network.state_dict(), {}))
+    described = devices.describe(device.type)
+    measured = Measured(described, step, image, peak, size)
+    write_json(study_of(plan) / REMEMBERED, {"key": _key(plan), "measured": asdict(measured)})
+    return measured
+
+
+def in_words(
+    work: Schedule, measured: Measured | None, jobs: int, free_disk: int, memory: int
+) -> list[str]:
+    """The estimate for people, a line each, with a warning where disk or memory will not do.
+
+    jobs: trainings at once. free_disk, memory: bytes to be had; memory 0 where it is not known.
+    """
+    if not work.trainings:
+        return ["to do: no training"]
+    lines = [
+        f"to do: {work.trainings} trainings of {work.steps} steps in all, {work.predictions} "
+        f"predictions of {work.predicted} images, {work.validated + work.evaluated} images "
+        "validated and evaluated"
+    ]
+    disk = work.prediction_bytes + work.label_bytes
+    if measured:
+        # Both model files, and the state of each that runs: weights, momentum, the best weights.
+        disk += measured.model * (2 * work.trainings + 3 * jobs)
+        started = JOB_SECONDS * (2 * work.trainings + 3 * work.predictions)
+        seconds = measured.step * work.steps + measured.image * work.images + started
+        lines.append(
+            f"time: about {_hours(seconds)} in all, {_hours(seconds / jobs)} at best with {jobs} "
+            f"jobs at once ({measured.step:.3f} s a step, {measured.image:.3f} s an image on "
+            f"{measured.device})"
+        )
+        needed = measured.memory * jobs
+        lines.append(f"memory: about {measured.memory / 1e9:.1f} GB a training, {jobs} at once")
+        if memory and needed > memory:
+            lines.append(
+                f"WARNING: {needed / 1e9:.1f} GB of memory are needed and {memory / 1e9:.1f} GB "
+                "free: lower train.batch or train.crop, or run fewer jobs at once: --cores"
+            )
+    lines.append(
+        f"disk: about {disk / 1e9:.1f} GB more, {work.prediction_bytes / 1e9:.1f} GB of them "
+        f"predictions; {free_disk / 1e9:.1f} GB are free"
+    )
+    if disk > free_disk:
+        lines.append(
+            f"WARNING: {disk / 1e9:.1f} GB of disk are needed and {free_disk / 1e9:.1f} GB free: "
+            "set keep_predictions: supervised, or make room; a run that meets a full disk goes on "
+            "from there once there is room"
+        )
+    return lines
+
+
+def _hours(seconds: float) -> str:
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
