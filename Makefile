@@ -41,6 +41,8 @@ format: venv
 
 bench: venv  ## ratios measured side by side
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/saving.py
+	$(BIN)/python benchmarks/data_check.py
 
 document: venv  ## what is generated: schema, conda environment, tables of the README
 	$(BIN)/python scripts/document.py

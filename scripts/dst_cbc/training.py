@@ -132,7 +132,7 @@ def train(
 
     def save() -> None:
         work.refresh()
-        _save(state, progress, network, optimizer, scaler)
+        save_state(state, progress, network, optimizer, scaler)
         stopping.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
 
     def validate() -> None:
@@ -294,7 +294,8 @@ def cpu_state(model: Model) -> dict[str, torch.Tensor]:
     return {key: value.detach().cpu() for key, value in model.network.state_dict().items()}
 
 
-def _save(path: Path, progress: Progress, network, optimizer, scaler) -> None:
+def save_state(path: Path, progress: Progress, network, optimizer, scaler) -> None:
+    """Write all that a killed training needs to end in the same bytes."""
     with atomic(path) as temporary:
         torch.save(
             {
