@@ -4,17 +4,28 @@ The masks of unlabeled images, where there are any, are compared with: accuracy 
 manifest, and <folder>.quality.csv by class. They decide nothing.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 from tqdm import tqdm
 
-from dst_cbc.command import Parser, main
+from dst_cbc import devices
+from dst_cbc.command import Parser, main, read_settings
 from dst_cbc.files import DataError, read_ids
 from dst_cbc.images import label_table, open_label
-from dst_cbc.index import read_index, rows_of
+from dst_cbc.index import Row, read_index, rows_of
 from dst_cbc.predictions import read_predictions
-from dst_cbc.pseudo_labels import write_manifest, write_pseudo_labels, write_quality
-from dst_cbc.settings import DatasetStage
-from dst_cbc.thresholds import read_levels
+from dst_cbc.pseudo_labels import (
+    label_pixels,
+    write_manifest,
+    write_pseudo_labels,
+    write_quality,
+)
+from dst_cbc.settings import DatasetStage, PredictStage
+from dst_cbc.thresholds import read_levels, read_thresholds
+
+Labels = Iterator[tuple[str, np.ndarray]]
 
 
 def run() -> None:
@@ -23,9 +34,20 @@ def run() -> None:
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
     parser.path("--unlabeled", "list of predicted ids")
-    parser.path("--predictions", "predictions.h5")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--predictions", type=Path, metavar="PATH", help="predictions.h5; rule `threshold`"
+    )
+    source.add_argument(
+        "--model", type=Path, metavar="PATH",
+        help="model.pt, for rule `normalized`, which needs the probabilities of all classes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--inference", metavar="JSON", help="with --model: settings of the pass as JSON"
+    )
     parser.path("--thresholds", "thresholds.csv, or the copy that you edited")
     parser.path("--out", "folder of the PNGs; <folder>.csv and .quality.csv are written beside it")
+    parser.device()
     arguments = parser.parse_args()
     dataset, rows = arguments.settings, read_index(arguments.index)
     table, names = label_table(dataset), list(dataset.classes)
@@ -40,13 +62,14 @@ def run() -> None:
             return None
 
     ids = read_ids(arguments.unlabeled)
-    rows_of(rows, ids, arguments.unlabeled)
-    levels = read_levels(arguments.thresholds, names)
+    unlabeled = rows_of(rows, ids, arguments.unlabeled)
+    found = _normalized(arguments, unlabeled, names) if arguments.model else _by_threshold(
+        arguments, ids, names
+    )  # fmt: skip
     quality = np.zeros((len(names), len(names) + 1), np.int64)
     labeled = write_pseudo_labels(
         arguments.out,
-        tqdm(read_predictions(arguments.predictions, ids), "label", len(ids), disable=None),
-        levels,
+        tqdm(found, "label", len(ids), disable=None),
         list(dataset.classes.values()),
         truth,
         quality,
@@ -54,6 +77,26 @@ def run() -> None:
     write_manifest(arguments.out.with_suffix(".csv"), labeled, names)
     write_quality(arguments.out.with_suffix(".quality.csv"), quality, names)
     print(f"{len(ids)} pseudo labels by {arguments.thresholds}")
+
+
+def _by_threshold(arguments, ids: list[str], names: list[str]) -> Labels:
+    levels = read_levels(arguments.thresholds, names)
+    for prediction in read_predictions(arguments.predictions, ids):
+        yield prediction.id, label_pixels(prediction, levels)
+
+
+def _normalized(arguments, rows: list[Row], names: list[str]) -> Labels:
+    stage = read_settings(PredictStage, arguments.inference)
+    thresholds = read_thresholds(arguments.thresholds, names)
+    devices.limit_threads(stage.compute_threads)
+    from dst_cbc import inference, models
+
+    device = devices.prepare(arguments.device, stage)
+    model = models.read_model(arguments.model, device)
+    with devices.memory_in_words("evaluation.batch or evaluation.tile"):
+        yield from inference.normalized_labels(
+            model, arguments.data, rows, thresholds, stage, device, arguments.workers
+        )
 
 
 if __name__ == "__main__":

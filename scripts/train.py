@@ -38,6 +38,12 @@ def parse():
     parser.add_argument(
         "--pseudo-labels", type=Path, metavar="PATH", help="pseudo_labels.csv, its PNGs beside it"
     )
+    parser.add_argument(
+        "--unlabeled", type=Path, metavar="PATH", help="instead: ids that the model labels itself"
+    )
+    parser.add_argument(
+        "--predictions", type=Path, metavar="PATH", help="of the model that labeled, as weights"
+    )
     parser.path("--out", "folder of the model")
     parser.path("--resume", "folder for the state of an unfinished training")
     parser.add_argument(
@@ -48,8 +54,13 @@ def parse():
     )
     parser.device()
     arguments = parser.parse_args()
-    if bool(arguments.previous) != bool(arguments.pseudo_labels):
-        parser.error("--previous and --pseudo-labels go together")
+    if bool(arguments.previous) != bool(arguments.pseudo_labels or arguments.unlabeled):
+        parser.error("--previous goes with --pseudo-labels or --unlabeled")
+    stage = arguments.settings.train
+    if bool(arguments.unlabeled) != (stage.online_threshold is not None):
+        parser.error("--unlabeled goes with online_threshold")
+    if bool(arguments.predictions) != (stage.weighting == "original"):
+        parser.error("--predictions goes with weighting `original`")
     return arguments
 
 
@@ -70,6 +81,11 @@ def run() -> None:
         # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
         inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
+    if arguments.unlabeled:
+        pseudo = rows_of(rows, read_ids(arguments.unlabeled), arguments.unlabeled)
+        inputs = [sha256_file(arguments.previous)]
+    if arguments.predictions:
+        inputs.append(sha256_file(arguments.predictions))
     # Of the data set where the chain starts; a later round's model brings its own.
     window = None if arguments.previous else window_of(rows.values())
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
@@ -85,7 +101,10 @@ def run() -> None:
         from dst_cbc import models, training
 
         device = devices.prepare(arguments.device, settings.train)
-        data = training.Data(arguments.data, settings.dataset, labeled, pseudo, folder, validation)
+        data = training.Data(
+            arguments.data, settings.dataset, labeled, pseudo, folder, validation,
+            arguments.predictions,
+        )  # fmt: skip
         if arguments.previous:
             model = models.read_model(arguments.previous)
             best = model.record

@@ -38,10 +38,9 @@ def no_truth(id):
 def make(folder, truth=no_truth, levels=(100, 150, BINS), quality=None):
     """Labels of two images, and their rows."""
     second = Prediction(1, "b", CLASSES[::-1], CONFIDENCE)
-    predictions = [PREDICTION, second]
     quality = np.zeros((3, 4), np.int64) if quality is None else quality
-    levels = levels_of(*levels)
-    return list(write_pseudo_labels(folder, predictions, levels, COLOURS, truth, quality))
+    labeled = [(p.id, label_pixels(p, levels_of(*levels))) for p in (PREDICTION, second)]
+    return list(write_pseudo_labels(folder, labeled, COLOURS, truth, quality))
 
 
 def test_a_pixel_is_labeled_where_its_confidence_reaches_its_class_level():

@@ -313,8 +313,8 @@ def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(
 ):
     real, seen = training.dynamic_loss, []
 
-    def watch(logits, labels, pseudo, gamma, weights):
-        assert weights is None
+    def watch(logits, labels, pseudo, gamma, weights, confidence):
+        assert weights is None and confidence is None
         seen.append((labels.clone(), pseudo, gamma))
         return real(logits, labels, pseudo, gamma)
 

@@ -10,7 +10,10 @@ holds too many pixels.
 
 from __future__ import annotations
 
+import functools
 import math
+
+import numpy as np
 
 from .files import Unusable
 
@@ -54,6 +57,13 @@ def level_from(log_odds: float) -> int:
     position = (math.asinh(log_odds) - _START) / _STEP + 0.5
     # A millionth of a step forgives the rounding of asinh and sinh.
     return min(max(math.ceil(position - 1e-6), 0), BINS)
+
+
+@functools.cache
+def probabilities() -> np.ndarray:
+    """float32 (65536,): the probability in the middle of each level."""
+    log_odds = np.sinh(_START + np.arange(BINS) * _STEP)
+    return (1 / (1 + np.exp(-np.clip(log_odds, -700, 700)))).astype(np.float32)
 
 
 def probability(log_odds: float) -> float:

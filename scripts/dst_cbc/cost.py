@@ -67,7 +67,7 @@ def schedule(plan: Plan, records: Sequence[Record]) -> Schedule:
     subsets = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     pixels = _pixels(plan, records)
     todo = [m for m in plan.models.values() if not (study / m.path / "model.pt").exists()]
-    labeling = {model.previous.path: model.previous for model in todo if model.previous}
+    labeling = {m.labeled_by.path: m.labeled_by for m in todo if m.labeled_by}
     predict = [m for m in labeling.values() if not (study / m.path / "predictions.h5").exists()]
     unlabeled = [len(plan.splits[model.division].unlabeled) for model in predict]
     kept = [
@@ -107,7 +107,7 @@ def _pixels(plan: Plan, records: Sequence[Record]) -> float:
 
 
 def _unlabeled(plan: Plan, model: Model) -> Sequence[str]:
-    return plan.splits[model.division].unlabeled if model.previous else ()
+    return plan.splits[model.division].unlabeled if model.labeled_by else ()
 
 
 def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -17,7 +19,7 @@ from .images import LabelTable, Window, label_table, open_image, open_label
 from .index import Row
 from .metrics import confusion_matrix
 from .models import Model
-from .settings import DatasetStage, Inference
+from .settings import IGNORED, DatasetStage, Inference
 from .tiling import full_logits
 
 
@@ -158,6 +160,40 @@ def predict_part(
             written = writer.submit(predictions.store, file, items)
         written.result()
     predictions.close_part(folder, part, counts.view(-1, confidence.BINS).cpu().numpy())
+
+
+def normalized_labels(
+    model: Model,
+    root: Path,
+    rows: Sequence[Row],
+    thresholds: Sequence[float],
+    settings: Inference,
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Ids and labels uint8 (H, W) by the rule of CBST: argmax over c of p_c / t_c where it is >= 1.
+
+    thresholds: log-odds of t_c, one a class; inf: nothing becomes the class, -inf: all it wins.
+    """
+    edges = torch.tensor(thresholds, dtype=torch.float64, device=device).view(-1, 1, 1)
+
+    def label(logits: torch.Tensor) -> tuple[torch.Tensor]:
+        # In float64: there an easy class still has a ranking.
+        confidence = logits.double().log_softmax(1)
+        above = confidence - F.logsigmoid(edges)
+        above = torch.where(edges == -math.inf, confidence + _FOR_SURE, above)
+        best, winner = torch.where(edges == math.inf, -math.inf, above).max(1)
+        return (winner.masked_fill(best < 0, IGNORED).to(torch.uint8),)
+
+    batches = same_size_batches(rows, settings.batch, predictions.PART_IMAGES)
+    loader = _loader(Images(root, rows, model.window), batches, workers, device)
+    for indexes, (pixels,) in zip(batches, loader, strict=True):
+        (labels,) = predict(model, pixels, settings, device, label)
+        yield from zip((rows[i].id for i in indexes), labels.cpu().numpy(), strict=True)
+
+
+_FOR_SURE = 1e6
+"""Beyond every logarithm of a probability: among classes without a limit the likeliest wins."""
 
 
 def _pixels(classes: torch.Tensor, levels: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:

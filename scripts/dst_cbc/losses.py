@@ -14,6 +14,7 @@ def dynamic_loss(
     pseudo: int,
     gamma: float,
     class_weights: torch.Tensor | None = None,
+    confidence: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy, weighted on the pseudo-labeled images by the current confidence.
 
@@ -23,7 +24,8 @@ def dynamic_loss(
 
     logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
     the N images are pseudo-labeled. class_weights: float (C,), times the labeled pixels' CE, no
-    part of the paper. Returns a float32 scalar; 0 where every pixel is ignored.
+    part of the paper. confidence: float (pseudo, H, W) in 0..1, replaces p in w: of the model that
+    labeled ("OW", Table 5a). Returns a float32 scalar; 0 where every pixel is ignored.
     """
     logits = logits.float()
     valid = (labels != IGNORED).sum().clamp(min=1)
@@ -35,6 +37,20 @@ def dynamic_loss(
     if class_weights is not None:
         # An ignored pixel's loss is 0, whatever its weight.
         labeled = labeled * class_weights[labels[: len(labeled)] % IGNORED]
-    # CE = -log p, so p^gamma = exp(-gamma CE): no second softmax.
-    weight = torch.exp(-gamma * self_trained.detach())
+    if confidence is None:
+        # CE = -log p, so p^gamma = exp(-gamma CE): no second softmax.
+        weight = torch.exp(-gamma * self_trained.detach())
+    else:
+        weight = confidence**gamma
     return (labeled.sum() + (weight * self_trained).sum()) / valid
+
+
+def online_labels(logits: torch.Tensor, labels: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Labels by the model in training ("OST", Table 5b): its winner where p > threshold.
+
+    logits: float (N, C, H, W), no gradient flows through; labels: int64 (N, H, W), 255 outside the
+    image. Returns int64 (N, H, W), 255 where a pixel stays without a label.
+    """
+    confidence, winner = logits.detach().float().softmax(1).max(1)
+    unsure = (confidence <= threshold) | (labels == IGNORED)
+    return winner.masked_fill(unsure, IGNORED)

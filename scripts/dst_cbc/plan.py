@@ -69,6 +69,11 @@ class Model:
         return SUPERVISED if self.method == SUPERVISED else f"{self.method}/round{self.round}"
 
     @property
+    def labeled_by(self) -> Model | None:
+        """The model whose predictions become this one's files of pseudo labels."""
+        return self.previous if self.settings.thresholds else None
+
+    @property
     def path(self) -> str:
         """Folder below the study's."""
         return f"{self.division}/{self.name}"
@@ -279,20 +284,31 @@ class Plan:
                 f"{name}: batch: found {settings.batch}; half of it is pseudo-labeled, so even"
             )
         unlabeled = len(self.splits[division].unlabeled)
+        online = row.labeling == "online"
+        switches = {
+            "weighting": row.weighting,
+            "augment_pseudo": row.augment_pseudo,
+            "online_threshold": row.online_threshold if online else None,
+        }
         chain = [supervised]
-        for round, alpha in enumerate(row.curriculum, 1):
+        for round, alpha in enumerate([None] if online else row.curriculum, 1):
             stage = self._stage(
                 division, settings, round, unlabeled, settings.batch // 2, row.round_length
             )
+            labels = {} if online else self._labels(row, alpha)
             model_settings = ModelSettings(
                 dataset=self.dataset,
                 split=self.splits[division].stage,
-                train=stage,
-                predict=self.predict,
-                thresholds=ThresholdStage(alpha=alpha, balance=row.balance),
+                train=stage.model_copy(update=switches),
+                **labels,
             )
             chain.append(Model(division, name, round, model_settings, chain[-1]))
         return chain[1:]
+
+    def _labels(self, row: MethodRow, alpha: Any) -> dict[str, Any]:
+        """How the files of pseudo labels of one round are made."""
+        thresholds = ThresholdStage(alpha=alpha, balance=row.balance, rule=row.rule)
+        return {"predict": self.predict, "thresholds": thresholds}
 
     def _control(self, division: str, name: str, row: MethodRow) -> list[Model]:
         """Labeled images alone, with the steps and the number of validations of another chain."""

@@ -81,6 +81,12 @@ def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
         yield from _read_some(path, first, ids[first : first + PART_IMAGES])
 
 
+def read_probabilities(path: Path, row: int, id: str) -> np.ndarray:
+    """float32 (H, W): probability of the winner of one image, in 0..1."""
+    (prediction,) = _read_some(path, row, [id])
+    return confidence.probabilities()[prediction.confidence]
+
+
 def _read_some(path: Path, first: int, ids: list[str]) -> Iterator[Prediction]:
     try:
         file = h5py.File(path, "r")

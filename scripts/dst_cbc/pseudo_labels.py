@@ -52,31 +52,29 @@ def label_pixels(prediction: Prediction, levels: np.ndarray) -> np.ndarray:
 
 def write_pseudo_labels(
     folder: Path,
-    predictions: Iterable[Prediction],
-    levels: np.ndarray,
+    labeled: Iterable[tuple[str, np.ndarray]],
     colours: Sequence[str],
     truth: Callable[[str], np.ndarray | None],
     quality: np.ndarray,
 ) -> Iterator[Labeled]:
-    """Write `<folder>/<id>.png` for each prediction and yield its row of the manifest.
+    """Write `<folder>/<id>.png` for each id and uint8 (H, W); yield its row of the manifest.
 
     truth: function of an id to its ground truth, uint8 (H, W), or None; used for figures only.
     quality: int64 (classes, classes + 1), counts are added to it: row = truth, column = pseudo
     label, the last one for pixels without.
     """
     colour_table = palette(colours)
-    for prediction in predictions:
-        labels = label_pixels(prediction, levels)
+    for id, labels in labeled:
         content = indexed_png(labels, colour_table)
-        write_bytes(folder / f"{prediction.id}.png", content)
+        write_bytes(folder / f"{id}.png", content)
         correct = compared = None
-        ground = truth(prediction.id)
+        ground = truth(id)
         if ground is not None:
             valid = (labels != IGNORED) & (ground != IGNORED)
             correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
             quality += _confusion(ground, labels, len(colours))
         counts = np.bincount(labels.ravel(), minlength=256)[: len(colours)]
-        yield Labeled(prediction.id, sha256(content), *labels.shape, counts, correct, compared)
+        yield Labeled(id, sha256(content), *labels.shape, counts, correct, compared)
 
 
 def _confusion(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

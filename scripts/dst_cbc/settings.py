@@ -338,6 +338,7 @@ class ThresholdStage(Settings):
     algorithm: Literal[1] = 1
     alpha: Alpha
     balance: Literal["class", "global"]
+    rule: Literal["threshold", "normalized"] = "threshold"
 
 
 class EvaluateStage(Inference):
@@ -358,6 +359,10 @@ class TrainStage(Optimization, Compute):
     round: Annotated[int, Field(ge=0)]
     select: Subset
     validation: Inference
+    weighting: Literal["dynamic", "original"] = "dynamic"
+    augment_pseudo: bool = True
+    online_threshold: float | None = None
+    """None: pseudo labels come from files."""
 
 
 class ModelSettings(Settings):
@@ -397,8 +402,27 @@ class MethodSwitches(Settings):
     balance: Literal["class", "global"] = Field(
         "class", description="one threshold per class, or one over all"
     )
-    labeling: Literal["offline", "none"] = Field(
-        "offline", description="pseudo labels from the round before, or no unlabeled images at all"
+    rule: Literal["threshold", "normalized"] = Field(
+        "threshold",
+        description="label the winning class where it reaches its threshold (Algorithm 1), or the "
+        "class whose probability is largest in proportion to its threshold (CBST, the released "
+        "code)",
+    )
+    labeling: Literal["offline", "online", "none"] = Field(
+        "offline",
+        description="pseudo labels from the round before, or by the model in training, step by "
+        "step, or no unlabeled images at all",
+    )
+    online_threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="with `labeling: online`: probability above which a pixel is labeled"
+    )
+    weighting: Literal["dynamic", "original"] = Field(
+        "dynamic",
+        description="the weight of a pseudo label is the confidence of the model in training, "
+        "equation (2), or of the model that labeled; ^gamma",
+    )
+    augment_pseudo: bool = Field(
+        True, description="augment the pseudo-labeled images, or only resize them to `train.crop`"
     )
     round_length: Positive = Field(
         1, description="a round lasts this many times `train`'s epochs or steps"
@@ -414,6 +438,12 @@ class MethodSwitches(Settings):
             raise ValueError("curriculum: empty; labeling `offline` needs one alpha a round")
         if self.labeling == "none" and (self.curriculum or self.match is None):
             raise ValueError("labeling `none` needs `match`, and no curriculum")
+        if self.labeling == "online" and self.curriculum:
+            raise ValueError("curriculum: labeling `online` has one round and no thresholds")
+        if self.labeling != "online" and self.online_threshold:
+            raise ValueError("online_threshold: only for labeling `online`")
+        if self.labeling != "offline" and (self.weighting, self.rule) != ("dynamic", "threshold"):
+            raise ValueError("weighting, rule: others than the default need labeling `offline`")
         return self
 
 

@@ -79,32 +79,39 @@ def write_thresholds(path: Path, rows: Sequence[Threshold]) -> None:
 def read_levels(path: Path, names: Sequence[str]) -> np.ndarray:
     """int32 (256,): the lowest kept confidence level of each class; 65536 keeps nothing.
 
-    Reads thresholds.csv or an edited copy of it: only `class` and `threshold` (log-odds) count.
-    Raises DataError that names the line of a value that is none.
+    Raises DataError as `read_thresholds`.
     """
     levels = np.full(256, confidence.BINS, np.int32)
-    seen = set()
+    edges = read_thresholds(path, names)
+    levels[: len(edges)] = [confidence.level_from(edge) for edge in edges]
+    return levels
+
+
+def read_thresholds(path: Path, names: Sequence[str]) -> list[float]:
+    """The log-odds that each class's pixels must reach; inf for a class without a threshold.
+
+    Reads thresholds.csv or an edited copy of it: only `class` and `threshold` (log-odds) count.
+    Raises DataError that names the line of a value that is none, or a class without a row.
+    """
+    found: dict[int, float] = {}
     for line, cells in enumerate(read_csv(path, ("class", "threshold")), 2):
         try:
             number, text = int(cells["class"]), cells["threshold"]
             if not 0 <= number < len(names):
                 raise ValueError(f"there are classes 0 to {len(names) - 1}")
-            if number in seen:
+            if number in found:
                 raise ValueError(f"class {number} occurs twice")
-            seen.add(number)
-            if text:
-                value = float(text)
-                if math.isnan(value):
-                    raise ValueError("a threshold cannot be NaN")
-                levels[number] = confidence.level_from(value)
+            found[number] = float(text) if text else math.inf
+            if math.isnan(found[number]):
+                raise ValueError("a threshold cannot be NaN")
         except ValueError as error:
             raise DataError(
                 f"{path}, line {line}: {error}; expected class number and log-odds"
             ) from None
-    missing = [name for number, name in enumerate(names) if number not in seen]
+    missing = [name for number, name in enumerate(names) if number not in found]
     if missing:
         raise DataError(
             f"{path}: no row for class {missing[0]!r}; delete the file to have it made again, or "
             "give the class a row: without a threshold it keeps nothing"
         )
-    return levels
+    return [found[number] for number in range(len(names))]

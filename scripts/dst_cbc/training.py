@@ -27,12 +27,13 @@ from .files import DataError, Unusable, atomic
 from .images import label_table, open_image, open_label
 from .index import Row
 from .inference import evaluate, image_tensor
-from .losses import dynamic_loss
+from .losses import dynamic_loss, online_labels
 from .metrics import mean_iou, pixel_accuracy
 from .models import Model, low_logits, read_checkpoint, upsample
+from .predictions import read_probabilities
 from .resume import Work
 from .settings import DatasetStage, TrainStage
-from .transforms import draw_warp, jitter
+from .transforms import draw_warp, jitter, whole
 
 HISTORY = ["step", "loss", "learning_rate", "miou", "pixel_accuracy", "best"]
 STATE = "state.pt"
@@ -40,7 +41,12 @@ STATE = "state.pt"
 
 @dataclass(frozen=True)
 class Data:
-    """What one training reads. pseudo_folder: where `<id>.png` of each row of `pseudo` lies."""
+    """What one training reads.
+
+    pseudo: the images without a label of their own. pseudo_folder: where `<id>.png` of each of
+    them lies, None where the model in training labels them. predictions: of the model that
+    labeled, in the order of `pseudo`; needed where its confidence is the weight.
+    """
 
     root: Path
     dataset: DatasetStage
@@ -48,6 +54,7 @@ class Data:
     pseudo: Sequence[Row]
     pseudo_folder: Path | None
     validation: Sequence[Row]
+    predictions: Path | None = None
 
 
 @dataclass
@@ -68,7 +75,10 @@ class Progress:
 
 
 class Samples(Dataset):
-    """Augmented samples by `sampling.Draw`: image uint8 (3, h, w) and label uint8 (h, w)."""
+    """Augmented samples by `sampling.Draw`: image uint8 (3, h, w) and label uint8 (h, w).
+
+    With `weighting: original` also the confidence of the model that labeled, float32 (h, w).
+    """
 
     def __init__(self, data: Data, stage: TrainStage, model: Model):
         self.data, self.stage = data, stage
@@ -81,21 +91,38 @@ class Samples(Dataset):
         rows = self.data.labeled if draw.stream == sampling.LABELED else self.data.pseudo
         return rows[draw.index]
 
-    def __getitem__(self, draw: sampling.Draw) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, draw: sampling.Draw) -> tuple[torch.Tensor, ...]:
         row, settings = self.row(draw), self.stage.augmentation
         random = sampling.sample_generator(self.stage.seed, self.stage.round, draw)
-        warp = draw_warp(
-            (row.height, row.width), self.stage.crop, settings, random, self.input_scale
-        )
+        size, augmented = (row.height, row.width), self._is_augmented(draw)
+        if augmented:
+            warp = draw_warp(size, self.stage.crop, settings, random, self.input_scale)
+        else:
+            warp = whole(size, self.stage.crop)
         image = warp.image(open_image(self.data.root / row.image, self.window), self.fill)
+        pixels = jitter(image, settings, random) if augmented else np.asarray(image)
         label = np.array(warp.label(self._label(row, draw.stream)))
-        return image_tensor(jitter(image, settings, random)), torch.from_numpy(label)
+        sample = (image_tensor(pixels), torch.from_numpy(label))
+        if self.stage.weighting == "original":
+            sample += (torch.from_numpy(np.array(warp.values(self._confidence(row, draw)))),)
+        return sample
+
+    def _is_augmented(self, draw: sampling.Draw) -> bool:
+        return draw.stream == sampling.LABELED or self.stage.augment_pseudo
 
     def _label(self, row: Row, stream: int) -> Image.Image:
         if stream == sampling.LABELED:
             return open_label(self.data.root / row.label, self.table)
+        if self.data.pseudo_folder is None:
+            # Labeled by the model in training; the warp marks what lies outside the image.
+            return Image.new("L", (row.width, row.height))
         # Its pixels are class numbers already; the manifest vouched for them before training.
         return Image.open(self.data.pseudo_folder / f"{row.id}.png")
+
+    def _confidence(self, row: Row, draw: sampling.Draw) -> Image.Image:
+        if draw.stream == sampling.LABELED:
+            return Image.new("F", (row.width, row.height), 1.0)
+        return Image.fromarray(read_probabilities(self.data.predictions, draw.index, row.id))
 
 
 def beats(score: float, best: dict[str, Any] | None) -> bool:
@@ -184,17 +211,22 @@ def _memory_format(stage: TrainStage) -> torch.memory_format:
 
 def _loss(
     model: Model,
-    batch: tuple[torch.Tensor, torch.Tensor],
+    batch: tuple[torch.Tensor, ...],
     data: Data,
     stage: TrainStage,
     weights: torch.Tensor | None,
     device: torch.device,
 ) -> torch.Tensor:
-    images, labels = batch
+    images, labels, *confidence = batch
     images = images.to(device, non_blocking=True, memory_format=_memory_format(stage))
     labels = labels.to(device, non_blocking=True).long()
     logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
-    return dynamic_loss(logits, labels, _pseudo_share(data, stage), stage.gamma, weights)
+    pseudo = _pseudo_share(data, stage)
+    if pseudo and stage.online_threshold is not None:
+        own = online_labels(logits[-pseudo:], labels[-pseudo:], stage.online_threshold)
+        labels = torch.cat((labels[:-pseudo], own))
+    original = confidence[0][-pseudo:].to(device, non_blocking=True) if confidence else None
+    return dynamic_loss(logits, labels, pseudo, stage.gamma, weights, original)
 
 
 def _descend(

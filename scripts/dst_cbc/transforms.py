@@ -36,6 +36,10 @@ class Warp:
         """Nearest; ignored outside the image."""
         return self._apply(label, Image.Resampling.NEAREST, IGNORED)
 
+    def values(self, image: Image.Image) -> Image.Image:
+        """Nearest; 0 outside the image."""
+        return self._apply(image, Image.Resampling.NEAREST, 0)
+
     def _apply(self, image: Image.Image, resample: Image.Resampling, fill) -> Image.Image:
         height, width = self.size
         return image.transform(
@@ -72,6 +76,12 @@ def draw_warp(
             d, e, centre_y - d * width / 2 - e * height / 2,
         ),
     )  # fmt: skip
+
+
+def whole(image_size: tuple[int, int], crop: tuple[int, int]) -> Warp:
+    """No augmentation: the whole image, resized to the crop ("-NA", Table 5b)."""
+    down, across = (side / target for side, target in zip(image_size, crop, strict=True))
+    return Warp(crop, (across, 0.0, 0.0, 0.0, down, 0.0))
 
 
 def jitter(

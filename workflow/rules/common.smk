@@ -38,7 +38,7 @@ SUBSETS = {
     for subset in ("train", "val", "test")
 }
 SELF_TRAINED = sorted({m.method for m in PLAN.models.values() if m.previous})
-MANIFESTS = [f"{STUDY}/{m.path}/pseudo_labels.csv" for m in PLAN.models.values() if m.previous]
+MANIFESTS = [f"{STUDY}/{m.path}/pseudo_labels.csv" for m in PLAN.models.values() if m.labeled_by]
 EDITED_THRESHOLDS = [str(Path(path).with_name("thresholds.edited.csv")) for path in MANIFESTS]
 LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.previous})
 
@@ -152,6 +152,62 @@ def previous(filename):
         return f"{STUDY}/{model_of(wildcards).previous.path}/{filename}"
 
     return of_round_before
+
+
+def pseudo_labels_of(wildcards):
+    """The manifest of the labels from files; none where the model in training labels."""
+    model = model_of(wildcards)
+    return f"{STUDY}/{model.path}/pseudo_labels.csv" if model.labeled_by else []
+
+
+def pseudo_label_folder(wildcards):
+    model = model_of(wildcards)
+    return ancient(f"{STUDY}/{model.path}/pseudo_labels") if model.labeled_by else []
+
+
+def labels_itself(wildcards):
+    """The ids that the model in training labels."""
+    model = model_of(wildcards)
+    return [] if model.labeled_by else f"{STUDY}/splits/{wildcards.division}.unlabeled.txt"
+
+
+def weights_of_labels(wildcards):
+    """The confidence of the model that labeled, where it is the weight."""
+    model = model_of(wildcards)
+    original = model.settings.train.weighting == "original"
+    return f"{STUDY}/{model.previous.path}/predictions.h5" if original else []
+
+
+def is_normalized(wildcards):
+    return model_of(wildcards).settings.thresholds.rule == "normalized"
+
+
+def labeling_predictions(wildcards):
+    """What is labeled from: the predictions of the round before …"""
+    return [] if is_normalized(wildcards) else previous("predictions.h5")(wildcards)
+
+
+def labeling_model(wildcards):
+    """… or its model, where the rule needs the probabilities of all classes."""
+    return previous("model.pt")(wildcards) if is_normalized(wildcards) else []
+
+
+def labeling_options(wildcards, input):
+    """The same for the command."""
+    if is_normalized(wildcards):
+        settings = PLAN.predict.canonical()
+        return f"--model {shlex.quote(input.model)} --inference {shlex.quote(settings)}"
+    return f"--predictions {shlex.quote(input.predictions)}"
+
+
+def training_options(wildcards, input):
+    """What a fine-tuning takes its labels and weights from, for the command."""
+    options = {
+        "--pseudo-labels": input.manifest,
+        "--unlabeled": input.unlabeled,
+        "--predictions": input.predictions,
+    }
+    return " ".join(f"{key} {shlex.quote(path)}" for key, path in options.items() if path)
 
 
 def thresholds_in_use(wildcards):

@@ -68,7 +68,8 @@ rule pseudo_labels:
         index=ancient(INDEX),
         images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
-        predictions=previous("predictions.h5"),
+        predictions=labeling_predictions,
+        model=labeling_model,
         computed=f"{STUDY}/{{division}}/{{method}}/round{{round}}/thresholds.csv",
         thresholds=thresholds_in_use,
     output:
@@ -82,8 +83,10 @@ rule pseudo_labels:
         "../../envs/dst-cbc.yaml"
     params:
         settings=PLAN.dataset.canonical(),
+        options=labeling_options,
     shell:
         'exec "$PYTHON" "$SCRIPTS/pseudo_labels.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q}"
-        " --predictions {input.predictions:q} --thresholds {input.thresholds:q}"
-        " --out {output.labels:q} >> {log:q} 2>&1"
+        " {params.options} --thresholds {input.thresholds:q}"
+        " --out {output.labels:q}"
+        ' --device "$DEVICE" --workers "$WORKERS" >> {log:q} 2>&1'

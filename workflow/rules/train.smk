@@ -45,8 +45,10 @@ rule finetune:
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
         previous=previous("model.pt"),
         # The manifest speaks for the PNGs: the time of a folder says nothing.
-        labels=ancient(f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels"),
-        manifest=f"{STUDY}/{{division}}/{{method}}/round{{round}}/pseudo_labels.csv",
+        labels=pseudo_label_folder,
+        manifest=pseudo_labels_of,
+        unlabeled=labels_itself,
+        predictions=weights_of_labels,
     output:
         model=f"{STUDY}/{{division}}/{{method}}/round{{round}}/model.pt",
         last=f"{STUDY}/{{division}}/{{method}}/round{{round}}/last.pt",
@@ -68,10 +70,11 @@ rule finetune:
         folder=subpath(output.model, parent=True),
         state=f"{STATE}/{{division}}/{{method}}/round{{round}}/train",
         board=f"{STUDY}/tensorboard/{{division}}/{{method}}/round{{round}}",
+        options=training_options,
     shell:
         'exec "$PYTHON" "$SCRIPTS/train.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --labeled {input.labeled:q} --previous {input.previous:q}"
-        " --pseudo-labels {input.manifest:q} --out {params.folder:q}"
+        " {params.options} --out {params.folder:q}"
         " --resume {params.state:q} --board {params.board:q}"
         ' --device "$DEVICE" --workers "$WORKERS" --save-seconds "$SAVE_SECONDS"'
         " >> {log:q} 2>&1"

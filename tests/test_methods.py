@@ -1,0 +1,295 @@
+"""Each method differs from DST-CBC by its switch and by nothing else (Table 5)."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dst_cbc import confidence, inference, training
+from dst_cbc.datasets import Record
+from dst_cbc.experiment import load_methods
+from dst_cbc.images import open_image, write_indexed_png
+from dst_cbc.losses import dynamic_loss, online_labels
+from dst_cbc.models import build
+from dst_cbc.optimization import training_mode
+from dst_cbc.plan import Plan
+from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
+from dst_cbc.sampling import LABELED, PSEUDO, Draw
+from dst_cbc.settings import IGNORED, Inference, NetworkSettings, TrainStage
+from workflow import Project
+
+METHODS = load_methods(Path(__file__).parents[1] / "workflow/methods.yaml")
+FIVE, ONE = [0.2, 0.4, 0.6, 0.8, 1.0], [1.0]
+# Rounds, times the length of a round, and all settings that are not those of dst-cbc's rounds.
+ROWS = {
+    "dst-cbc": (FIVE, 1, {}),
+    "dst": (ONE, 5, {}),
+    "st": (ONE, 5, {"train.gamma": 0}),
+    "dst-c": (FIVE, 1, {"thresholds.balance": "global"}),
+    "ow": (FIVE, 1, {"train.weighting": "original"}),
+    "cbst": (FIVE, 1, {"train.gamma": 0, "thresholds.rule": "normalized"}),
+    "ost": ([None], 5, {"train.gamma": 0, "train.online_threshold": 0}),
+    "ost-t": ([None], 5, {"train.gamma": 0, "train.online_threshold": 0.9}),
+    "st-na": (ONE, 5, {"train.gamma": 0, "train.augment_pseudo": False}),
+    "ost-na": (
+        [None], 5, {"train.gamma": 0, "train.online_threshold": 0, "train.augment_pseudo": False},
+    ),
+    "ost-t-na": (
+        [None], 5, {"train.gamma": 0, "train.online_threshold": 0.9, "train.augment_pseudo": False},
+    ),
+}  # fmt: skip
+
+
+def rounds_of(method, make_experiment):
+    runs = [{"splits": ["few"], "methods": [method]}]
+    records = [
+        Record(f"{subset}{i}", "a.png", "b.png", subset)
+        for subset, count in (("train", 20), ("val", 4))
+        for i in range(count)
+    ]
+    plan = Plan(make_experiment(runs=runs), METHODS, records)
+    return [model for model in plan.models.values() if model.previous]
+
+
+def flat(settings, place=""):
+    """Dotted keys and values of JSON."""
+    if not isinstance(settings, dict):
+        return {place: settings}
+    return {
+        key: value
+        for name, inner in settings.items()
+        for key, value in flat(inner, f"{place}.{name}" if place else name).items()
+    }
+
+
+def test_every_method_of_the_paper_has_a_row():
+    assert set(METHODS) == {*ROWS, "supervised-long"}
+
+
+@pytest.mark.parametrize("method", ROWS)
+def test_a_row_is_its_switch_and_nothing_else(method, make_experiment):
+    curriculum, length, switches = ROWS[method]
+    rounds = rounds_of(method, make_experiment)
+    reference = rounds_of("dst-cbc", make_experiment)
+    assert len(rounds) == len(curriculum)
+    for model, like, alpha in zip(rounds, reference, curriculum, strict=False):
+        ours, theirs = (flat(json.loads(m.settings.canonical())) for m in (model, like))
+        schedule = {"train.steps", "train.validate_at", "thresholds.alpha"}
+        labels = {key for key in theirs if key.startswith(("thresholds", "predict"))}
+        if alpha is None:
+            assert model.labeled_by is None and ours["thresholds"] is None
+            schedule |= labels | {"thresholds", "predict"}
+        else:
+            assert model.labeled_by is model.previous
+            assert float(ours["thresholds.alpha"]) == alpha
+        differing = {
+            key: ours.get(key)
+            for key in ours.keys() | theirs.keys()
+            if key not in schedule and ours.get(key) != theirs.get(key)
+        }
+        assert differing == switches
+        assert ours["train.steps"] == length * theirs["train.steps"]
+
+
+def stage(**changes):
+    values = {
+        "batch": 4, "crop": (24, 24), "gamma": 2.0, "steps": 6, "validate_at": (6,), "seed": 1,
+        "round": 1, "select": "val", "validation": {"batch": 3, "tile": 2048},
+        "augmentation": {"rotation": 10, "brightness": 0.2, "noise": 0.02},
+    }  # fmt: skip
+    return TrainStage(**{**values, **changes})
+
+
+def model_for(dataset):
+    torch.manual_seed(0)
+    network = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
+    return build(network, dataset.classes)
+
+
+@pytest.fixture
+def data(drawn, drawn_rows, digits_dataset, tmp_path):
+    """Four labeled scenes and four unlabeled ones, whose left half is labeled 3, the right 8.
+
+    The model that labeled was sure of the 3s and unsure of the 8s.
+    """
+    rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
+    labels = np.full((40, 40), 8, np.uint8)
+    labels[:, :20] = 3
+    levels = np.where(labels == 3, 40000, 20000).astype(np.uint16)
+    with new_part(tmp_path, 0) as part:
+        for number, row in enumerate(rows):
+            write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
+            store(part, [Prediction(number, row.id, labels, levels)])
+    close_part(tmp_path, 0, np.zeros((11, confidence.BINS), np.int64))
+    join_parts(tmp_path, 1, tmp_path / "predictions.h5", {})
+    return training.Data(
+        drawn, digits_dataset, drawn_rows["train"][:4], rows, tmp_path / "labels",
+        drawn_rows["val"], tmp_path / "predictions.h5",
+    )  # fmt: skip
+
+
+LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]]).view(2, 3, 1, 1)
+
+
+def test_ow_weighs_with_the_confidence_that_it_is_given():
+    """One labeled and one pseudo-labeled pixel, by hand."""
+    labels = torch.tensor([0, 1]).view(2, 1, 1)
+    found = dynamic_loss(LOGITS, labels, 1, 3.0, None, torch.full((1, 1, 1), 0.5))
+    ce = -LOGITS.log_softmax(1).view(2, 3)
+    expected = (ce[0, 0] + 0.5**3 * ce[1, 1]) / 2
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_confidence_of_ow_is_warped_with_its_label(data, digits_dataset):
+    samples = training.Samples(data, stage(weighting="original"), model_for(digits_dataset))
+    sure, unsure = confidence.probabilities()[[40000, 20000]]
+    assert 0.5 < unsure < sure
+    seen = set()
+    for number in range(12):
+        _, label, weight = samples[Draw(PSEUDO, number, number % 4)]
+        expected = np.select([label == 3, label == 8], [sure, unsure], 0.0)
+        assert np.array_equal(weight.numpy(), expected.astype(np.float32))
+        seen |= set(label.unique().tolist())
+    assert seen == {3, 8, IGNORED}
+    _, label, weight = samples[Draw(LABELED, 0, 0)]
+    assert set(weight[label != IGNORED].tolist()) == {1.0}
+
+
+def test_ow_counts_the_stored_confidence_and_not_the_current_one(data, digits_dataset):
+    settings = stage(weighting="original")
+    model = model_for(digits_dataset)
+    loader, *_ = training._batches(data, settings, model, 0, 0, torch.device("cpu"))
+    images, labels, weights = next(iter(loader))
+    training_mode(model.network, settings)
+    state = {key: value.clone() for key, value in model.network.state_dict().items()}
+    found = training._loss(model, (images, labels, weights), data, settings, None, images.device)
+    model.network.load_state_dict(state)
+    logits = training.upsample(training.low_logits(model, images), labels.shape[-2:])
+    expected = dynamic_loss(logits, labels.long(), 2, settings.gamma, None, weights[2:])
+    torch.testing.assert_close(found, expected)
+    assert not torch.isclose(found, dynamic_loss(logits, labels.long(), 2, settings.gamma))
+
+
+def test_online_labels_are_the_winners_above_the_threshold():
+    inside = torch.zeros(2, 1, 1, dtype=torch.int64)
+    assert online_labels(LOGITS, inside, 0.0).flatten().tolist() == [0, 1]
+    # p of the winners: 0.665 and 0.909.
+    assert online_labels(LOGITS, inside, 0.9).flatten().tolist() == [IGNORED, 1]
+    outside = torch.tensor([0, IGNORED]).view(2, 1, 1)
+    assert online_labels(LOGITS, outside, 0.0).flatten().tolist() == [0, IGNORED]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.2])
+def test_ost_learns_from_what_it_says_itself_of_the_view_it_sees(data, digits_dataset, threshold):
+    """In training mode; the labels are constants, and the files of pseudo labels are not read."""
+    settings = stage(online_threshold=threshold, gamma=0)
+    online = replace(data, pseudo_folder=None, predictions=None)
+    model = model_for(digits_dataset)
+    loader, *_ = training._batches(online, settings, model, 0, 0, torch.device("cpu"))
+    images, labels = next(iter(loader))
+    assert set(labels[2:].unique().tolist()) <= {0, IGNORED}
+    training_mode(model.network, settings)
+    state = {key: value.clone() for key, value in model.network.state_dict().items()}
+    found = training._loss(model, (images, labels), online, settings, None, images.device)
+    model.network.load_state_dict(state)
+    logits = training.upsample(training.low_logits(model, images), labels.shape[-2:])
+    sure, winner = logits.detach().softmax(1).max(1)
+    own = labels.long()
+    own[2:] = torch.where((labels[2:] != IGNORED) & (sure[2:] > threshold), winner[2:], IGNORED)
+    torch.testing.assert_close(found, dynamic_loss(logits, own, 2, 0.0))
+
+
+def test_na_resizes_the_whole_image_and_leaves_its_colours(data, digits_dataset):
+    settings = stage(augment_pseudo=False)
+    samples = training.Samples(data, settings, model_for(digits_dataset))
+    first, again = samples[Draw(PSEUDO, 0, 1)], samples[Draw(PSEUDO, 77, 1)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    image, label = first
+    # 40 pixels onto 24: the border between the halves falls on column 12.
+    assert (label[:, :12] == 3).all() and (label[:, 12:] == 8).all()
+    picture = open_image(data.root / data.pseudo[1].image)
+    plain = picture.transform(
+        (24, 24), Image.Transform.AFFINE, (40 / 24, 0, 0, 0, 40 / 24, 0), Image.Resampling.BILINEAR
+    )
+    assert np.array_equal(image.numpy().transpose(1, 2, 0), np.asarray(plain))
+    labeled = [samples[Draw(LABELED, number, 1)][0] for number in (0, 77)]
+    assert not torch.equal(*labeled)
+
+
+class Constant(torch.nn.Module):
+    """Logits of two pixels, whatever the image: p = (0.7, 0.2, 0.1) and (0.45, 0.35, 0.2)."""
+
+    stages, stride = 1, 1
+
+    def forward(self, images):
+        p = torch.tensor([[0.7, 0.45], [0.2, 0.35], [0.1, 0.2]])
+        return p.log().view(1, 3, 1, 2).expand(len(images), -1, -1, -1)
+
+
+def log_odds(*probabilities):
+    return [float(np.log(p / (1 - p))) for p in probabilities]
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "expected"),
+    [
+        # p / t = 0.78 0.5 0.53 and 0.5 0.875 1.05
+        (log_odds(0.9, 0.4, 0.19), [IGNORED, 2]),
+        # 1.17 2 0.11 and 0.75 3.5 0.22: class 1, although class 0 wins both.
+        (log_odds(0.6, 0.1, 0.9), [1, 1]),
+        # A class without a threshold labels nothing.
+        ([*log_odds(0.6), np.inf, *log_odds(0.9)], [0, IGNORED]),
+        # alpha 1: every pixel is labeled, with the likeliest class.
+        ([-np.inf] * 3, [0, 0]),
+    ],
+)
+def test_cbst_takes_the_class_that_is_largest_in_proportion_to_its_threshold(
+    drawn, drawn_rows, digits_dataset, thresholds, expected, monkeypatch
+):
+    model = replace(model_for(digits_dataset), network=Constant())
+    pixels = torch.zeros(1, 3, 1, 2)
+    monkeypatch.setattr(inference, "_loader", lambda *_: [(pixels,)])
+    found = inference.normalized_labels(
+        model, drawn, drawn_rows["train"][:1], thresholds, Inference(batch=1, tile=2048),
+        torch.device("cpu"),
+    )  # fmt: skip
+    ((id, labels),) = found
+    assert id == drawn_rows["train"][0].id and labels.flatten().tolist() == expected
+
+
+def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(tmp_path):
+    kinds = {
+        "ow": {"curriculum": [0.5], "weighting": "original"},
+        "cbst": {"curriculum": [0.5], "rule": "normalized", "gamma": 0},
+        "dst": {"curriculum": [0.5]},
+        "ost-na": {"labeling": "online", "gamma": 0, "augment_pseudo": False},
+    }
+    runs = [{"splits": ["6"], "seeds": [0], "methods": list(kinds)}]
+    project = Project.create(tmp_path / "project", runs=runs)
+    project.write(project.root / "workflow/methods.yaml", kinds)
+    project.snakemake()
+    assert not project.jobs()
+    folder = project.study / "6_0"
+    models = {name: (folder / name / "round1/last.pt").read_bytes() for name in kinds}
+    assert len(set(models.values())) == len(kinds)
+    labels = {
+        name: {path.name: path.read_bytes() for path in (folder / name).rglob("*.png")}
+        for name in kinds
+    }
+    assert labels["ow"] == labels["dst"] and len(labels["dst"]) == 8
+    assert labels["cbst"].keys() == labels["dst"].keys()
+    # Its rule needs all classes: a pass of its own, where the others read predictions.h5.
+    logs = project.study / "logs/6_0"
+    passes = {name for name in kinds if "device" in _log(logs / name / "round1/pseudo_labels.log")}
+    assert passes == {"cbst"}
+    assert labels["ost-na"] == {} and not (folder / "ost-na/round1/thresholds.csv").exists()
+    summary = (project.study / "summary.csv").read_text()
+    assert all(f"6,0,{name},1,best" in summary for name in kinds)
+
+
+def _log(path):
+    return path.read_text() if path.is_file() else ""
