@@ -118,7 +118,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def no_space(path: Path | str) -> str:
     """What to do where `path` could not be written for want of space."""
-    free = shutil.disk_usage(Path(path).parent).free
+    # A folder may be a disk of its own.
+    free = shutil.disk_usage(path if Path(path).is_dir() else Path(path).parent).free
     return (
         f"{path}: no space left on its disk ({free / 1e6:.1f} MB free, or a quota is used up). "
         "Delete predictions.h5 of rounds (not of `supervised`) or other files, or set "
