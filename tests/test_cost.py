@@ -10,7 +10,10 @@ from dst_cbc.plan import Plan
 from dst_cbc.settings import MethodRow
 from workflow import Project
 
-METHODS = {"dst-cbc": MethodRow(curriculum=[0.5, 1.0])}
+METHODS = {
+    "dst-cbc": MethodRow(curriculum=[0.5, 1.0]),
+    "ost": MethodRow(labeling="online"),
+}
 SIZE = 64
 
 
@@ -46,6 +49,13 @@ def test_the_schedule_is_that_of_the_plan(plan):
     # 3 bytes a pixel of each prediction, and once more while one is joined from its parts.
     assert work.prediction_bytes == 3 * SIZE**2 * (16 + 16 + 16)
     assert work.label_bytes == round(0.1 * SIZE**2 * 2 * 16)
+
+
+def test_a_model_that_labels_itself_needs_no_prediction(plan):
+    runs = [{"splits": ["few"], "methods": ["ost"]}]
+    work = cost.schedule(plan(runs=runs), records())
+    assert (work.trainings, work.predictions, work.predicted) == (2, 0, 0)
+    assert (work.prediction_bytes, work.label_bytes) == (0, 0)
 
 
 def test_predictions_that_are_deleted_need_room_once(plan):

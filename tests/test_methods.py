@@ -20,6 +20,7 @@ from dst_cbc.plan import Plan
 from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
 from dst_cbc.sampling import LABELED, PSEUDO, Draw
 from dst_cbc.settings import IGNORED, Inference, NetworkSettings, TrainStage
+from dst_cbc.transforms import whole
 from workflow import Project
 
 METHODS = load_methods(Path(__file__).parents[1] / "workflow/methods.yaml")
@@ -132,7 +133,7 @@ def data(drawn, drawn_rows, digits_dataset, tmp_path):
     )  # fmt: skip
 
 
-LOGITS = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]]).view(2, 3, 1, 1)
+LOGITS = torch.tensor([[2.0, -1.0, 1.0], [0.0, 3.0, 0.0]]).view(2, 3, 1, 1)
 
 
 def test_ow_weighs_with_the_confidence_that_it_is_given():
@@ -177,7 +178,8 @@ def test_ow_counts_the_stored_confidence_and_not_the_current_one(data, digits_da
 def test_online_labels_are_the_winners_above_the_threshold():
     inside = torch.zeros(2, 1, 1, dtype=torch.int64)
     assert online_labels(LOGITS, inside, 0.0).flatten().tolist() == [0, 1]
-    # p of the winners: 0.665 and 0.909.
+    # p of the winners: 0.705 and 0.909.
+    assert online_labels(LOGITS, inside, 0.7).flatten().tolist() == [0, 1]
     assert online_labels(LOGITS, inside, 0.9).flatten().tolist() == [IGNORED, 1]
     outside = torch.tensor([0, IGNORED]).view(2, 1, 1)
     assert online_labels(LOGITS, outside, 0.0).flatten().tolist() == [0, IGNORED]
@@ -220,13 +222,19 @@ def test_na_resizes_the_whole_image_and_leaves_its_colours(data, digits_dataset)
     assert not torch.equal(*labeled)
 
 
+def test_the_whole_image_fills_a_crop_of_another_shape():
+    pixels = np.repeat(np.arange(4, dtype=np.uint8)[:, None], 6, 1)
+    found = np.asarray(whole((4, 6), (8, 3)).label(Image.fromarray(pixels)))
+    assert found.tolist() == [[row // 2] * 3 for row in range(8)]
+
+
 class Constant(torch.nn.Module):
-    """Logits of two pixels, whatever the image: p = (0.7, 0.2, 0.1) and (0.45, 0.35, 0.2)."""
+    """Logits of two pixels, whatever the image: p = (0.7, 0.2, 0.1) and (0.35, 0.45, 0.2)."""
 
     stages, stride = 1, 1
 
     def forward(self, images):
-        p = torch.tensor([[0.7, 0.45], [0.2, 0.35], [0.1, 0.2]])
+        p = torch.tensor([[0.7, 0.35], [0.2, 0.45], [0.1, 0.2]])
         return p.log().view(1, 3, 1, 2).expand(len(images), -1, -1, -1)
 
 
@@ -237,14 +245,14 @@ def log_odds(*probabilities):
 @pytest.mark.parametrize(
     ("thresholds", "expected"),
     [
-        # p / t = 0.78 0.5 0.53 and 0.5 0.875 1.05
-        (log_odds(0.9, 0.4, 0.19), [IGNORED, 2]),
-        # 1.17 2 0.11 and 0.75 3.5 0.22: class 1, although class 0 wins both.
+        # p / t = 0.78 0.4 0.53 and 0.39 0.9 1.05: class 2, although class 1 wins.
+        (log_odds(0.9, 0.5, 0.19), [IGNORED, 2]),
+        # 1.17 2 0.11 and 0.58 4.5 0.22: class 1 twice.
         (log_odds(0.6, 0.1, 0.9), [1, 1]),
         # A class without a threshold labels nothing.
         ([*log_odds(0.6), np.inf, *log_odds(0.9)], [0, IGNORED]),
         # alpha 1: every pixel is labeled, with the likeliest class.
-        ([-np.inf] * 3, [0, 0]),
+        ([-np.inf] * 3, [0, 1]),
     ],
 )
 def test_cbst_takes_the_class_that_is_largest_in_proportion_to_its_threshold(
