@@ -80,12 +80,12 @@ def run() -> None:
         pseudo = rows_of(rows, (row.id for row in manifest), arguments.pseudo_labels)
         # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
         inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
-    files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     if arguments.unlabeled:
         pseudo = rows_of(rows, read_ids(arguments.unlabeled), arguments.unlabeled)
         inputs = [sha256_file(arguments.previous)]
     if arguments.predictions:
         inputs.append(sha256_file(arguments.predictions))
+    files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     # Of the data set where the chain starts; a later round's model brings its own.
     window = None if arguments.previous else window_of(rows.values())
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])

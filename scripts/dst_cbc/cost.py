@@ -44,7 +44,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the unfinished models of a plan still have to do. labels: pixels of pseudo labels."""
+    """What the unfinished models of a plan still have to do."""
 
     trainings: int
     steps: int
