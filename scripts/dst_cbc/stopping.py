@@ -6,11 +6,17 @@ import ctypes
 import os
 import signal
 import sys
+import time
 
 EXIT_STATUS = 143
 """What a stage that was asked to stop exits with, as if SIGTERM had ended it."""
 
+BURST = 1.0
+"""Seconds in which further signals are the first one's echo: Linux sends that of a parent's death
+once for each of the parent's threads, and Ctrl-C comes from the terminal and from Snakemake."""
+
 _asked_by: str | None = None
+_asked_at = 0.0  # on the monotonic clock
 
 
 class Stopped(Exception):
@@ -18,16 +24,18 @@ class Stopped(Exception):
 
 
 def listen() -> None:
-    """Let the first SIGTERM or SIGINT (Ctrl-C) only ask; see `asked_by`. A second one ends."""
+    """Let the first SIGTERM or SIGINT (Ctrl-C) only ask; see `asked_by`. A later one ends."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ask)
 
 
 def _ask(number: int, frame: object) -> None:
-    global _asked_by
-    _asked_by = signal.Signals(number).name
-    for either in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(either, signal.SIG_DFL)
+    global _asked_by, _asked_at
+    if _asked_by is None:
+        _asked_by, _asked_at = signal.Signals(number).name, time.monotonic()
+    elif time.monotonic() - _asked_at > BURST:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
 
 
 def asked_by() -> str | None:
