@@ -1,6 +1,10 @@
 """Each method differs from DST-CBC by its switch and by nothing else (Table 5)."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +25,7 @@ from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, st
 from dst_cbc.sampling import LABELED, PSEUDO, Draw
 from dst_cbc.settings import IGNORED, Inference, NetworkSettings, TrainStage
 from dst_cbc.transforms import whole
-from workflow import Project
+from workflow import EXPERIMENT, Project
 
 METHODS = load_methods(Path(__file__).parents[1] / "workflow/methods.yaml")
 FIVE, ONE = [0.2, 0.4, 0.6, 0.8, 1.0], [1.0]
@@ -269,7 +273,9 @@ def test_cbst_takes_the_class_that_is_largest_in_proportion_to_its_threshold(
     assert id == drawn_rows["train"][0].id and labels.flatten().tolist() == expected
 
 
-def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(tmp_path):
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A finished study of every kind of method, and the kinds."""
     kinds = {
         "ow": {"curriculum": [0.5], "weighting": "original"},
         "cbst": {"curriculum": [0.5], "rule": "normalized", "gamma": 0},
@@ -277,9 +283,14 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(tmp_pa
         "ost-na": {"labeling": "online", "gamma": 0, "augment_pseudo": False},
     }
     runs = [{"splits": ["6"], "seeds": [0], "methods": list(kinds)}]
-    project = Project.create(tmp_path / "project", runs=runs)
+    project = Project.create(tmp_path_factory.mktemp("methods") / "project", runs=runs)
     project.write(project.root / "workflow/methods.yaml", kinds)
     project.snakemake()
+    return project, kinds
+
+
+def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study):
+    project, kinds = study
     assert not project.jobs()
     folder = project.study / "6_0"
     models = {name: (folder / name / "round1/last.pt").read_bytes() for name in kinds}
@@ -301,3 +312,46 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(tmp_pa
 
 def _log(path):
     return path.read_text() if path.is_file() else ""
+
+
+def test_the_saved_state_of_ost_is_dropped_when_an_unlabeled_image_changes(study, tmp_path):
+    project, _ = study
+    folder = project.study / "6_0/ost-na/round1"
+    settings = json.loads((folder / "settings.json").read_text())
+    # It ends only when it is asked to.
+    settings["train"].update(steps=100_000, validate_at=[*range(2, 400, 2), 100_000])
+    (tmp_path / "plan.json").write_text(json.dumps(settings))
+    index, unlabeled = tmp_path / "dataset.csv", project.study / "splits/6_0.unlabeled.txt"
+    rows = (project.study / "dataset.csv").read_text()
+    command = [
+        sys.executable, str(project.root / "scripts/train.py"),
+        "--settings", tmp_path / "plan.json", "--data", project.root / EXPERIMENT["data"],
+        "--index", index, "--labeled", project.study / "splits/6_0.labeled.txt",
+        "--previous", project.study / "6_0/supervised/model.pt",
+        "--unlabeled", unlabeled, "--out", tmp_path / "out", "--resume", tmp_path / "state",
+        "--save-seconds", "1000", "--workers", "0",
+    ]  # fmt: skip
+
+    def begin_and_stop():
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as stage:
+            said = []
+            for line in stage.stdout:
+                said.append(line)
+                if "/100000" in line:
+                    stage.send_signal(signal.SIGTERM)
+                    break
+            said.extend(stage.stdout)
+        assert stage.returncode == 143, said
+        return "".join(said)
+
+    (tmp_path / "out").mkdir()
+    index.write_text(rows)
+    assert "resumed" not in begin_and_stop()
+    assert "resumed at step" in begin_and_stop()
+    # Another content of one image, as the data check would note it.
+    first = unlabeled.read_text().split()[0]
+    (changed,) = [row for row in rows.splitlines() if row.startswith(f"{first},")]
+    other = re.sub(r"[0-9a-f]{64}", "0" * 64, changed)
+    assert other != changed
+    index.write_text(rows.replace(changed, other))
+    assert "resumed" not in begin_and_stop()
