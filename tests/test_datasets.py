@@ -128,6 +128,138 @@ def test_an_id_is_refused_or_survives_a_list_of_ids(mark, tmp_path, folder_datas
     assert read_ids(tmp_path / "ids.txt") == [name, "last"]
 
 
+@pytest.fixture
+def voc(tmp_path, make_experiment):
+    """Folder and settings of VOC with two of SBD's masks among its own."""
+    lists = tmp_path / "ImageSets/Segmentation"
+    for folder in (lists, tmp_path / "JPEGImages", tmp_path / "SegmentationClassAug"):
+        folder.mkdir(parents=True)
+    (lists / "val.txt").write_text("2007_000033\n2007_000042\n")
+    for id in ("2008_000001", "2007_000032", "2007_000033"):
+        (tmp_path / f"SegmentationClassAug/{id}.png").touch()
+    return tmp_path, dataset_stage(make_experiment(format="voc", classes=None))
+
+
+def test_voc_trains_on_every_augmented_mask_that_is_not_in_val(voc):
+    assert list_records(*voc) == [
+        Record(id, f"JPEGImages/{id}.jpg", f"{masks}/{id}.png", subset)
+        for id, masks, subset in (
+            ("2007_000032", "SegmentationClassAug", "train"),
+            ("2007_000033", "SegmentationClassAug", "val"),
+            ("2007_000042", "SegmentationClass", "val"),
+            ("2008_000001", "SegmentationClassAug", "train"),
+        )
+    ]
+
+
+def test_voc_ids_of_trainaug_without_a_mask_are_unlabeled_and_others_left_out(voc):
+    root, dataset = voc
+    (root / "ImageSets/Segmentation/trainaug.txt").write_text("2007_000032\n2009_000009\n")
+    train = [r for r in list_records(root, dataset) if r.subset == "train"]
+    assert [(r.id, r.label) for r in train] == [
+        ("2007_000032", "SegmentationClassAug/2007_000032.png"), ("2009_000009", ""),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "missing, advice",
+    [
+        ("JPEGImages", "set `data` to the folder VOCdevkit/VOC2012"),
+        ("ImageSets/Segmentation/val.txt", r"VOCtrainval_11-May-2012\.tar"),
+        ("SegmentationClassAug", r"masks of VOC and SBD .* SegmentationClassAug\.zip"),
+    ],
+)
+def test_what_voc_lacks_is_named_with_where_to_get_it(missing, advice, voc):
+    root, dataset = voc
+    (root / missing).rename(root / "elsewhere")
+    with pytest.raises(DataError, match=f"{missing}: not found.*{advice}"):
+        list_records(root, dataset)
+
+
+def test_voc_has_21_classes_in_its_official_colours_and_ignores_the_border(voc):
+    _, dataset = voc
+    assert list(dataset.classes)[::5] == ["background", "bottle", "cow", "person", "tv monitor"]
+    assert dataset.labels == dict(enumerate(dataset.classes)) and len(dataset.labels) == 21
+    assert dataset.ignore == (255,)
+    for number, colour in enumerate(dataset.classes.values()):
+        # The devkit's colour map: bits 0 to 2 of the number, then 3 to 5, are bit 7, then bit 6,
+        # of red, green and blue.
+        red, green, blue = ((number >> i & 1) << 7 | (number >> 3 + i & 1) << 6 for i in range(3))
+        assert colour == f"#{red:02x}{green:02x}{blue:02x}"
+
+
+@pytest.fixture
+def cityscapes(tmp_path, make_experiment):
+    """Folder and settings of Cityscapes: two training images, the second without a mask."""
+    for subset, id in (
+        ("train", "aachen/aachen_000000_000019"), ("train", "bochum/bochum_000000_000313"),
+        ("val", "lindau/lindau_000005_000019"), ("test", "berlin/berlin_000000_000019"),
+    ):  # fmt: skip
+        image = tmp_path / f"leftImg8bit/{subset}/{id}_leftImg8bit.png"
+        image.parent.mkdir(parents=True)
+        image.touch()
+        masks = tmp_path / f"gtFine/{subset}/{id}_gtFine"
+        masks.parent.mkdir(parents=True)
+        for kind in ("color.png", "instanceIds.png", "labelIds.png", "polygons.json"):
+            if "bochum" not in id:
+                masks.with_name(f"{masks.name}_{kind}").touch()
+    return tmp_path, dataset_stage(make_experiment(format="cityscapes", classes=None))
+
+
+def test_cityscapes_ids_are_city_and_name_and_images_without_a_mask_unlabeled(cityscapes):
+    aachen, bochum = "aachen/aachen_000000_000019", "bochum/bochum_000000_000313"
+    lindau = "lindau/lindau_000005_000019"
+    assert list_records(*cityscapes) == [
+        Record(
+            aachen,
+            f"leftImg8bit/train/{aachen}_leftImg8bit.png",
+            f"gtFine/train/{aachen}_gtFine_labelIds.png",
+            "train",
+        ),
+        Record(bochum, f"leftImg8bit/train/{bochum}_leftImg8bit.png", "", "train"),
+        Record(
+            lindau,
+            f"leftImg8bit/val/{lindau}_leftImg8bit.png",
+            f"gtFine/val/{lindau}_gtFine_labelIds.png",
+            "val",
+        ),
+    ]
+
+
+def test_cityscapes_without_masks_says_what_to_get(cityscapes):
+    root, dataset = cityscapes
+    (root / "gtFine").rename(root / "gtCoarse")
+    with pytest.raises(DataError, match=r"gtFine: no such folder.*gtFine_trainvaltest\.zip"):
+        list_records(root, dataset)
+
+
+def test_cityscapes_training_numbers_are_not_taken_for_no_mask(cityscapes):
+    root, dataset = cityscapes
+    (mask,) = root.glob("gtFine/val/*/*_labelIds.png")
+    mask.rename(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")))
+    with pytest.raises(DataError, match=r"val/lindau/lindau_0.*_labelIds\.png: not found; labelTr"):
+        list_records(root, dataset)
+
+
+def test_cityscapes_maps_its_19_classes_and_ignores_the_other_values(cityscapes):
+    _, dataset = cityscapes
+    assert dataset.labels == {
+        7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole",
+        19: "traffic light", 20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky",
+        24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train",
+        32: "motorcycle", 33: "bicycle",
+    }  # fmt: skip
+    assert list(dataset.labels.values()) == list(dataset.classes)
+    assert sorted({*dataset.labels, *dataset.ignore}) == [*range(34), 255]
+    assert dataset.classes["road"] == "#804080" and dataset.classes["bicycle"] == "#770b20"
+
+
+def test_an_experiment_may_map_the_numbers_of_cityscapes_otherwise(make_experiment):
+    own = {"classes": {"flat": "#804080", "car": "#00008e"}, "labels": {7: "flat", 26: "car"}}
+    stage = dataset_stage(make_experiment(format="cityscapes", ignore=[0, 8], **own))
+    assert stage.labels == {7: "flat", 26: "car"} and stage.ignore == (0, 8)
+
+
 def test_digits_are_known_before_they_are_drawn(tmp_path, digits_dataset):
     records = list_records(tmp_path / "not there", digits_dataset)
     assert len(records) == 13

@@ -91,7 +91,7 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
         ({"train": {"batch": "many"}}, "train.batch", "'many'", "integer"),
         ({"train": {"batch": 0}}, "train.batch", "0", "greater than or equal to 1"),
         ({"train": 5}, "train", "5", "dictionary"),
-        ({"format": "cocoa"}, "format", "'cocoa'", "'camvid', 'folder' or 'digits'"),
+        ({"format": "cocoa"}, "format", "'cocoa'", "'folder' or 'voc'"),
         ({"evaluation": {"select": "test"}}, "evaluation.select", "'test'", "'val'"),
         ({"runs": 3}, "runs", "3", "tuple"),
         ({"runs": []}, "runs", "[]", "at least 1"),
@@ -166,7 +166,7 @@ def test_the_preset_lies_beneath_every_file(write):
     assert plain.train.gamma == 4
 
 
-def test_an_extending_file_adds_splits_and_runs(write):
+def test_an_extending_file_adds_splits_and_has_its_own_runs(write):
     write("base.yaml", BASE)
     more = write(
         "more.yaml",
@@ -178,15 +178,24 @@ def test_an_extending_file_adds_splits_and_runs(write):
     )
     experiment = load_experiment([more], PRESETS)
     assert experiment.name == "study" and set(experiment.splits) == {"few", "many"}
-    assert [run.methods for run in experiment.runs] == [("dst-cbc",), ("st",)]
+    assert [run.methods for run in experiment.runs] == [("st",)]
+
+
+def test_an_extending_file_without_runs_only_reports_those_of_the_other(write):
+    write("base.yaml", {**BASE, "report": {"title": "Base"}})
+    paper = {"dst-cbc": {"few": 70.5}}
+    more = write("more.yaml", {"extends": "base.yaml", "report": {"name": "t", "paper": paper}})
+    experiment = load_experiment([more], PRESETS)
+    assert experiment.runs == load_experiment([write("1.yaml", BASE)], PRESETS).runs
+    assert experiment.report.model_dump() == {"name": "t", "title": "Base", "paper": paper}
 
 
 def test_an_extending_file_can_be_extended_from_another_folder(write, tmp_path):
     write("base.yaml", BASE)
     (tmp_path / "tables").mkdir()
     write("tables/1.yaml", {"extends": "../base.yaml", "runs": BASE["runs"]})
-    again = write("tables/2.yaml", {"extends": "1.yaml", "runs": BASE["runs"]})
-    assert len(load_experiment([again], PRESETS).runs) == 3
+    again = write("tables/2.yaml", {"extends": "1.yaml", "splits": {"many": {"divide": 2}}})
+    assert set(load_experiment([again], PRESETS).splits) == {"few", "many"}
 
 
 @pytest.mark.parametrize("key", ["train", "data", "evaluation", "trian"])

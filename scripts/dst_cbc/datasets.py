@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from . import digits
-from .files import DataError
+from .files import DataError, read_ids
 from .settings import IGNORED, DatasetStage, Experiment
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -29,10 +29,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a format knows by itself."""
+    """What a format knows by itself. labels: None where masks hold 0, 1, 2, … in classes' order."""
 
     records: Callable[[Path, DatasetStage], Iterator[Record]]
     classes: Mapping[str, str] | None = None
+    labels: Mapping[int, str] | None = None
     ignore: tuple[int, ...] = (IGNORED,)
     hint: str = ""
 
@@ -47,7 +48,7 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
     classes = experiment.classes or layout.classes
     if classes is None:
         raise ValueError(f"classes: missing; format {experiment.format!r} knows none of its own")
-    labels = experiment.labels or dict(enumerate(classes))
+    labels = experiment.labels or layout.labels or dict(enumerate(classes))
     ignore = experiment.ignore
     if ignore is None:
         ignore = layout.ignore if all(isinstance(value, int) for value in labels) else ()
@@ -133,6 +134,58 @@ def _camvid(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             yield Record(paths[0].stem, str(paths[0]), str(paths[1]), subset)
 
 
+def _voc(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """The devkit's folder VOC2012, and in it SegmentationClassAug: VOC's and SBD's masks.
+
+    Training images are those of ImageSets/Segmentation/trainaug.txt, else all with a mask there
+    that are not in val.txt. Raises DataError when JPEGImages, val.txt or the masks are missing.
+    """
+    lists = root / "ImageSets/Segmentation"
+    trainaug = lists / "trainaug.txt"
+    for needed, advice in (
+        (root / "JPEGImages", "set `data` to the folder VOCdevkit/VOC2012 of VOC's own archive"),
+        (lists / "val.txt", "get it from VOC's own archive, VOCtrainval_11-May-2012.tar"),
+        (
+            root / "SegmentationClassAug",
+            "get the masks of VOC and SBD as PNGs of class numbers, SegmentationClassAug.zip",
+        ),
+    ):
+        if not needed.exists():
+            raise DataError(f"{needed}: not found; format `voc` needs it: {advice}")
+    masks = dict(_files(root, "SegmentationClassAug", (".png",)))
+    val = read_ids(lists / "val.txt")
+    train = read_ids(trainaug) if trainaug.is_file() else masks.keys() - set(val)
+    for id in train:
+        yield Record(id, f"JPEGImages/{id}.jpg", masks.get(id, ""), "train")
+    for id in val:
+        label = masks.get(id, f"SegmentationClass/{id}.png")
+        yield Record(id, f"JPEGImages/{id}.jpg", label, "val")
+
+
+def _cityscapes(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """leftImg8bit/<subset>/<id>_leftImg8bit.png and gtFine/<subset>/<id>_gtFine_labelIds.png.
+
+    An id is <city>/<name>. The test subset has no masks and is left out. Raises DataError when
+    there is no gtFine, or only the training numbers of a mask.
+    """
+    if not (root / "gtFine").is_dir():
+        raise DataError(
+            f"{root / 'gtFine'}: no such folder; format `cityscapes` needs it: get "
+            "gtFine_trainvaltest.zip of www.cityscapes-dataset.com and unpack it in `data`"
+        )
+    for subset in ("train", "val"):
+        masks = dict(_files(root, f"gtFine/{subset}", (".png",)))
+        for name, path in _files(root, f"leftImg8bit/{subset}", (".png",)):
+            id = name.removesuffix("_leftImg8bit")
+            label = masks.get(f"{id}_gtFine_labelIds", "")
+            if not label and f"{id}_gtFine_labelTrainIds" in masks:
+                raise DataError(
+                    f"{root}/gtFine/{subset}/{id}_gtFine_labelIds.png: not found; labelTrainIds "
+                    "alone are not read yet: get gtFine_trainvaltest.zip, which has the others"
+                )
+            yield Record(id, path, label, subset)
+
+
 def _folder(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     """images/<subset>/<id>.<png|jpg|…> and, where there is a mask, labels/<subset>/<id>.<png|…>.
 
@@ -175,6 +228,54 @@ CAMVID_CLASSES = {
     "bicyclist": "#0080c0",
 }
 
+VOC_CLASSES = {
+    "background": "#000000",
+    "aeroplane": "#800000",
+    "bicycle": "#008000",
+    "bird": "#808000",
+    "boat": "#000080",
+    "bottle": "#800080",
+    "bus": "#008080",
+    "car": "#808080",
+    "cat": "#400000",
+    "chair": "#c00000",
+    "cow": "#408000",
+    "dining table": "#c08000",
+    "dog": "#400080",
+    "horse": "#c00080",
+    "motorbike": "#408080",
+    "person": "#c08080",
+    "potted plant": "#004000",
+    "sheep": "#804000",
+    "sofa": "#00c000",
+    "train": "#80c000",
+    "tv monitor": "#004080",
+}
+
+CITYSCAPES_CLASSES = {
+    "road": "#804080",
+    "sidewalk": "#f423e8",
+    "building": "#464646",
+    "wall": "#66669c",
+    "fence": "#be9999",
+    "pole": "#999999",
+    "traffic light": "#faaa1e",
+    "traffic sign": "#dcdc00",
+    "vegetation": "#6b8e23",
+    "terrain": "#98fb98",
+    "sky": "#4682b4",
+    "person": "#dc143c",
+    "rider": "#ff0000",
+    "car": "#00008e",
+    "truck": "#000046",
+    "bus": "#003c64",
+    "train": "#005064",
+    "motorcycle": "#0000e6",
+    "bicycle": "#770b20",
+}
+# The labelIds of the classes, in their order; the others, up to 33, are not evaluated.
+_CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
+
 LAYOUTS = {
     "camvid": Layout(
         _camvid,
@@ -183,6 +284,15 @@ LAYOUTS = {
         hint=". `snakemake download_camvid` gets CamVid from the network, into "
         "results/downloads/camvid",
     ),
+    "cityscapes": Layout(
+        _cityscapes,
+        CITYSCAPES_CLASSES,
+        labels=dict(zip(_CITYSCAPES_IDS, CITYSCAPES_CLASSES, strict=True)),
+        ignore=(*sorted({*range(34)} - {*_CITYSCAPES_IDS}), IGNORED),
+        hint=": the folder of leftImg8bit and gtFine, which www.cityscapes-dataset.com gives to "
+        "those who register",
+    ),
     "folder": Layout(_folder),
     "digits": Layout(_digits, digits.CLASSES),
+    "voc": Layout(_voc, VOC_CLASSES, hint=": the folder VOC2012 of VOCtrainval_11-May-2012.tar"),
 }

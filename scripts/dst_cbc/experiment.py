@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from .settings import Experiment, MethodRow
 
-EXTENDING_KEYS = ("extends", "name", "splits", "runs")
-"""What a file that extends another may say: it adds, and changes nothing that is shared."""
+EXTENDING_KEYS = ("extends", "name", "splits", "runs", "report")
+"""What a file that extends another may say: what runs and how it is told; it changes no setting."""
 
 
 class ConfigError(ValueError):
@@ -142,8 +142,9 @@ def _with_extended(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict]]
     refused = [key for key in document if key not in EXTENDING_KEYS]
     if refused:
         raise ConfigError(
-            f"{path}: {refused[0]}: a file that extends another may only add splits and runs; "
-            "remove the key, or remove `extends` and give the file its own name"
+            f"{path}: {refused[0]}: a file that extends another may only add splits, and say its "
+            "own runs and report; remove the key, or remove `extends` and give the file its own "
+            "name"
         )
     return [
         *_with_extended(path.parent / str(base), (*seen, path.resolve())),
@@ -159,15 +160,14 @@ def _add(merged: dict, source: str, document: dict) -> dict:
             f"{source}: name: found {document['name']!r}, but the extended file is "
             f"{merged.get('name')!r}; leave `name` out"
         )
-    splits, more_splits = merged.get("splits") or {}, document.get("splits") or {}
-    runs, more_runs = merged.get("runs") or [], document.get("runs") or []
-    for key, value, kind in (("splits", more_splits, dict), ("runs", more_runs, list)):
-        if not isinstance(value, kind):
-            raise ConfigError(f"{source}: {key}: found {value!r}, expected a {kind.__name__}")
-    changed = [key for key in more_splits if splits.get(key, more_splits[key]) != more_splits[key]]
+    own = {key: document[key] for key in ("runs", "report") if key in document}
+    splits, more = merged.get("splits") or {}, document.get("splits") or {}
+    if not isinstance(more, dict):
+        raise ConfigError(f"{source}: splits: found {more!r}, expected a dict")
+    changed = [key for key in more if splits.get(key, more[key]) != more[key]]
     if changed:
         raise ConfigError(f"{source}: splits.{changed[0]}: the extended file defines it otherwise")
-    return {**merged, "splits": {**splits, **more_splits}, "runs": [*runs, *more_runs]}
+    return {**merge(merged, own), "splits": {**splits, **more}}
 
 
 def explain(error: ValidationError, model: type[BaseModel], documents) -> str:

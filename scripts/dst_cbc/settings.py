@@ -79,6 +79,7 @@ Window = Annotated[
     AfterValidator(_strictly_increasing),
 ]
 Subset = Literal["train", "val", "test"]
+Format = Literal["camvid", "cityscapes", "digits", "folder", "voc"]
 
 
 # --------------------------------------------------------------------------- data and splits
@@ -130,7 +131,7 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
-    format: Literal["camvid", "folder", "digits"]
+    format: Format
     classes: Classes
     labels: dict[MaskValue, str]
     ignore: tuple[MaskValue, ...]
@@ -481,12 +482,24 @@ class Run(Settings):
     )
 
 
+class ReportSettings(Settings):
+    """What tables and figures are called, and what the paper found."""
+
+    name: StudyName | None = Field(
+        None, description="folder under results/<study>/report/; none: the study's name"
+    )
+    title: str = Field("", description="over the table")
+    paper: dict[str, dict[Name, float]] = Field(
+        {}, description="method: {split: the paper's mIoU in percent}, printed beside ours"
+    )
+
+
 class Experiment(Compute):
     """An experiment file, complete and merged."""
 
     name: StudyName = Field(description="folder under results/")
     data: str = Field(description="folder of the data set")
-    format: Literal["camvid", "folder", "digits"] = Field(description="layout of that folder")
+    format: Format = Field(description="layout of that folder")
     classes: dict[ClassName, Colour] | None = Field(
         None, description="name: '#rrggbb'; the format's own where it has some"
     )
@@ -525,6 +538,7 @@ class Experiment(Compute):
         min_length=1
     )
     runs: tuple[Run, ...] = Field(min_length=1)
+    report: ReportSettings = ReportSettings()
     keep_predictions: Literal["all", "supervised"] = Field(
         "all", description="`supervised` deletes those of later rounds after use"
     )
