@@ -7,7 +7,6 @@ killed goes on where it last saved.
 """
 
 import subprocess
-import time
 from pathlib import Path
 
 from dst_cbc import devices, stopping
@@ -65,7 +64,6 @@ def parse():
 
 
 def run() -> None:
-    started = time.monotonic()
     arguments = parse()
     stopping.listen()
     settings: ModelSettings = arguments.settings
@@ -131,7 +129,7 @@ def run() -> None:
         require_checked_files(data)
         work.require_held()
         write_model_folder(arguments, settings, model, end)
-    write_run(arguments.out / "run.json", end, device, time.monotonic() - started)
+    write_run(arguments.out / "run.json", end, device)
 
 
 def require_checked_files(data) -> None:
@@ -157,7 +155,7 @@ def write_model_folder(arguments, settings: ModelSettings, model, end) -> None:
     write_text(out / "settings.json", settings.model_dump_json(indent=2) + "\n")
 
 
-def write_run(path: Path, end, device, seconds: float) -> None:
+def write_run(path: Path, end, device) -> None:
     """What may differ between two runs that give the same model."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
@@ -168,7 +166,7 @@ def write_run(path: Path, end, device, seconds: float) -> None:
             "commit": commit or None,
             "device": devices.describe(device.type),
             "versions": devices.versions(),
-            "seconds": round(seconds, 1),
+            "seconds": round(end.seconds, 1),
             "resumes": end.resumes,
         },
     )

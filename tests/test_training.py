@@ -175,6 +175,23 @@ def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
     assert (end.resumes, undisturbed.resumes) == (1, 0)
 
 
+def test_the_seconds_of_all_sittings_count(run, monkeypatch, tmp_path):
+    def kill(model, data, stage, device, workers, progress):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_validate", kill)
+        with pytest.raises(Killed):
+            run(save_seconds=0)
+    path = tmp_path / "state/state.pt"
+    state = read_checkpoint(path)
+    assert 0 < state["progress"]["seconds"] < 1000
+    state["progress"]["seconds"] = 1000.0
+    torch.save(state, path)
+    end, _ = run(save_seconds=0)
+    assert 1000 < end.seconds < 2000
+
+
 def test_a_damaged_state_starts_anew_and_says_so(run, tmp_path, capsys):
     _, expected = run()
     assert (tmp_path / "state/fingerprint").is_file()

@@ -63,6 +63,7 @@ class Progress:
 
     best: record of the best model of the chain so far, None before the first; best_state: its
     weights when it was reached in this training, None when it is still the one it began with.
+    seconds: of training and validation in all sittings.
     """
 
     step: int
@@ -72,6 +73,7 @@ class Progress:
     loss_sum: float = 0.0
     loss_steps: int = 0
     resumes: int = 0
+    seconds: float = 0.0
 
 
 class Samples(Dataset):
@@ -156,9 +158,11 @@ def train(
     progress = _resumed(state, network, optimizer, scaler) or Progress(0, best, None, [])
     writer = _replay(board, progress.history)
     loader, draws, samples = _batches(data, stage, model, progress.step, workers, device)
+    begun = time.monotonic() - progress.seconds
 
     def save() -> None:
         work.refresh()
+        progress.seconds = time.monotonic() - begun
         save_state(state, progress, network, optimizer, scaler)
         stopping.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
 
@@ -202,6 +206,7 @@ def train(
             saved = time.monotonic()
     if writer:
         writer.close()
+    progress.seconds = time.monotonic() - begun
     return progress
 
 
