@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, read_csv, write_text
+from dst_cbc.files import DataError, write_text
 from dst_cbc.settings import Experiment, MethodSwitches
-from dst_cbc.summary import COLUMNS, spread
+from dst_cbc.summary import read_summary
+from dst_cbc.tables import aggregate, caption, last_rounds, markdown_table, table
 
 HOUSE = Path(__file__).resolve().parents[1]
 README = HOUSE / "README.md"
@@ -87,12 +88,12 @@ def environment(pins: Sequence[str]) -> str:
 
 def readme(text: str, schema: Mapping[str, Any]) -> str:
     """The README with everything between its markers made anew."""
-    text = fill(text, "keys", table(schema))
-    text = fill(text, "switches", table(MethodSwitches.model_json_schema()))
+    text = fill(text, "keys", keys(schema))
+    text = fill(text, "switches", keys(MethodSwitches.model_json_schema()))
     text = fill(text, "rulegraph", rulegraph())
     for study in re.findall(r"<!-- results:([\w.-]+) -->", text):
         path = RESULTS / f"{study}.csv"
-        found = results(read_csv(path, COLUMNS)) if path.is_file() else "No run is recorded yet."
+        found = results(path) if path.is_file() else "No run is recorded yet."
         text = fill(text, f"results:{study}", found)
     return text
 
@@ -107,16 +108,10 @@ def fill(text: str, marker: str, content: str) -> str:
     return f"{before}{opening}\n{content}\n{closing}{after}"
 
 
-def _markdown(header: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def table(schema: Mapping[str, Any]) -> str:
+def keys(schema: Mapping[str, Any]) -> str:
     """One row a key of a settings class: what may stand there, the default, what it does."""
     found = rows(schema, schema.get("$defs", {}))
-    escaped = ([cell.replace("|", "\\|") for cell in row] for row in found)
-    return _markdown(["key", "value", "default", "meaning"], escaped)
+    return markdown_table(["key", "value", "default", "meaning"], found)
 
 
 def rows(
@@ -235,42 +230,11 @@ def rulegraph() -> str:
     return "\n".join(["```mermaid", "flowchart TB", *lines, "```"])
 
 
-def results(found: Sequence[Mapping[str, str]]) -> str:
-    """The last round of each method on the test subset: mean ± deviation over the seeds."""
+def results(record: Path) -> str:
+    """The table of a record, of each method's last round, on the test subset where there is one."""
+    found = last_rounds(aggregate(read_summary(record)))
     subset = "test" if any(row["subset"] == "test" for row in found) else "val"
-    selection = ", ".join(sorted({row["selected_on"] for row in found}))
-    chosen = [row for row in found if row["subset"] == subset]
-    header = ["split", "method", "round", "steps", f"mIoU %, best on {selection}", "gain",
-              "mIoU %, last step", "gain", "seeds"]  # fmt: skip
-    note = (
-        f"mIoU on `{subset}`, mean ± standard deviation over the split seeds. Gain: points over "
-        "`supervised` of the same seed. Steps: of the whole chain."
-    )
-    return f"{_markdown(header, _last_rounds(chosen))}\n\n{note}"
-
-
-def _last_rounds(found: Sequence[Mapping[str, str]]) -> Iterator[list[str]]:
-    for split, method in dict.fromkeys((row["split"], row["method"]) for row in found):
-        rounds = [row for row in found if (row["split"], row["method"]) == (split, method)]
-        last = max(int(row["round"]) for row in rounds)
-        group = [row for row in rounds if int(row["round"]) == last]
-        edited = "; ".join(sorted({row["edited"] for row in group if row["edited"]}))
-        done = [row for row in group if row["miou"]]
-        best = [row for row in done if row["checkpoint"] == "best"]
-        yield [
-            split,
-            f"`{method}`" + (f" (edited by hand: {edited})" if edited else ""),
-            str(last),
-            ", ".join(sorted({row["steps"] for row in done})),
-            *_figures(best),
-            *_figures([row for row in done if row["checkpoint"] == "last"]),
-            ", ".join(row["seed"] for row in best),
-        ]
-
-
-def _figures(rows: Sequence[Mapping[str, str]]) -> tuple[str, str]:
-    gains = [float(row["gain"]) for row in rows if row["gain"]]
-    return spread([float(row["miou"]) for row in rows]), spread(gains, "+")
+    return f"{markdown_table(*table(found, subset))}\n\n{caption(found, subset)}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dst_cbc.command import Parser, main
 from dst_cbc.files import read_csv, sha256_file, write_csv
-from dst_cbc.summary import COLUMNS
+from dst_cbc.summary import COLUMNS, folder_of
 
 MACHINE = ["settings", "commit", "device", "torch", "seconds"]
 KEY = ["split", "seed", "method", "round", "checkpoint", "selected_on", "subset"]
@@ -34,9 +34,7 @@ def run() -> None:
 
 
 def _machine(study: Path, row: dict[str, str]) -> dict[str, object]:
-    selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
-    model = row["method"] if row["round"] == "0" else f"{row['method']}/round{row['round']}"
-    folder = study / f"{row['split']}_{row['seed']}{selection}" / model
+    folder = study / folder_of(row)
     if not (folder / "run.json").is_file():
         return {}
     run = json.loads((folder / "run.json").read_text())

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from dst_cbc.command import Parser, main
 from dst_cbc.files import write_csv, write_text
-from dst_cbc.summary import COLUMNS, markdown, summarize
+from dst_cbc.summary import COLUMNS, summarize, with_seconds
+from dst_cbc.tables import aggregate, markdown
 
 
 def run() -> None:
@@ -21,7 +22,7 @@ def run() -> None:
     arguments = parser.parse_args()
     rows = summarize(arguments.study, arguments.models, arguments.report)
     write_csv(arguments.csv, COLUMNS, rows)
-    text = markdown(arguments.study.name, rows)
+    text = markdown(arguments.study.name, aggregate(with_seconds(arguments.study, rows)))
     write_text(arguments.markdown, text)
     print(text, end="")
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from dst_cbc.summary import COLUMNS, markdown, spread, summarize
+from dst_cbc.files import write_csv
+from dst_cbc.summary import COLUMNS, folder_of, read_summary, summarize, with_seconds
 
 STEPS = {
     "supervised": 100,
@@ -110,7 +111,6 @@ def test_missing_runs_are_rows_without_figures(study):
     assert [missing[key] for key in ("miou", "gain", "steps", "images", "origin_round")] == [
         None
     ] * 5
-    assert "(missing: 0)" in markdown("study", rows)
 
 
 def test_without_the_baseline_there_is_no_gain(study):
@@ -137,7 +137,6 @@ def test_what_was_edited_by_hand_marks_this_round_and_all_later_ones(study):
     rows = summarize(study.folder, paths, ["val"])
     edited = [row["edited"] for row in rows if row["checkpoint"] == "best"]
     assert edited == ["", "thresholds of round1", "thresholds of round1, labels of round2"]
-    assert "thresholds of round1, labels of round2 |" in markdown("study", rows)
 
 
 def test_untouched_labels_are_not_called_edited(study):
@@ -148,34 +147,38 @@ def test_untouched_labels_are_not_called_edited(study):
     assert {row["edited"] for row in rows} == {""}
 
 
-def test_the_table_has_mean_and_deviation_over_seeds_and_the_gain_beside(study):
-    for seed, base, ours in ((0, 40.0, 43.0), (1, 44.0, 49.0)):
-        study(f"12_{seed}/supervised", base)
-        study(f"12_{seed}/dst-cbc/round1", ours)
-    paths = [f"12_{s}/{m}" for s in (0, 1) for m in ("supervised", "dst-cbc/round1")]
-    text = markdown("my study", summarize(study.folder, paths, ["val"]))
-    assert text.startswith("# my study\n")
-    assert "## mIoU on `val`, best of the chain, selected on val" in text
-    assert "## mIoU on `val`, last step" in text
-    assert "| 12 | supervised | 0 | 100 | 42.00 ± 2.83 | +0.00 ± 0.00 | 0, 1 |" in text
-    assert "| 12 | dst-cbc | 1 | 120 | 46.00 ± 4.24 | +4.00 ± 1.41 | 0, 1 |" in text
+def test_a_row_says_how_many_images_of_its_split_are_labeled(study):
+    study("12_0/supervised", 40.0)
+    study("1_0/supervised", 60.0)
+    splits = study.folder / "splits"
+    splits.mkdir()
+    (splits / "12_0.labeled.txt").write_text("a\nb\n")
+    (splits / "12_0.unlabeled.txt").write_text("c\nd\ne\n")
+    rows = summarize(study.folder, ["12_0/supervised", "1_0/supervised"], ["val"])
+    assert {(r["split"], r["labeled"], r["unlabeled"]) for r in rows} == {
+        ("12", 2, 3),
+        ("1", None, None),
+    }
 
 
-def test_every_reported_subset_has_its_own_table(study):
-    study("12_0/supervised", 40.0, subsets=("val", "test"))
-    text = markdown("s", summarize(study.folder, ["12_0/supervised"], ["val", "test"]))
-    assert text.count("## mIoU on `val`") == text.count("## mIoU on `test`") == 2
+def test_what_is_written_is_read_as_the_same_rows(study):
+    study("12_0/supervised", 40.0)
+    study("12_0/dst-cbc/round1", 41.5, origin=0)
+    paths = ["12_0/supervised", "12_0/dst-cbc/round1", "12_0/dst-cbc/round2"]
+    rows = summarize(study.folder, paths, ["val"])
+    write_csv(study.folder / "summary.csv", COLUMNS, rows)
+    assert read_summary(study.folder / "summary.csv") == rows
 
 
 @pytest.mark.parametrize(
-    "values, sign, text",
-    [
-        ([], "", ""),
-        ([41.234], "", "41.23"),
-        ([1.0, 3.0], "+", "+2.00 ± 1.41"),
-        ([-1.0], "+", "-1.00"),
-        ([1.0, 2.0, 3.0], "", "2.00 ± 1.00"),
-    ],
+    "path", ["12_0/supervised", "12_0/dst-cbc/round2", "106_1_valtiny/st/round1"]
 )
-def test_a_deviation_needs_two_values(values, sign, text):
-    assert spread(values, sign) == text
+def test_a_row_names_the_folder_of_its_model(study, path):
+    (row, _) = summarize(study.folder, [path], ["val"])
+    assert str(folder_of(row)) == path
+
+
+def test_seconds_are_those_of_the_models_own_training(study):
+    (study("12_0/supervised", 40.0) / "run.json").write_text('{"seconds": 7.5}')
+    rows = summarize(study.folder, ["12_0/supervised", "12_0/dst-cbc/round1"], ["val"])
+    assert [row["seconds"] for row in with_seconds(study.folder, rows)] == [7.5, 7.5, None, None]

@@ -1,18 +1,17 @@
-"""`summary.csv` and `summary.md`: one row per model and subset, and the same for people."""
+"""`summary.csv`: one row per model, checkpoint and subset; everything that is told starts here."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from .files import read_csv
+from .files import read_csv, read_ids
 
 COLUMNS = [
-    "split", "seed", "method", "round", "checkpoint", "origin_round", "selected_on", "subset",
-    "images", "miou", "pixel_accuracy", "gain", "steps", "edited",
+    "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
+    "selected_on", "subset", "images", "miou", "pixel_accuracy", "gain", "steps", "edited",
 ]  # fmt: skip
 
 
@@ -20,8 +19,9 @@ def summarize(study: Path, models: Sequence[str], report: Sequence[str]) -> list
     """Rows of summary.csv for the models at `models`, folders below `study`.
 
     mIoU, pixel accuracy in percent; gain: points over `supervised` of the same split, checkpoint
-    and subset; steps: of the whole chain up to this model; edited: what a person changed by hand
-    on the way. A model without metrics gives rows without figures.
+    and subset; steps: of the whole chain up to this model; labeled, unlabeled: images of the
+    split; edited: what a person changed by hand on the way. A model without metrics gives rows
+    without figures.
     """
     rows = [row for path in models for row in _rows(study, path, report)]
     key = ("split", "seed", "selected_on", "checkpoint", "subset")
@@ -38,6 +38,7 @@ def _rows(study: Path, path: str, report: Sequence[str]) -> list[dict[str, Any]]
     fixed = {
         "split": split,
         "seed": int(seed),
+        **{side: _images(study, path, side) for side in ("labeled", "unlabeled")},
         "method": method,
         "round": int(rest[0].removeprefix("round")) if rest else 0,
         "selected_on": selection[0] if selection else "val",
@@ -62,6 +63,46 @@ def _rows(study: Path, path: str, report: Sequence[str]) -> list[dict[str, Any]]
                 }
             )
     return rows
+
+
+def _images(study: Path, path: str, side: str) -> int | None:
+    listing = study / "splits" / f"{path.split('/')[0]}.{side}.txt"
+    return len(read_ids(listing)) if listing.is_file() else None
+
+
+def read_summary(path: Path) -> list[dict[str, Any]]:
+    """The rows of summary.csv, or of a record of it, with numbers as numbers, None where empty."""
+    return [
+        {key: _number(key, text) for key, text in row.items()} for row in read_csv(path, COLUMNS)
+    ]
+
+
+def _number(key: str, text: str) -> Any:
+    if key in _WHOLE:
+        return int(text) if text else None
+    if key in _REAL:
+        return float(text) if text else None
+    return text
+
+
+_WHOLE = ("seed", "labeled", "unlabeled", "round", "origin_round", "images", "steps")
+_REAL = ("miou", "pixel_accuracy", "gain", "seconds")
+
+
+def folder_of(row: Mapping[str, Any]) -> Path:
+    """Folder below the study's of the model that a row of summary.csv is about."""
+    selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
+    model = row["method"] if int(row["round"]) == 0 else f"{row['method']}/round{row['round']}"
+    return Path(f"{row['split']}_{row['seed']}{selection}", model)
+
+
+def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of summary.csv, and the seconds that each model's own training took; None: not known."""
+    return [{**row, "seconds": _seconds(study / folder_of(row) / "run.json")} for row in rows]
+
+
+def _seconds(run: Path) -> float | None:
+    return json.loads(run.read_text())["seconds"] if run.is_file() else None
 
 
 def _chain(path: str) -> list[str]:
@@ -92,52 +133,3 @@ def _edited(study: Path, path: str) -> str:
         if manifest.is_file() and any(r["edited"] for r in read_csv(manifest, ("edited",))):
             found.append(f"labels of {folder.name}")
     return ", ".join(found)
-
-
-def markdown(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """Mean and standard deviation over seeds, one table per subset and checkpoint."""
-    text = [f"# {name}", ""]
-    for subset, checkpoint in dict.fromkeys((r["subset"], r["checkpoint"]) for r in rows):
-        chosen = [r for r in rows if (r["subset"], r["checkpoint"]) == (subset, checkpoint)]
-        selection = ", ".join(sorted({r["selected_on"] for r in chosen}))
-        what = (
-            f"best of the chain, selected on {selection}" if checkpoint == "best" else "last step"
-        )
-        text += [
-            f"## mIoU on `{subset}`, {what}",
-            "",
-            "| split | method | round | steps | mIoU % | gain | seeds | edited by hand |",
-            "|---|---|---|---|---|---|---|---|",
-            *_table(chosen),
-            "",
-        ]
-    text.append(
-        "mIoU and gain: mean ± standard deviation over the seeds of the split that are there."
-    )
-    return "\n".join(text) + "\n"
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = []
-    for key in dict.fromkeys((r["split"], r["method"], r["round"]) for r in rows):
-        group = [r for r in rows if (r["split"], r["method"], r["round"]) == key]
-        done = [r for r in group if r["miou"] is not None]
-        steps = ", ".join(sorted({str(r["steps"]) for r in done}))
-        edited = "; ".join(sorted({r["edited"] for r in group if r["edited"]}))
-        seeds = ", ".join(str(r["seed"]) for r in done)
-        missing = [str(r["seed"]) for r in group if r["miou"] is None]
-        cells = [
-            *map(str, key), steps, spread([r["miou"] for r in done]),
-            spread([r["gain"] for r in done if r["gain"] is not None], "+"),
-            seeds + (f" (missing: {', '.join(missing)})" if missing else ""), edited,
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def spread(values: Sequence[float], sign: str = "") -> str:
-    """`mean ± standard deviation`; the deviation only where there are two values."""
-    if not values:
-        return ""
-    mean = format(fmean(values), f"{sign}.2f")
-    return mean if len(values) == 1 else f"{mean} ± {stdev(values):.2f}"

@@ -1,0 +1,34 @@
+"""Write the table of a study, mean and spread over seeds: table.csv, table.md, table.tex.
+
+Into the folder --out. The CSV file has every round; the others, for people and papers, the last
+round of each method. What has not run is a line without figures.
+"""
+
+from pathlib import Path
+
+from dst_cbc.command import Parser, main
+from dst_cbc.files import write_csv, write_text
+from dst_cbc.settings import ReportSettings
+from dst_cbc.summary import read_summary, with_seconds
+from dst_cbc.tables import COLUMNS, aggregate, last_rounds, latex, markdown
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(ReportSettings)
+    parser.add_argument("study", type=Path, metavar="STUDY", help="folder, e.g. results/demo")
+    parser.path("--out", "folder to write into")
+    arguments = parser.parse_args()
+    settings: ReportSettings = arguments.settings
+    rows = with_seconds(arguments.study, read_summary(arguments.study / "summary.csv"))
+    found = aggregate(rows, settings.paper)
+    title, last = settings.title or arguments.study.name, last_rounds(found)
+    write_csv(arguments.out / "table.csv", COLUMNS, found)
+    write_text(arguments.out / "table.tex", latex(title, last))
+    text = markdown(title, last)
+    write_text(arguments.out / "table.md", text)
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main(run)
