@@ -160,3 +160,23 @@ def test_class_weights_count_on_labeled_pixels_alone(pseudo, gamma):
         dynamic_loss(logits, labels, pseudo, gamma, torch.ones(5)),
         dynamic_loss(logits, labels, pseudo, gamma),
     )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0, 5.0, 9.0])
+@pytest.mark.parametrize("pseudo, ignored", [(2, 0.0), (2, 0.3), (0, 0.3), (4, 0.3), (2, 1.1)])
+def test_in_float64_value_and_gradient_are_those_of_the_formula(gamma, pseudo, ignored):
+    """An all-labeled, an all-pseudo-labeled and an all-ignored batch among them."""
+    logits, labels = random_batch(7, ignored=ignored)
+    logits = logits.double().requires_grad_()
+    loss = dynamic_loss(logits, labels, pseudo, gamma)
+    assert loss.dtype == torch.float64
+    (gradient,) = torch.autograd.grad(loss, logits)
+    if ignored > 1:
+        assert loss.item() == 0 and not gradient.any()
+        return
+    exact = formula(logits, labels, pseudo, gamma)
+    (expected,) = torch.autograd.grad(exact, logits)
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-12)
+    assert (gradient - expected).abs().max() < 1e-10 * expected.abs().max()
+    in_float32 = dynamic_loss(logits.float(), labels, pseudo, gamma)
+    assert in_float32.item() == pytest.approx(exact.item(), rel=1e-5)

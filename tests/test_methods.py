@@ -307,7 +307,7 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study)
     assert passes == {"cbst"}
     assert labels["ost-na"] == {} and not (folder / "ost-na/round1/thresholds.csv").exists()
     summary = (project.study / "summary.csv").read_text()
-    assert all(f"6,0,{name},1,best" in summary for name in kinds)
+    assert all(f"6,0,6,8,{name},1,best" in summary for name in kinds)
 
 
 def _log(path):

@@ -1,11 +1,16 @@
+import importlib
 import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
+from torchmetrics.classification import MulticlassJaccardIndex
 
+from dst_cbc.datasets import LAYOUTS
 from dst_cbc.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy, report
 
 BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
@@ -84,3 +89,60 @@ def test_the_report_is_in_percent_with_none_for_what_is_undefined():
     assert figures["iou"]["sky"] == pytest.approx(50) and figures["iou"]["car"] is None
     assert figures["confusion"] == BY_HAND.tolist()
     assert report(np.zeros((2, 2), np.int64), ["a", "b"])["miou"] is None
+
+
+def subset_of(seed, values, images=5, size=(13, 17)):
+    """Made-up masks and predictions of a subset, uint8 (images, h, w), right in half the pixels."""
+    random = np.random.default_rng(seed)
+    truth = random.choice(values, (images, *size)).astype(np.uint8)
+    right = random.random(truth.shape) < 0.5
+    classes = [value for value in values if value != 255]
+    guess = random.choice(classes, truth.shape).astype(np.uint8)
+    return truth, np.where(right & (truth != 255), truth, guess)
+
+
+@pytest.mark.parametrize("values", [(0, 1, 2, 255), (0, 1, 3, 4, 255), (2,)])
+def test_the_mean_iou_is_torchmetrics_accumulated_over_the_subset(values):
+    """Also where classes are absent: they count in neither."""
+    classes = 6
+    theirs = MulticlassJaccardIndex(classes, ignore_index=255)
+    each = MulticlassJaccardIndex(classes, ignore_index=255, average="none")
+    matrix = np.zeros((classes, classes), np.int64)
+    for truth, prediction in zip(*subset_of(len(values), values), strict=True):
+        pair = torch.from_numpy(prediction), torch.from_numpy(truth)
+        theirs.update(*pair)
+        each.update(*pair)
+        matrix += confusion_matrix(truth, prediction, classes)
+    assert mean_iou(matrix) == pytest.approx(theirs.compute().item(), abs=1e-6)
+    present = ~np.isnan(class_iou(matrix))
+    np.testing.assert_allclose(class_iou(matrix)[present], each.compute()[present], atol=1e-6)
+
+
+def test_the_ious_are_those_of_the_official_evaluator_of_cityscapes(tmp_path, monkeypatch):
+    """On masks of labelIds at their own size, read as the format `cityscapes` reads them."""
+    monkeypatch.setenv("CITYSCAPES_DATASET", str(tmp_path))
+    official = importlib.import_module(
+        "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling"
+    )
+    layout = LAYOUTS["cityscapes"]
+    names = list(layout.classes)
+    numbers = np.full(256, 255, np.uint8)
+    for value, name in layout.labels.items():
+        numbers[value] = names.index(name)
+    # Without `train`, which is then absent; with values that are not evaluated.
+    evaluated = [value for value, name in layout.labels.items() if name != "train"]
+    truths, _ = subset_of(1, [*evaluated, 0, 3, 10])
+    _, predictions = subset_of(1, evaluated)
+    matrix = np.zeros((19, 19), np.int64)
+    files: dict[str, list] = {"truth": [], "prediction": []}
+    for i, pair in enumerate(zip(truths, predictions, strict=True)):
+        for (kind, paths), pixels in zip(files.items(), pair, strict=True):
+            paths.append(str(tmp_path / f"ulm_00000{i}_000019_{kind}_gtFine_labelIds.png"))
+            Image.fromarray(pixels).save(paths[-1])
+        matrix += confusion_matrix(numbers[pair[0]], numbers[pair[1]], 19)
+    official.args.evalInstLevelScore, official.args.quiet, official.args.JSONOutput = 0, 1, 0
+    found = official.evaluateImgLists(files["prediction"], files["truth"], official.args)
+    theirs = np.array([found["classScores"][name] for name in names])
+    np.testing.assert_allclose(class_iou(matrix), theirs, atol=1e-6)
+    assert np.isnan(theirs).sum() == 1
+    assert mean_iou(matrix) == pytest.approx(found["averageScoreClasses"], abs=1e-6)

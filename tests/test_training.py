@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from contextlib import suppress
@@ -6,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -506,3 +508,53 @@ def test_what_is_frozen_stays_frozen_through_validation_and_resume(run, digits_d
     assert changed == {
         "backbone.2.0.weight", "backbone.3.0.weight", "head.0.weight", "head.0.bias"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("gamma, weight_decay", [(0.0, 0.0), (0.0, 1e-3), (5.0, 1e-3)])
+def test_steps_in_float64_are_those_written_out_with_plain_pytorch(
+    gamma, weight_decay, pseudo_data, digits_dataset, tmp_path
+):
+    """Forward, loss, backward, momentum, poly rate: to the last bit with stock operators alone."""
+    steps = 3
+    stage = make_stage(gamma=gamma, weight_decay=weight_decay, steps=steps, validate_at=(steps,))
+    torch.manual_seed(0)
+    settings = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1, 2))
+    model = build(settings, digits_dataset.classes)
+    plain = copy.deepcopy(model.network).double()
+    model.network.double()
+    samples = Samples(pseudo_data, stage, model)
+    with resume_folder(tmp_path / "state", "64") as work:
+        train(model, None, pseudo_data, stage, CPU, work)
+
+    plain.train()
+    momenta = [torch.zeros_like(weight) for weight in plain.parameters()]
+    mean, std = (torch.tensor(v).double().view(3, 1, 1) * 255 for v in (model.mean, model.std))
+    streams = [(LABELED, 4, 2), (PSEUDO, 4, 2)]
+    for step, draws in enumerate(batches(stage.seed, 0, streams, 0, steps)):
+        images, labels = map(torch.stack, zip(*(samples[draw] for draw in draws), strict=True))
+        labels = labels.long()
+        features = plain.backbone((images.double() - mean) / std)[-1]
+        logits = plain.head[0](features) + plain.head[1](features)
+        logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=True)
+        if gamma == 0:
+            loss = F.cross_entropy(logits, labels, ignore_index=255, reduction="sum")
+        else:
+            known = labels != 255
+            log_p = logits.log_softmax(1).gather(1, labels.where(known, 0)[:, None])[:, 0]
+            weight = log_p.detach().exp() ** gamma
+            weight[:2] = 1
+            loss = -(weight * log_p)[known].sum()
+        plain.zero_grad()
+        (loss / (labels != 255).sum()).backward()
+        rate = 0.05 * (1 - step / steps) ** 0.9
+        with torch.no_grad():
+            for weight, momentum in zip(plain.parameters(), momenta, strict=True):
+                assert weight.grad.abs().max() > 0
+                momentum.mul_(0.9).add_(weight.grad.add(weight, alpha=weight_decay))
+                weight.add_(momentum, alpha=-rate)
+    ours, expected = model.network.state_dict(), plain.state_dict()
+    for name, value in expected.items():
+        if gamma == 0:
+            assert torch.equal(ours[name], value), name
+        else:
+            torch.testing.assert_close(ours[name], value, rtol=1e-12, atol=1e-14)

@@ -25,9 +25,11 @@ def dynamic_loss(
     logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
     the N images are pseudo-labeled. class_weights: float (C,), times the labeled pixels' CE, no
     part of the paper. confidence: float (pseudo, H, W) in 0..1, replaces p in w: of the model that
-    labeled ("OW", Table 5a). Returns a float32 scalar; 0 where every pixel is ignored.
+    labeled ("OW", Table 5a). Returns a scalar, float32 unless the logits are
+    float64; 0 where every pixel is ignored.
     """
-    logits = logits.float()
+    # Float32 at least; float64 stays.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     valid = (labels != IGNORED).sum().clamp(min=1)
     if not (pseudo and gamma) and class_weights is None:
         # Summed by torch: plain cross-entropy to the last bit.

@@ -85,11 +85,12 @@ def resize(model: Model, images: torch.Tensor) -> torch.Tensor:
 
 
 def low_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
-    """Images in 0..255, normalised here, to float32 logits at the network's stride."""
-    mean = torch.tensor(model.mean, device=images.device).view(3, 1, 1) * 255
-    std = torch.tensor(model.std, device=images.device).view(3, 1, 1) * 255
+    """Images in 0..255, normalised here, to logits at the network's stride and in its type."""
+    dtype = next((weight.dtype for weight in model.network.parameters()), torch.float32)
+    kind = {"device": images.device, "dtype": dtype}
+    mean, std = (torch.tensor(v, **kind).view(3, 1, 1) * 255 for v in (model.mean, model.std))
     with torch.autocast(images.device.type, getattr(torch, precision), precision != "float32"):
-        return model.network((images.float() - mean) / std).float()
+        return model.network((images.to(dtype) - mean) / std).to(dtype)
 
 
 def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
