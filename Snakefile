@@ -9,6 +9,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/download.smk"
 
 
@@ -17,6 +18,9 @@ rule all:
     input:
         f"{STUDY}/summary.csv",
         f"{STUDY}/summary.md",
+        f"{REPORT}/table.md",
+        [f"{REPORT}/{figure}.svg" for figure in FIGURES],
+        EVIDENCE["contact_sheet.jpg"],
 
 
 onstart:

@@ -81,10 +81,15 @@ def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
         yield from _read_some(path, first, ids[first : first + PART_IMAGES])
 
 
+def read_prediction(path: Path, row: int, id: str) -> Prediction:
+    """That of one image, `row` in the id list. Raises DataError when the file has another there."""
+    (prediction,) = _read_some(path, row, [id])
+    return prediction
+
+
 def read_probabilities(path: Path, row: int, id: str) -> np.ndarray:
     """float32 (H, W): probability of the winner of one image, in 0..1."""
-    (prediction,) = _read_some(path, row, [id])
-    return confidence.probabilities()[prediction.confidence]
+    return confidence.probabilities()[read_prediction(path, row, id).confidence]
 
 
 def _read_some(path: Path, first: int, ids: list[str]) -> Iterator[Prediction]:

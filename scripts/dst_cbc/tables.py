@@ -231,7 +231,7 @@ def _line(group: Sequence[Row]) -> dict[str, str]:
         "last": spread(last, "miou") or ("missing" if last["missing"] else ""),
         "last_gain": "" if is_baseline else spread(last, "gain", "+"),
         "last_over": spread(last, "over_control", "+"),
-        "minutes": _text(best["seconds"] and best["seconds"] / 60, ".0f"),
+        "minutes": _text(best["seconds"] and best["seconds"] / 60, ".1f"),
         "seeds": best["seeds"].replace(" ", ", ") + missing,
         "edited": best["edited"],
     }

@@ -1,7 +1,6 @@
 """The undisturbed runs that all cases are measured by, and the table of cases.
 
-FAULTS_SEED, FAULTS_COUNT: which kills, and how many; FAULTS_TABLE: CSV file for the cases;
-FAULTS_ALL: what this machine cannot provoke fails instead of being skipped.
+FAULTS_SEED, FAULTS_COUNT: which kills, and how many; FAULTS_TABLE: CSV file for the cases.
 """
 
 import csv
@@ -42,15 +41,6 @@ def case(record_property):
         record_property("fault", [name, workers, starts, outcome])
 
     return add
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    if report.skipped and os.environ.get("FAULTS_ALL"):
-        report.outcome = "failed"
-        report.longrepr = f"not provoked: {report.longrepr[2]}"
-    return report
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -38,9 +38,30 @@ SUBSETS = {
     for subset in ("train", "val", "test")
 }
 SELF_TRAINED = sorted({m.method for m in PLAN.models.values() if m.previous})
-MANIFESTS = [f"{STUDY}/{m.path}/pseudo_labels.csv" for m in PLAN.models.values() if m.labeled_by]
-EDITED_THRESHOLDS = [str(Path(path).with_name("thresholds.edited.csv")) for path in MANIFESTS]
 LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.previous})
+REPORT = f"{STUDY}/report/{EXPERIMENT.report.name or EXPERIMENT.name}"
+LABELED_ROUNDS = [m for m in PLAN.models.values() if m.labeled_by]
+EVIDENCE = {
+    name: [f"{STUDY}/{model.path}/{name}" for model in LABELED_ROUNDS]
+    for name in (
+        "thresholds.csv",
+        "pseudo_labels.csv",
+        "pseudo_labels.quality.csv",
+        "contact_sheet.jpg",
+    )
+}
+EDITED_THRESHOLDS = [f"{STUDY}/{model.path}/thresholds.edited.csv" for model in LABELED_ROUNDS]
+FIGURES = [
+    *(["rounds", "classes", "cost"] if SELF_TRAINED else []),
+    *(["pseudo_labels", "kept"] if LABELED_ROUNDS else []),
+    *(["sweep"] if any(run.vary for run in EXPERIMENT.runs) else []),
+]
+# What the figures show, where a study reports several subsets.
+SHOWN_SUBSET = PLAN.evaluate.report[-1]
+WHAT_IS_SHOWN = (
+    f"best of the chain, selected on {EXPERIMENT.evaluation.select}, and last step, "
+    f"reported on {', '.join(PLAN.evaluate.report)}"
+)
 
 place = Path(DATA).parts
 if EXPERIMENT.format == "digits" and (place[:1] != ("results",) or ".." in place):

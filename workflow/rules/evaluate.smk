@@ -30,7 +30,7 @@ rule summary:
     input:
         metrics=[f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
         # Read for what a person edited: the tables say so.
-        manifests=MANIFESTS,
+        manifests=EVIDENCE["pseudo_labels.csv"],
         thresholds=[path for path in EDITED_THRESHOLDS if Path(path).is_file()],
     output:
         csv=report(f"{STUDY}/summary.csv", caption="../report/summary.rst", category="Summary"),
@@ -55,6 +55,6 @@ rule verify:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
-        manifests=MANIFESTS,
+        manifests=EVIDENCE["pseudo_labels.csv"],
     shell:
         '"$PYTHON" "$SCRIPTS/verify.py" {params.manifests:q} 2>&1 | tee -a {log:q}'

@@ -1,0 +1,34 @@
+"""Draw a sheet of images with their masks, predictions and pseudo labels of one round.
+
+Twelve of the unlabeled images, evenly spaced by their ids, as a JPEG.
+"""
+
+from dst_cbc.command import Parser, main
+from dst_cbc.contact_sheet import contact_sheet, write
+from dst_cbc.files import read_ids
+from dst_cbc.index import read_index, rows_of
+from dst_cbc.settings import DatasetStage
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(DatasetStage)
+    parser.path("--data", "folder of the data set")
+    parser.path("--index", "dataset.csv")
+    parser.path("--unlabeled", "list of predicted ids")
+    parser.path("--predictions", "predictions.h5 of the model that labeled, of the round before")
+    parser.path("--labels", "folder of the round's PNGs")
+    parser.path("--out", "contact_sheet.jpg to write")
+    arguments = parser.parse_args()
+    rows = rows_of(read_index(arguments.index), read_ids(arguments.unlabeled), arguments.unlabeled)
+    # Split, method and round, as in the path.
+    title = "/".join(arguments.labels.parent.parts[-3:])
+    sheet = contact_sheet(
+        title, arguments.settings, arguments.data, rows, arguments.predictions, arguments.labels
+    )
+    write(arguments.out, sheet)
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,35 @@
+"""Draw the figures of a study from its files, each as SVG and as PNG."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dst_cbc.command import Parser, main
+from dst_cbc.files import read_csv
+from dst_cbc.summary import COLUMNS
+
+
+def run() -> None:
+    with TemporaryDirectory() as cache:
+        # matplotlib writes its list of fonts, by default into the user's home.
+        os.environ.setdefault("MPLCONFIGDIR", cache)
+        from dst_cbc.figures import FIGURES, write
+
+        parser = Parser(__doc__)
+        parser.add_argument(
+            "study", type=Path, metavar="STUDY", help="folder of the study, e.g. results/demo"
+        )
+        parser.add_argument(
+            "figures", nargs="+", choices=FIGURES, metavar="FIGURE", help=", ".join(FIGURES)
+        )
+        parser.add_argument("--subset", required=True, help="whose mIoU: train, val or test")
+        parser.path("--out", "folder of <figure>.svg and <figure>.png")
+        arguments = parser.parse_args()
+        rows = read_csv(arguments.study / "summary.csv", COLUMNS)
+        for name in arguments.figures:
+            write(FIGURES[name](arguments.study, rows, arguments.subset), arguments.out / name)
+            print(arguments.out / f"{name}.svg")
+
+
+if __name__ == "__main__":
+    main(run)

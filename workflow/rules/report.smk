@@ -1,0 +1,85 @@
+"""What people read: the table, the figures, and a sheet of images per round of pseudo labels."""
+
+
+rule tables:
+    input:
+        f"{STUDY}/summary.csv",
+    output:
+        csv=report(f"{REPORT}/table.csv", caption="../report/table.rst", category="Tables"),
+        markdown=f"{REPORT}/table.md",
+        latex=f"{REPORT}/table.tex",
+    log:
+        f"{STUDY}/logs/{Path(REPORT).name}.tables.log",
+    localrule: True
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=EXPERIMENT.report.canonical(),
+        study=STUDY,
+        folder=REPORT,
+        what=WHAT_IS_SHOWN,
+    shell:
+        'exec "$PYTHON" "$SCRIPTS/tables.py" {params.study:q} --settings {params.settings:q}'
+        " --out {params.folder:q} >> {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        summary=f"{STUDY}/summary.csv",
+        thresholds=EVIDENCE["thresholds.csv"],
+        manifests=EVIDENCE["pseudo_labels.csv"],
+        quality=EVIDENCE["pseudo_labels.quality.csv"],
+    output:
+        [
+            report(
+                f"{REPORT}/{figure}.svg",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                labels={"figure": figure},
+            )
+            for figure in FIGURES
+        ],
+        [f"{REPORT}/{figure}.png" for figure in FIGURES],
+    log:
+        f"{STUDY}/logs/{Path(REPORT).name}.figures.log",
+    localrule: True
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        study=STUDY,
+        folder=REPORT,
+        subset=SHOWN_SUBSET,
+        figures=FIGURES,
+        what=WHAT_IS_SHOWN,
+    shell:
+        'exec "$PYTHON" "$SCRIPTS/figures.py" {params.study:q} --subset {params.subset}'
+        " --out {params.folder:q} {params.figures} >> {log:q} 2>&1"
+
+
+rule contact_sheet:
+    input:
+        index=ancient(INDEX),
+        images=images,
+        unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
+        predictions=previous("predictions.h5"),
+        labels=pseudo_label_folder,
+        manifest=pseudo_labels_of,
+    output:
+        report(
+            f"{STUDY}/{{division}}/{{method}}/round{{round}}/contact_sheet.jpg",
+            caption="../report/contact_sheet.rst",
+            category="Pseudo labels",
+            subcategory="{division}",
+            labels={"method": "{method}", "round": "{round}"},
+        ),
+    log:
+        f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/contact_sheet.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=PLAN.dataset.canonical(),
+    shell:
+        'exec "$PYTHON" "$SCRIPTS/contact_sheet.py" --settings {params.settings:q} --data "$DATA"'
+        " --index {input.index:q} --unlabeled {input.unlabeled:q}"
+        " --predictions {input.predictions:q} --labels {input.labels:q} --out {output:q}"
+        " >> {log:q} 2>&1"
