@@ -75,9 +75,9 @@ class Study:
         )
         write_csv(folder / "pseudo_labels.quality.csv", QUALITY, quality)
 
-    def took(self, path, training=None, prediction=None, resumes=0):
+    def took(self, path, training=None, prediction=None):
         if training is not None:
-            run = {"seconds": training, "resumes": resumes}
+            run = {"seconds": training}
             write_json(self.folder / path / "run.json", run)
         if prediction is not None:
             table = self.folder / "benchmarks" / path / "predict.tsv"
@@ -402,14 +402,6 @@ def test_cost_has_a_unit_that_people_can_read(seconds, unit, width, study):
     study.took("12_0/supervised", seconds)
     (axes,) = study.draw("cost").axes
     assert (axes.get_xlabel(), axes.patches[0].get_width()) == (unit, width)
-
-
-def test_a_training_that_went_on_is_marked(study):
-    study.add("12_0/supervised", 40.0)
-    study.took("12_0/supervised", 5, resumes=1)
-    figure = study.draw("cost")
-    assert "supervised, round 0 *" in texts(figure)
-    assert said(figure, "* went on after a stop")
 
 
 # ---------------------------------------------------------------------------- all of them

@@ -17,11 +17,12 @@ FLOORS = [
     "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
     "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
     "losses", "downloads", "weights", "backbones", "models", "optimization", "predictions",
-    "thresholds", "pseudo_labels", "devices", "tiling", "inference", "training", "summary",
-    "cost", "command",
+    "thresholds", "pseudo_labels", "contact_sheet", "devices", "tiling", "inference", "training",
+    "summary", "tables", "evidence", "figures", "cost", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",
+    "tables", "figures", "contact_sheet", "compare",
 ]  # fmt: skip
 
 # Every stage without a network, one after the other, on real files in one process.
@@ -70,7 +71,14 @@ stage("pseudo_labels", "--settings", dataset, "--data", data, "--index", index,
       "--thresholds", root / "thresholds.csv", "--out", root / "pseudo_labels")
 stage("verify", root / "pseudo_labels.csv")
 stage("verify", "--accept", root / "pseudo_labels.csv")
-stage("summarize", root, "2_0/supervised", "--csv", root / "s.csv", "--markdown", root / "s.md")
+stage("contact_sheet", "--settings", dataset, "--data", data, "--index", index,
+      "--unlabeled", unlabeled, "--predictions", root / "predictions.h5",
+      "--labels", root / "pseudo_labels", "--out", root / "contact_sheet.jpg")
+stage("summarize", root, "2_0/supervised", "--csv", root / "summary.csv",
+      "--markdown", root / "s.md")
+stage("tables", root, "--settings", "{}", "--out", root)
+stage("figures", root, "--subset", "val", "--out", root, "rounds", "cost")
+stage("compare", root, root)
 """
 
 
@@ -93,7 +101,7 @@ def test_the_stages_without_a_network_run_without_torch(tmp_path):
     done = run("-c", STAGES, HOUSE / "scripts", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "pseudo_labels").glob("*.png"))) == 2
-    assert "supervised" in (tmp_path / "s.csv").read_text()
+    assert "supervised" in (tmp_path / "summary.csv").read_text()
 
 
 @pytest.mark.parametrize("script", WITHOUT_TORCH)

@@ -80,7 +80,7 @@ def contact_sheet(
 def write(path: Path, sheet: Image.Image) -> None:
     """Write a sheet as JPEG; equal sheets give equal bytes."""
     buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=88, subsampling=0)
+    sheet.save(buffer, "JPEG", quality=80, subsampling=0)
     write_bytes(path, buffer.getvalue())
 
 

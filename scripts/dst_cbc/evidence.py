@@ -255,14 +255,10 @@ def final_scores(
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one round, mean over the seeds that have a file of it; 0 where none has.
-
-    resumed: the training of a seed went on after a stop, and counts from its last start only.
-    """
+    """Seconds of one round, mean over the seeds that have a file of it; 0 where none has."""
 
     training: float
     prediction: float
-    resumed: bool
 
 
 def costs(study: Path, models: Sequence[Model]) -> dict[tuple[str, int], Cost]:
@@ -280,7 +276,6 @@ def _cost(study: Path, models: Sequence[Model]) -> Cost:
     return Cost(
         fmean(run["seconds"] for run in runs) if runs else 0.0,
         fmean(predictions) if predictions else 0.0,
-        any(run["resumes"] for run in runs),
     )
 
 

@@ -206,14 +206,11 @@ def cost(study: Path, rows: Rows, subset: str) -> Figure:
         hatched = {"color": COLOURS[4], "hatch": "////", "edgecolor": "white", "linewidth": 0}
         axes.barh(places, training, color=COLOURS[0], label="training")
         axes.barh(places, prediction, left=training, **hatched, label="prediction")
-        labels = [f"{m}, round {r}{' *' * one.resumed}" for (m, r), one in costs.items()]
-        axes.set_yticks(places, labels)
+        axes.set_yticks(places, [f"{method}, round {round}" for method, round in costs])
         axes.set_ylim(longest - 0.5, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set(title=split, xlabel=name)
-    resumed = "; * went on after a stop, and counts from then on"
-    note = f"time of each round{resumed * any(one.resumed for one in every)}"
-    return _finish(figure, models, note, spread=False)
+    return _finish(figure, models, "time of each round", spread=False)
 
 
 FIGURES = {
