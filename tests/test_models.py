@@ -243,8 +243,12 @@ def test_equal_seeds_give_equal_weights():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"backbone": "small", "output_stride": 4}, {"backbone": "resnet18", "stages": 2}],
-    ids=["small", "resnet18"],
+    [
+        {"backbone": "small", "output_stride": 4},
+        {"backbone": "resnet18", "stages": 2},
+        {"backbone": "resnet101_caffe", "stages": 3},
+    ],
+    ids=lambda settings: settings["backbone"],
 )
 def test_a_model_file_alone_says_all_that_its_use_needs(settings, tmp_path):
     model = replace(make(**settings, input_scale=0.5), window=(7, 4000))

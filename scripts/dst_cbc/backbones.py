@@ -9,7 +9,10 @@ from torch import nn
 
 from .files import DataError
 from .settings import NetworkSettings
-from .weights import load_weights, read_weights
+from .weights import Weights, load_weights, read_weights
+
+CAFFE = "resnet101_caffe"
+"""timm's resnet101 in the geometry of Caffe, in which the paper's COCO weights were trained."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +20,9 @@ class Backbone:
     """A network of features and what belongs to it.
 
     network: images to a list of feature maps; the last has `channels`, and a feature every
-    `stride` pixels, rounded up. stages: the name of the module that ends each feature stage, from
-    the input on. mean, std: of RGB in 0..1, as its weights were trained.
+    `stride` pixels from the first on. stages: the name of the module that ends each feature stage,
+    from the input on. mean, std: of RGB in 0..1, as its weights were trained. weights: the file
+    that they come from, which may hold a head, too.
     """
 
     network: nn.Module
@@ -27,6 +31,7 @@ class Backbone:
     stages: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    weights: Weights | None = None
 
 
 class SmallBackbone(nn.Sequential):
@@ -66,10 +71,11 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     # Half of a stage's start-up, and the small backbone does without it.
     import timm
 
-    if settings.backbone not in timm.list_models():
+    name = "resnet101" if settings.backbone == CAFFE else settings.backbone
+    if name not in timm.list_models():
         raise DataError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
     try:
-        network = _timm_features(settings)
+        network = _timm_features(name, settings)
     except (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
         raise DataError(
             f"network: {settings.backbone!r} cannot be built with output_stride "
@@ -79,8 +85,10 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     if "stage" in last:
         # timm prunes unused stages of most backbones by itself, but not of EfficientNets.
         del network.blocks[last["stage"] :]
-    made_for = timm.get_pretrained_cfg(settings.backbone)
-    mean, std = made_for.mean, made_for.std
+    if settings.backbone == CAFFE:
+        _caffe_geometry(network)
+    made_for = timm.get_pretrained_cfg(name)
+    mean, std, weights = made_for.mean, made_for.std, None
     if settings.weights:
         weights = read_weights(settings.weights, root)
         load_weights(network, settings.backbone, weights)
@@ -89,25 +97,36 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     ends = (_own_name(info["module"], present) for info in network.feature_info.info)
     stages = tuple(name for name in ends if name in present)
     channels, stride = network.feature_info.channels()[-1], network.feature_info.reduction()[-1]
-    return Backbone(network, channels, stride, stages, mean, std)
+    return Backbone(network, channels, stride, stages, mean, std, weights)
 
 
-def _timm_features(settings: NetworkSettings) -> nn.Module:
+def _caffe_geometry(network: nn.Module) -> None:
+    """Turn timm's ResNet of bottlenecks into Caffe's, under the same names.
+
+    A stage's stride stands in its first 1x1 convolution, its dilation in its first block, too, and
+    max pooling rounds sizes up.
+    """
+    for name, module in network.named_children():
+        if name == "maxpool":
+            module.ceil_mode = True
+        elif name.startswith("layer"):
+            first, second = module[:2]
+            first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+            first.conv2.dilation = first.conv2.padding = second.conv2.dilation
+
+
+def _timm_features(name: str, settings: NetworkSettings) -> nn.Module:
     import timm
 
     wanted = {"features_only": True, "out_indices": ((settings.stages or 0) - 1,)}
     try:
         return timm.create_model(
-            settings.backbone, pretrained=False, output_stride=settings.output_stride, **wanted
+            name, pretrained=False, output_stride=settings.output_stride, **wanted
         )
     except TypeError as error:
         # A transformer: its stride is its patch, and it takes any size when it is told to.
         network = timm.create_model(
-            settings.backbone,
-            pretrained=False,
-            dynamic_img_size=True,
-            dynamic_img_pad=True,
-            **wanted,
+            name, pretrained=False, dynamic_img_size=True, dynamic_img_pad=True, **wanted
         )
         stride = network.feature_info.reduction()[-1]
         if stride != settings.output_stride:

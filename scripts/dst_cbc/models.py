@@ -16,6 +16,7 @@ from .backbones import Backbone, build_backbone
 from .files import DataError, write_bytes
 from .images import Window
 from .settings import NetworkSettings
+from .weights import load_head
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,13 @@ def build(
 ) -> Model:
     """A model with the initial weights that `settings` names; torch's seed decides the rest.
 
-    root: where a relative path of `weights` starts. Raises DataError as `build_backbone`.
+    root: where a relative path of `weights` starts. A head in that file is taken where it fits.
+    Raises DataError as `build_backbone`.
     """
     backbone = build_backbone(settings, root)
     network = DeepLabV2(backbone, len(classes), settings.aspp_rates)
+    if backbone.weights:
+        load_head(network.head, backbone.weights)
     return Model(network, settings, classes, backbone.mean, backbone.std, window)
 
 

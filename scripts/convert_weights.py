@@ -1,0 +1,55 @@
+"""From the paper's COCO weights, resnet101COCO-41f33a49.pth, to a file for `network.weights`.
+
+The file says by itself how images are normalised, and for which backbone it is: resnet101_caffe,
+the network in which these weights were trained. Printed is how many names matched, were left out
+and are missing; only counters of batch normalisation may be missing: they start at 0.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from dst_cbc.command import Parser, main
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.path("--weights", "resnet101COCO-41f33a49.pth")
+    parser.path("--out", "file to write, such as weights/coco.safetensors")
+    parser.add_argument(
+        "--backbone",
+        default="resnet101_caffe",
+        choices=("resnet101_caffe", "resnet101"),
+        help="the only one that takes the file (default resnet101_caffe); the released code puts "
+        "these weights into resnet101, whose strides and dilations are others",
+    )
+    arguments = parser.parse_args()
+    if arguments.out.suffix != ".safetensors":
+        parser.error("--out: its name must end in .safetensors")
+
+    from dst_cbc.backbones import build_backbone
+    from dst_cbc.settings import NetworkSettings
+    from dst_cbc.weights import from_coco, load_weights, write_weights
+
+    weights = from_coco(arguments.weights, arguments.backbone)
+    network = build_backbone(NetworkSettings(backbone=arguments.backbone)).network
+    extra = load_weights(network, arguments.backbone, weights)
+    wanted = {*network.state_dict(), *(key for key in extra if key.startswith("head."))}
+    for line in report(wanted, set(weights.state)):
+        print(line)
+    kept = {key: value for key, value in weights.state.items() if key in wanted}
+    write_weights(arguments.out, replace(weights, state=kept))
+    print(f"{arguments.out}: written, for network.backbone {arguments.backbone}")
+
+
+def report(wanted: set[str], found: set[str]) -> Iterator[str]:
+    """How the names of the network and of the file agree, a line for each group of them."""
+    for group in sorted({key.partition(".")[0] for key in wanted | found}):
+        ours, theirs = ({k for k in n if k.partition(".")[0] == group} for n in (wanted, found))
+        yield (
+            f"{group}: {len(ours & theirs)} matched, {len(theirs - ours)} left, "
+            f"{len(ours - theirs)} missing"
+        )
+
+
+if __name__ == "__main__":
+    main(run)
