@@ -17,6 +17,7 @@ from dst_cbc.images import label_table, open_label
 from dst_cbc.index import Row, read_index, rows_of
 from dst_cbc.predictions import read_predictions
 from dst_cbc.pseudo_labels import (
+    at_size,
     label_pixels,
     write_manifest,
     write_pseudo_labels,
@@ -66,10 +67,11 @@ def run() -> None:
     found = _normalized(arguments, unlabeled, names) if arguments.model else _by_threshold(
         arguments, ids, names
     )  # fmt: skip
+    native = ((id, at_size(labels, (rows[id].height, rows[id].width))) for id, labels in found)
     quality = np.zeros((len(names), len(names) + 1), np.int64)
     labeled = write_pseudo_labels(
         arguments.out,
-        tqdm(found, "label", len(ids), disable=None),
+        tqdm(native, "label", len(ids), disable=None),
         list(dataset.classes.values()),
         truth,
         quality,

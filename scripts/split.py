@@ -6,7 +6,7 @@ from dst_cbc.command import Parser, main
 from dst_cbc.files import write_text
 from dst_cbc.index import read_index
 from dst_cbc.settings import SplitStage
-from dst_cbc.splits import divide
+from dst_cbc.splits import divide, published
 
 
 def run() -> None:
@@ -22,6 +22,8 @@ def run() -> None:
     for path, ids in ((arguments.labeled, labeled), (arguments.unlabeled, unlabeled)):
         write_text(path, "".join(f"{id}\n" for id in ids))
     print(f"{len(labeled)} labeled, {len(unlabeled)} unlabeled images")
+    if name := published(labeled, unlabeled):
+        print(f"identical to the published split {name}")
 
 
 if __name__ == "__main__":

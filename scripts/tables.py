@@ -9,7 +9,7 @@ from pathlib import Path
 from dst_cbc.command import Parser, main
 from dst_cbc.files import write_csv, write_text
 from dst_cbc.settings import ReportSettings
-from dst_cbc.summary import read_summary, with_seconds
+from dst_cbc.summary import published_note, read_summary, with_seconds
 from dst_cbc.tables import COLUMNS, aggregate, last_rounds, latex, markdown
 
 
@@ -25,7 +25,7 @@ def run() -> None:
     title, last = settings.title or arguments.study.name, last_rounds(found)
     write_csv(arguments.out / "table.csv", COLUMNS, found)
     write_text(arguments.out / "table.tex", latex(title, last))
-    text = markdown(title, last)
+    text = markdown(title, last, published_note(arguments.study, rows))
     write_text(arguments.out / "table.md", text)
     print(text, end="")
 

@@ -16,7 +16,7 @@ def run() -> None:
     parser.path("--out", "thresholds.csv to write")
     arguments = parser.parse_args()
     stage, counts = arguments.settings, read_histogram(arguments.histogram)
-    rows = thresholds(counts, arguments.classes, stage.alpha, stage.balance)
+    rows = thresholds(counts, arguments.classes, stage.alpha, stage.balance, stage.sampling)
     write_thresholds(arguments.out, rows)
     for row in rows:
         share = "never predicted" if row.kept_fraction is None else f"kept {row.kept_fraction:.4f}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dst_cbc import devices, stopping
 from dst_cbc.command import Parser, main
+from dst_cbc.datasets import selecting
 from dst_cbc.files import (
     DataError,
     digest,
@@ -69,7 +70,7 @@ def run() -> None:
     settings: ModelSettings = arguments.settings
     rows = read_index(arguments.index)
     labeled = rows_of(rows, read_ids(arguments.labeled), arguments.labeled)
-    validation = [row for row in rows.values() if row.subset == settings.train.select]
+    validation = selecting(rows.values(), settings.train)
     pseudo, folder, inputs = [], None, []
     if arguments.pseudo_labels:
         manifest = read_manifest(arguments.pseudo_labels, list(settings.dataset.classes))

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from dst_cbc.datasets import CAMVID_CLASSES, Record, dataset_stage, list_records
-from dst_cbc.files import DataError, read_ids, write_text
+from dst_cbc.datasets import (
+    CAMVID_CLASSES,
+    LAYOUTS,
+    Record,
+    dataset_stage,
+    list_records,
+)
+from dst_cbc.files import DataError, read_ids, sha256, write_text
 
 PICTURE = np.zeros((2, 2, 3))
 MASK = np.zeros((2, 2))
@@ -166,7 +172,7 @@ def test_voc_ids_of_trainaug_without_a_mask_are_unlabeled_and_others_left_out(vo
     [
         ("JPEGImages", "set `data` to the folder VOCdevkit/VOC2012"),
         ("ImageSets/Segmentation/val.txt", r"VOCtrainval_11-May-2012\.tar"),
-        ("SegmentationClassAug", r"masks of VOC and SBD .* SegmentationClassAug\.zip"),
+        ("SegmentationClassAug", r"SegmentationClassAug\.zip, or .*build_trainaug\.py"),
     ],
 )
 def test_what_voc_lacks_is_named_with_where_to_get_it(missing, advice, voc):
@@ -258,6 +264,42 @@ def test_an_experiment_may_map_the_numbers_of_cityscapes_otherwise(make_experime
     own = {"classes": {"flat": "#804080", "car": "#00008e"}, "labels": {7: "flat", 26: "car"}}
     stage = dataset_stage(make_experiment(format="cityscapes", ignore=[0, 8], **own))
     assert stage.labels == {7: "flat", 26: "car"} and stage.ignore == (0, 8)
+
+
+@pytest.mark.parametrize(
+    "format, count, first, last, digest",
+    [
+        (
+            "voc", 20, "2007_000033", "2011_003011",
+            "48df9b6c26a660102bffd9c31df992badcdb87538494061af1350d320e4b13d2",
+        ),
+        (
+            "cityscapes", 19, "frankfurt/frankfurt_000000_000294",
+            "munster/munster_000150_000019",
+            "1435c46b2e6e55e09d3e33011092b42f3c417050e0fa0455b2052d33279f3fa1",
+        ),
+    ],
+)  # fmt: skip
+def test_valtiny_is_the_published_list(format, count, first, last, digest):
+    ids = LAYOUTS[format].valtiny
+    assert (len(ids), ids[0], ids[-1]) == (count, first, last)
+    assert sha256("".join(f"{id}\n" for id in ids).encode()) == digest
+
+
+@pytest.mark.parametrize(
+    "format, advice",
+    [
+        ("voc", r"VOCtrainval_11-May-2012\.tar.*snakemake download_voc"),
+        ("cityscapes", r"www\.cityscapes-dataset\.com.*leftImg8bit_trainvaltest\.zip and gtFine"),
+        ("camvid", "snakemake download_camvid"),
+    ],
+)
+def test_a_data_set_that_is_not_there_is_told_where_to_get(
+    format, advice, make_experiment, tmp_path
+):
+    dataset = dataset_stage(make_experiment(format=format, classes=None))
+    with pytest.raises(DataError, match=f"none: no such folder.*{advice}"):
+        list_records(tmp_path / "none", dataset)
 
 
 def test_digits_are_known_before_they_are_drawn(tmp_path, digits_dataset):

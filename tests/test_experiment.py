@@ -66,6 +66,8 @@ def test_a_file_becomes_typed_settings_with_defaults(write):
         ({"runs": [{**BASE["runs"][0], "seed": [1]}]}, "runs.0.seed", "seeds"),
         ({"splits": {"few": {"cuont": 3}}}, "splits.few.cuont", "count"),
         ({"by_split": {"few": {"gama": 3}}}, "by_split.few.gama", "gamma"),
+        ({"switches": {"ruel": "threshold"}}, "switches.ruel", "rule"),
+        ({"prediction": {"sice": [9, 9]}}, "prediction.sice", "size"),
         (
             {"splits": {"few": {"files": {"labelled": "a", "unlabeled": "b"}}}},
             "splits.few.files.labelled",
@@ -82,7 +84,7 @@ def test_an_unknown_key_is_refused_with_its_file_and_the_nearest_known_one(
 
 def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
     text = refused(evaluation={"xyzzy": 1})
-    assert "evaluation.xyzzy: unknown key; known: batch, report, select" in text
+    assert "evaluation.xyzzy: unknown key; known: batch, pad, report, select, size" in text
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,15 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
         ({"splits": {"few": {"count": 1, "divide": 2}}}, "splits.few", "", "exactly one"),
         ({"splits": {"a/b": {"count": 1}}}, "splits.a/b", "'a/b'", "match pattern"),
         ({"network": {"output_stride": 5}}, "network.output_stride", "5", "4, 8, 14, 16 or 32"),
-        ({"preset": "papre"}, "preset", "'papre'", "'standard' or 'paper'"),
-        ({"preset": ["paper"]}, "preset", "['paper']", "'standard' or 'paper'"),
+        ({"preset": "papre"}, "preset", "'papre'", "'standard', 'paper' or 'released'"),
+        ({"preset": ["paper"]}, "preset", "['paper']", "'standard', 'paper' or 'released'"),
+        ({"switches": {"rule": "threshhold"}}, "switches.rule", "'threshhold'",
+         "'threshold' or 'normalized'"),
+        ({"switches": {"threshold_sampling": 8}}, "switches.threshold_sampling", "8", "1 or 16"),
+        ({"prediction": {"size": [321]}}, "prediction.size", "[321]", ""),
+        ({"evaluation": {"pad": [0, 9]}}, "evaluation.pad.0", "0", "greater than or equal to 1"),
+        ({"train": {"augmentation": {"size": [[9, 9], [8, 9]]}}}, "train.augmentation.size",
+         "[[9, 9], [8, 9]]", "must not be above"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_file_key_found_and_expected(
@@ -112,6 +121,13 @@ def test_a_wrong_value_is_refused_with_file_key_found_and_expected(
 ):
     text = refused(**changes)
     assert f"base.yaml: {place}: " in text and found in text and expected in text
+
+
+@pytest.mark.parametrize("key", ["prediction", "evaluation"])
+def test_a_size_for_the_network_and_a_scale_beside_it_are_refused(key, refused):
+    text = refused(network={"input_scale": 0.5}, **{key: {"size": [64, 96]}})
+    assert f"base.yaml: network.input_scale: found 0.5, but {key}.size is [64, 96]" in text
+    assert "set input_scale to 1" in text
 
 
 def test_every_fault_is_named_at_once(refused):
@@ -349,6 +365,8 @@ def test_every_method_that_comes_along_is_valid():
         ({"labeling": "none"}, "m", "needs `match`"),
         ({"labeling": "none", "match": "dst", "curriculum": [1]}, "m", "no curriculum"),
         ({"curriculum": [1], "balance": "clas"}, "balance", "'class' or 'global'"),
+        ({"labeling": "online", "threshold_sampling": 16}, "m", "need labeling `offline`"),
+        ({"labeling": "online", "rule": "normalized"}, "m", "need labeling `offline`"),
     ],
 )
 def test_a_method_that_cannot_be_run_is_refused(row, place, reason, write):

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from dst_cbc.datasets import Record
+from dst_cbc.datasets import LAYOUTS, Record
 from dst_cbc.experiment import ConfigError, load_experiment, load_methods, read_yaml
 from dst_cbc.plan import Plan, load_plan
 from workflow import REPOSITORY, Project
@@ -22,7 +22,8 @@ ABLATION = {
 }  # fmt: skip
 
 # Splits; trainings on labels alone: round 0 of each split, and the controls; rounds. An ablation
-# has 7 rows of one round, 4 of five (with CBST), and a sweep of 6.
+# has 7 rows of one round, 4 of five (with CBST), and a sweep of 6. Tables 3 and 4: the smallest
+# split also for models that are selected on valtiny, three seeds.
 JOBS = {
     "config.yaml": (1, 1, 5),
     "demo-control.yaml": (3, 3 + 3, 3 * 5),
@@ -30,14 +31,14 @@ JOBS = {
     "camvid.yaml": (5, 5 + 4, 3 * 5 + 1 + 5),
     "camvid-quick.yaml": (1, 1, 5),
     "camvid-ablation.yaml": (1, 1 + 1, 7 + 4 * 5 + 6 * 5),
-    "voc.yaml": (16, 16, 5 * 3 * 5),
+    "voc.yaml": (16 + 3, 16 + 3, (5 + 1) * 3 * 5),
     "table1.yaml": (1, 1, 6 * 5),
     "table2.yaml": (1, 1, 7 * 5),
-    "table3.yaml": (16, 16, 5 * 3 * 5),
+    "table3.yaml": (16 + 3, 16 + 3, (5 + 1) * 3 * 5),
     "table5.yaml": (1, 1 + 1, 7 + 4 * 5),
     "figures.yaml": (1, 1, 5 + 1),
-    "cityscapes.yaml": (10, 10, 3 * 3 * 5),
-    "table4.yaml": (10, 10, 3 * 3 * 5),
+    "cityscapes.yaml": (10 + 3, 10 + 3, (3 + 1) * 3 * 5),
+    "table4.yaml": (10 + 3, 10 + 3, (3 + 1) * 3 * 5),
     "figure4.yaml": (1, 1, 5 + 1),
 }
 
@@ -53,18 +54,19 @@ def data(tmp_path_factory):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             pixels.save(root / path)
 
-    # 1/106 and 1/30 must be the four labeled images that half a batch takes.
-    for i in range(484):
-        id = f"2007_{i:06}"
+    # 1/106 and 1/30 must be the four labeled images that half a batch takes; val is valtiny.
+    for id in (*(f"2012_{i:06}" for i in range(480)), *LAYOUTS["voc"].valtiny):
         save(f"voc/JPEGImages/{id}.jpg", f"voc/SegmentationClassAug/{id}.png")
     lists = root / "voc/ImageSets/Segmentation"
     lists.mkdir(parents=True)
-    (lists / "val.txt").write_text("".join(f"2007_{i:06}\n" for i in range(4)))
-    for subset, city, count in (("train", "ulm", 130), ("val", "munster", 3)):
-        for i in range(count):
-            path = f"cityscapes/{{}}/{subset}/{city}/{city}_{i:06}_000019_{{}}.png"
-            save(path.format("leftImg8bit", "leftImg8bit"))
-            save(path.format("gtFine", "gtFine_labelIds"))
+    (lists / "val.txt").write_text("\n".join(LAYOUTS["voc"].valtiny))
+    for subset, ids in (
+        ("train", [f"ulm/ulm_{i:06}_000019" for i in range(130)]),
+        ("val", LAYOUTS["cityscapes"].valtiny),
+    ):
+        for id in ids:
+            save(f"cityscapes/leftImg8bit/{subset}/{id}_leftImg8bit.png")
+            save(f"cityscapes/gtFine/{subset}/{id}_gtFine_labelIds.png")
     for subset, film, count in (("train", "0006R0", 60), ("val", "0016E5", 6)):
         images = [f"{subset}{{}}/{film}_{i:06}.png" for i in range(count)]
         save(*(f"camvid/{path.format(part)}" for path in images for part in ("", "annot")))
@@ -80,7 +82,7 @@ def project(tmp_path_factory):
     for name in ("config.yaml", "workflow/methods.yaml"):
         shutil.copy(REPOSITORY / name, project.root / name)
     (project.root / "weights").mkdir()
-    (project.root / "weights/resnet101.safetensors").touch()
+    (project.root / "weights/coco.safetensors").touch()
     return project
 
 
@@ -89,10 +91,21 @@ def experiment_of(file):
 
 
 def plan_of(file, train=480):
-    """The plan of a file on so many training images, all with masks."""
-    subsets = ["train"] * train + ["val", "test"]
-    records = [Record(str(i), "i.png", "m.png", subset) for i, subset in enumerate(subsets)]
-    return Plan(experiment_of(file), load_methods(REPOSITORY / "workflow/methods.yaml"), records)
+    """The plan of a file on so many training images, all with masks; val is valtiny."""
+    experiment = experiment_of(file)
+    val = LAYOUTS[experiment.format].valtiny or ("val",)
+    records = [
+        Record(id, "i.png", "m.png", subset)
+        for subset, ids in (("train", map(str, range(train))), ("val", val), ("test", ["test"]))
+        for id in ids
+    ]
+    return Plan(experiment, load_methods(REPOSITORY / "workflow/methods.yaml"), records)
+
+
+def cell_of(model):
+    """Method, and split with what selects where that is not val, as under `report: paper`."""
+    split, _, *selection = model.division.split("_")
+    return model.method, "_".join([split, *selection])
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -160,8 +173,8 @@ def test_files_of_one_study_ask_for_the_same_models_under_the_same_paths():
 @pytest.mark.parametrize(
     "file, other, shared",
     [
-        ("table3.yaml", "voc.yaml", 16 + 75),
-        ("table4.yaml", "cityscapes.yaml", 10 + 45),
+        ("table3.yaml", "voc.yaml", 19 + 90),
+        ("table4.yaml", "cityscapes.yaml", 13 + 60),
         ("table1.yaml", "table2.yaml", 1 + 5),
         ("table5.yaml", "voc.yaml", 1 + 5),
         ("figures.yaml", "table5.yaml", 1 + 5 + 1),
@@ -176,8 +189,7 @@ def test_what_two_tables_have_in_common_is_trained_once(file, other, shared):
 @pytest.mark.parametrize("file", FILES)
 def test_every_number_of_the_paper_stands_beside_a_model_of_its_file(file):
     report = read_yaml(REPOSITORY / file).get("report", {})
-    plan = plan_of(file)
-    models = {(m.method, plan.splits[m.division].name) for m in plan.models.values()}
+    models = {cell_of(model) for model in plan_of(file).models.values()}
     cells = {(method, split) for method, row in report.get("paper", {}).items() for split in row}
     assert cells <= models
 
@@ -195,7 +207,7 @@ def test_every_number_of_the_paper_stands_beside_a_model_of_its_file(file):
 def test_every_row_that_the_paper_has_stands_with_its_number(file, without):
     plan = plan_of(f"{FOLDER}/{file}")
     paper = plan.experiment.report.paper
-    rows = {(m.method, plan.splits[m.division].name) for m in plan.models.values()}
+    rows = {cell_of(model) for model in plan.models.values()}
     assert {method for method, split in rows if split not in paper.get(method, {})} == without
 
 
@@ -204,6 +216,20 @@ def test_tables_of_split_seed_1_have_its_baseline_and_not_the_mean_of_table_3(fi
     plan = plan_of(f"{FOLDER}/{file}")
     assert list(plan.splits) == ["20_1"]
     assert plan.experiment.report.paper["supervised"]["20"] == 61.68
+
+
+@pytest.mark.parametrize(
+    "file, division, images, baseline, ours",
+    [("voc", "106", 20, 44.8, 59.2), ("cityscapes", "30", 19, 45.4, 48.2)],
+)
+def test_the_smallest_split_is_also_selected_on_valtiny(file, division, images, baseline, ours):
+    plan = plan_of(f"{FOLDER}/{file}.yaml")
+    tiny = [model for model in plan.models.values() if model.division.endswith("_valtiny")]
+    assert {m.division for m in tiny} == {f"{division}_{seed}_valtiny" for seed in range(3)}
+    assert all(len(model.settings.train.valtiny) == images for model in tiny)
+    assert plan.evaluate.report == ("val",)
+    paper = plan.experiment.report.paper
+    assert [paper[m][f"{division}_valtiny"] for m in ("supervised", "dst-cbc")] == [baseline, ours]
 
 
 @pytest.mark.parametrize("file", ["table5", "demo-ablation", "camvid-ablation"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import ExifTags, Image, ImageOps
 
+from dst_cbc.datasets import VOC_CLASSES
 from dst_cbc.files import DataError
 from dst_cbc.images import (
     decode,
@@ -18,6 +19,7 @@ from dst_cbc.images import (
     open_image,
     open_label,
     palette,
+    read_label,
     write_indexed_png,
 )
 
@@ -186,6 +188,64 @@ def test_colours_and_numbers_are_not_taken_for_each_other(tmp_path, folder_datas
     Image.fromarray(np.zeros((1, 1), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match=r"deep\.png: a 16-bit mask, but `labels` names colours"):
         open_label(tmp_path / "deep.png", label_table(coloured(folder_dataset)))
+
+
+def test_a_mask_of_colours_under_numbers_is_refused_with_its_colours_and_what_to_set(
+    tmp_path, folder_dataset
+):
+    pixels = np.array([[(255, 0, 0), (0, 0, 255)]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    reason = r"m\.png: a mask of colours.*found \['#0000ff', '#ff0000'\]; get masks of numbers, or "
+    with pytest.raises(DataError, match=reason + r"name each .*`labels: {'#rrggbb': class}`"):
+        open_label(tmp_path / "m.png", label_table(folder_dataset))
+
+
+@pytest.fixture
+def voc_dataset(folder_dataset):
+    """Settings of VOC, whose masks are numbers by default."""
+    labels = dict(enumerate(VOC_CLASSES))
+    changes = {"format": "voc", "classes": VOC_CLASSES, "labels": labels}
+    return folder_dataset.model_copy(update=changes)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_vocs_masks_are_read_by_its_colours_where_they_are_no_numbers(mode, tmp_path, voc_dataset):
+    # Background, aeroplane, car (which is grey), TV monitor, and the border of an object.
+    colours = [(0, 0, 0), (128, 0, 0), (128, 128, 128), (0, 64, 128), (224, 224, 192)]
+    for name, pixels in (("all", colours), ("grey", [(0, 0, 0), (128, 128, 128)])):
+        Image.fromarray(np.array([pixels], np.uint8)).convert(mode).save(tmp_path / f"{name}.png")
+    table = label_table(voc_dataset)
+    label, by_colour = read_label(tmp_path / "all.png", table)
+    assert np.asarray(label).tolist() == [[0, 1, 7, 20, 255]] and by_colour
+    label, by_colour = read_label(tmp_path / "grey.png", table)
+    assert np.asarray(label).tolist() == [[0, 7]] and by_colour
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_vocs_masks_of_numbers_are_read_by_them_whatever_their_palette(mode, tmp_path, voc_dataset):
+    mask = Image.fromarray(np.array([[0, 1, 20, 255]], np.uint8))
+    if mode == "P":
+        mask.putpalette(palette(list(VOC_CLASSES.values())))
+    (mask if mode == "P" else mask.convert(mode)).save(tmp_path / "m.png")
+    assert Image.open(tmp_path / "m.png").mode == mode
+    label, by_colour = read_label(tmp_path / "m.png", label_table(voc_dataset))
+    assert np.asarray(label).tolist() == [[0, 1, 20, 255]] and not by_colour
+
+
+def test_a_colour_that_voc_does_not_have_is_named_alone(tmp_path, voc_dataset):
+    pixels = np.array([[(128, 0, 0), (224, 224, 192), (1, 2, 3)]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    reason = r"m\.png: a mask of colours.* no class has \['#010203'\]; get masks of numbers"
+    with pytest.raises(DataError, match=reason):
+        open_label(tmp_path / "m.png", label_table(voc_dataset))
+
+
+def test_colours_under_labels_are_all_that_counts_also_for_voc(tmp_path, voc_dataset):
+    own = {"labels": {"#800000": "cat"}, "ignore": ()}
+    Image.fromarray(np.array([[(128, 0, 0)]], np.uint8)).save(tmp_path / "m.png")
+    table = label_table(voc_dataset.model_copy(update=own))
+    label, by_colour = read_label(tmp_path / "m.png", table)
+    assert np.asarray(label).tolist() == [[8]] and not by_colour
 
 
 def test_the_table_knows_classes_ignored_and_unknown_values(folder_dataset):

@@ -16,7 +16,8 @@ STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.rea
 FLOORS = [
     "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
     "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
-    "losses", "downloads", "weights", "backbones", "models", "optimization", "predictions",
+    "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
+    "predictions",
     "thresholds", "pseudo_labels", "contact_sheet", "devices", "tiling", "inference", "training",
     "summary", "tables", "evidence", "figures", "cost", "command",
 ]  # fmt: skip

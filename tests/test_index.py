@@ -91,6 +91,24 @@ def test_all_bad_files_are_named_at_once(pictures, folder_dataset, write_image):
     assert "labels/test/d.png: mask values [77]" in text
 
 
+def test_masks_that_are_read_by_the_colours_of_their_format_are_counted(
+    pictures, folder_dataset, write_image, capsys
+):
+    voc = {"format": "voc", "classes": {"background": "#000000", "car": "#808080"}}
+    labels = {"labels": {0: "background", 1: "car"}}
+    dataset = folder_dataset.model_copy(update=voc | labels)
+    records = [r for r in list_records(pictures, folder_dataset) if r.label]
+    for record in records:
+        write_image(pictures / record.label, (MASK > 1).astype(int))
+    check(pictures, records, dataset)
+    assert capsys.readouterr().out == ""
+    for record in records[:2]:
+        write_image(pictures / record.label, 128 * (MASK > 1)[..., None].repeat(3, 2))
+    check(pictures, records, dataset)
+    said = "notice: masks of colours, read by the classes' colours: 2 files\n"
+    assert capsys.readouterr().out == said
+
+
 def test_both_files_of_one_image_are_named(pictures, folder_dataset):
     (pictures / "images/val/c.png").write_bytes(b"")
     (pictures / "labels/val/c.png").write_bytes(b"")

@@ -9,17 +9,24 @@ from torch import nn
 from dst_cbc import confidence, predictions
 from dst_cbc.files import DataError
 from dst_cbc.index import Row
-from dst_cbc.inference import evaluate, image_tensor, predict, predict_part, same_size_batches
+from dst_cbc.inference import (
+    evaluate,
+    image_tensor,
+    normalized_labels,
+    predict,
+    predict_part,
+    same_size_batches,
+)
 from dst_cbc.models import build
-from dst_cbc.settings import Inference, NetworkSettings
+from dst_cbc.settings import NetworkSettings, PredictStage
 from dst_cbc.tiling import full_logits
 from reference import histogram
 
 WHOLE = 2048
 
 
-def settings(batch=2, tile=WHOLE):
-    return Inference(batch=batch, tile=tile)
+def settings(batch=2, tile=WHOLE, **changes):
+    return PredictStage(batch=batch, tile=tile, **changes)
 
 
 CPU = torch.device("cpu")
@@ -203,10 +210,10 @@ def test_a_tensor_of_an_image_has_its_own_memory():
     assert tensor[2, 1, 3] == 23
 
 
-def predicted(model, root, rows, folder, batch=2, workers=0):
+def predicted(model, root, rows, folder, batch=2, workers=0, **changes):
     parts = -(-len(rows) // predictions.PART_IMAGES)
     for part in range(parts):
-        predict_part(model, root, rows, part, folder, settings(batch), CPU, workers)
+        predict_part(model, root, rows, part, folder, settings(batch, **changes), CPU, workers)
     counts = predictions.join_parts(folder, parts, folder / "predictions.h5", {})
     ids = [row.id for row in rows]
     return counts, list(predictions.read_predictions(folder / "predictions.h5", ids))
@@ -262,3 +269,113 @@ def test_evaluation_and_prediction_tile_large_images_alike(trained, folder_datas
     (one,) = predictions.read_predictions(tmp_path / "p.h5", ["a"])
     assert one.classes.shape == one.confidence.shape == (90, 150)
     assert np.bincount(one.classes.ravel(), minlength=3).tolist() == matrix[0].tolist()
+
+
+@pytest.fixture
+def blocks(tmp_path, write_image):
+    """Images of 4x6 blocks of one colour each, in two sizes: folder, rows, blocks, their masks."""
+    rng = np.random.default_rng(3)
+    rows, colours, classes = [], [], []
+    for i, (tall, wide) in enumerate([(2, 2), (4, 2), (2, 4)]):
+        colours.append(rng.integers(0, 256, (4, 6, 3)).astype(np.uint8))
+        classes.append(rng.choice([0, 1, 2, 255], (4, 6)))
+        for name, small in ((f"{i}.png", colours[-1]), (f"{i}_mask.png", classes[-1])):
+            write_image(tmp_path / name, small.repeat(tall, 0).repeat(wide, 1))
+        rows.append(Row(f"id{i}", f"{i}.png", f"{i}_mask.png", 4 * tall, 6 * wide, "val", "", ""))
+    return tmp_path, rows, colours, classes
+
+
+def seen_by(model):
+    """Batches that go through the network from now on."""
+    seen = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    return seen
+
+
+def test_with_a_size_images_and_masks_are_resized_and_compared_there(
+    blocks, by_colour, folder_dataset
+):
+    root, rows, colours, classes = blocks
+    seen = seen_by(by_colour)
+    found = evaluate(by_colour, root, rows, folder_dataset, settings(4, size=(4, 6)), CPU)
+    expected = by_hand(classes, [image[..., ::-1].argmax(-1) for image in colours])
+    np.testing.assert_array_equal(found, expected)
+    # Images of several sizes are one batch now.
+    assert [batch.shape for batch in seen] == [(3, 3, 4, 6)]
+
+
+def test_padding_is_the_mean_colour_at_the_right_and_the_bottom_and_never_compared(
+    pictures, by_colour, folder_dataset
+):
+    root, rows, images, masks = pictures
+    model = type(by_colour)(
+        Threshold(), by_colour.settings, by_colour.classes, (0.2, 0.4, 0.6), (1 / 255,) * 3
+    )
+    seen = seen_by(model)
+    found = evaluate(model, root, rows, folder_dataset, settings(pad=(21, 24)), CPU)
+    plain = evaluate(model, root, rows, folder_dataset, settings(), CPU)
+    np.testing.assert_array_equal(found, plain)
+    assert found.sum() == sum((mask != 255).sum() for mask in masks)
+    padded = torch.cat(seen[:4])
+    assert padded.shape == (len(rows), 3, 21, 24)
+    for one, image in zip(padded.numpy().transpose(0, 2, 3, 1), images, strict=True):
+        height, width = image.shape[:2]
+        np.testing.assert_allclose(one[:height, :width], image - [51.0, 102, 153], atol=1e-3)
+        assert np.abs(one[height:]).max() < 1e-3 and np.abs(one[:, width:]).max() < 1e-3
+
+
+def test_an_image_that_padding_would_cut_is_named_before_any_is_read(
+    pictures, by_colour, folder_dataset
+):
+    root, rows, *_ = pictures
+    seen = seen_by(by_colour)
+    with pytest.raises(DataError, match=r"evaluation\.pad: found \[20, 15\], .*0\.png has 12 x 16"):
+        evaluate(by_colour, root, rows, folder_dataset, settings(pad=(20, 15)), CPU)
+    assert not seen
+    evaluate(by_colour, root, rows[:2], folder_dataset, settings(pad=(12, 16)), CPU)
+
+
+def test_with_a_size_predictions_and_their_counts_are_of_the_squashed_images(
+    blocks, by_colour, tmp_path
+):
+    root, rows, colours, _ = blocks
+    counts, found = predicted(by_colour, root, rows, tmp_path / "parts", size=(4, 6))
+    for one, image in zip(found, colours, strict=True):
+        np.testing.assert_array_equal(one.classes, image[..., ::-1].argmax(-1))
+        assert one.confidence.shape == (4, 6)
+    assert counts.sum() == 3 * 24
+    stage = settings(size=(4, 6))
+    labels = dict(normalized_labels(by_colour, root, rows, [-np.inf] * 3, stage, CPU))
+    assert list(labels) == ["id0", "id1", "id2"]
+    for one in found:
+        np.testing.assert_array_equal(labels[one.id], one.classes)
+
+
+def test_sampling_counts_every_16th_pixel_of_a_flattened_batch(trained, tmp_path, write_image):
+    rng = np.random.default_rng(4)
+    rows = [Row(f"id{i}", f"{i}.png", "", 5, 7, "train", "", "") for i in range(5)]
+    for row in rows:
+        write_image(tmp_path / row.image, rng.integers(0, 256, (5, 7, 3)))
+    counts, found = predicted(trained, tmp_path, rows, tmp_path / "parts", 3, sampling=16)
+    every, stored = predicted(trained, tmp_path, rows, tmp_path / "all", 3)
+    expected = 0
+    for batch in (found[:3], found[3:]):
+        classes, levels = (
+            np.concatenate([getattr(one, kind).ravel() for one in batch])[::16]
+            for kind in predictions.KINDS
+        )
+        expected = expected + histogram(classes, levels, 3)
+    np.testing.assert_array_equal(counts, expected)
+    # ceil(3 * 35 / 16) + ceil(2 * 35 / 16)
+    assert counts.sum() == 7 + 5 and every.sum() == 5 * 35
+    # The file has every pixel all the same.
+    assert all((a.confidence == b.confidence).all() for a, b in zip(found, stored, strict=True))
+
+
+def test_at_a_width_that_16_divides_only_one_column_is_sampled(by_colour, tmp_path, write_image):
+    pixels = np.zeros((4, 32, 3), np.uint8)
+    pixels[:, 0, 1] = pixels[:, 16, 1] = 200
+    write_image(tmp_path / "0.png", pixels)
+    rows = [Row("id0", "0.png", "", 4, 32, "train", "", "")]
+    counts, _ = predicted(by_colour, tmp_path, rows, tmp_path / "parts", sampling=16)
+    assert counts.sum(1).tolist() == [0, 8, 0]

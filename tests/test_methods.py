@@ -22,6 +22,7 @@ from dst_cbc.models import build
 from dst_cbc.optimization import training_mode
 from dst_cbc.plan import Plan
 from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
+from dst_cbc.pseudo_labels import at_size
 from dst_cbc.sampling import LABELED, PSEUDO, Draw
 from dst_cbc.settings import IGNORED, Inference, NetworkSettings, TrainStage
 from dst_cbc.transforms import whole
@@ -162,6 +163,26 @@ def test_the_confidence_of_ow_is_warped_with_its_label(data, digits_dataset):
     assert seen == {3, 8, IGNORED}
     _, label, weight = samples[Draw(LABELED, 0, 0)]
     assert set(weight[label != IGNORED].tolist()) == {1.0}
+
+
+def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits_dataset, tmp_path):
+    """The image of 40x40 was labeled at 10x13: both are resized back alike."""
+    classes = np.full((10, 13), 8, np.uint8)
+    classes[:, :5] = 3
+    levels = np.where(classes == 3, 40000, 20000).astype(np.uint16)
+    with new_part(tmp_path / "small", 0) as part:
+        for number, row in enumerate(data.pseudo):
+            store(part, [Prediction(number, row.id, classes, levels)])
+            labels = at_size(classes, (40, 40))
+            write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
+    close_part(tmp_path / "small", 0, np.zeros((11, confidence.BINS), np.int64))
+    join_parts(tmp_path / "small", 1, tmp_path / "predictions.h5", {})
+    samples = training.Samples(data, stage(weighting="original"), model_for(digits_dataset))
+    sure, unsure = confidence.probabilities()[[40000, 20000]]
+    for number in range(12):
+        _, label, weight = samples[Draw(PSEUDO, number, number % 4)]
+        expected = np.select([label == 3, label == 8], [sure, unsure], 0.0)
+        assert np.array_equal(weight.numpy(), expected.astype(np.float32))
 
 
 def test_ow_counts_the_stored_confidence_and_not_the_current_one(data, digits_dataset):

@@ -224,6 +224,108 @@ def test_a_control_without_a_method_to_match_is_refused(make_experiment):
         Plan(experiment, methods, records())
 
 
+def stages(found, path):
+    settings = found.models[f"few_0/{path}"].settings
+    return settings.predict, settings.thresholds, settings.train
+
+
+def test_switches_lie_beneath_the_row_of_every_method(make_experiment):
+    methods = {**METHODS, "cbst": MethodRow(curriculum=[1.0], rule="threshold")}
+    switches = {"rule": "normalized", "balance": "global", "augment_pseudo": False}
+    runs = [{"splits": ["few"], "methods": ["st", "cbst"]}]
+    found = Plan(make_experiment(runs=runs, switches=switches), methods, records())
+    _, thresholds, train = stages(found, "st/round1")
+    assert (thresholds.rule, thresholds.balance, train.augment_pseudo) == (
+        "normalized", "global", False,
+    )  # fmt: skip
+    assert stages(found, "cbst/round1")[1].rule == "threshold"
+
+
+def test_switches_of_files_pass_by_a_method_that_has_none(make_experiment):
+    methods = {**METHODS, "ost": MethodRow(labeling="online")}
+    switches = {
+        "rule": "normalized", "weighting": "original", "threshold_sampling": 16,
+        "balance": "global", "curriculum": [0.5], "augment_pseudo": False,
+    }  # fmt: skip
+    runs = [{"splits": ["few"], "methods": ["ost", "supervised-long", "st"]}]
+    found = Plan(make_experiment(runs=runs, switches=switches), methods, records())
+    _, thresholds, train = stages(found, "ost/round1")
+    assert (thresholds, train.weighting, train.augment_pseudo) == (None, "dynamic", False)
+    assert stages(found, "st/round1")[2].weighting == "original"
+
+
+def test_the_control_follows_switches_of_the_method_that_it_matches(plan):
+    found = plan("supervised-long", "dst-cbc", switches={"round_length": 3})
+    assert train_of(found, "dst-cbc/round1").steps == 3 * 10
+    assert train_of(found, "supervised-long/round1").steps == 7 + 3 * 3 * 10
+
+
+def test_switches_that_a_row_cannot_have_are_refused_with_the_row(plan):
+    with pytest.raises(ConfigError, match=r"switches, beneath method dst-cbc: .*labeling `online`"):
+        plan("dst-cbc", switches={"labeling": "online"})
+
+
+def test_sampling_is_the_same_in_prediction_and_thresholds(plan):
+    found = plan("dst-cbc", "st", switches={"threshold_sampling": 16})
+    for path in ("dst-cbc/round1", "dst-cbc/round3", "st/round1"):
+        predict, thresholds, _ = stages(found, path)
+        assert predict == found.predict
+        assert predict.sampling == thresholds.sampling == 16
+    assert plan("st").predict.sampling == plan("supervised").predict.sampling == 1
+
+
+@pytest.mark.parametrize(
+    "runs, found",
+    [
+        ([{"splits": ["few"], "methods": ["st", "sampled"]}], "1 in st, 16 in sampled"),
+        (
+            [{"splits": ["few"], "methods": ["st"], "vary": {"threshold_sampling": [16, 1]}}],
+            "1 in st@threshold_sampling=1, 16 in st@threshold_sampling=16",
+        ),
+    ],
+)
+def test_methods_of_a_study_cannot_differ_in_sampling(runs, found, make_experiment):
+    methods = {**METHODS, "sampled": MethodRow(curriculum=[1.0], threshold_sampling=16)}
+    with pytest.raises(
+        ConfigError, match=f"threshold_sampling: found {found}; .* under `switches`"
+    ):
+        Plan(make_experiment(runs=runs), methods, records())
+
+
+def test_sizes_reach_the_stages_that_use_them_and_no_other(plan):
+    found = plan("st", prediction={"size": [9, 8]}, evaluation={"size": [7, 6], "pad": [7, 7]})
+    predict, _, train = stages(found, "st/round1")
+    assert (predict.size, predict.pad) == ((9, 8), None)
+    for passes in (train.validation, train_of(found, "supervised").validation, found.evaluate):
+        assert (passes.size, passes.pad) == ((7, 6), (7, 7))
+
+
+def test_what_a_study_does_not_use_is_not_in_its_json(plan):
+    """Studies that are older than a key stay finished."""
+    found = plan("st")
+    assert found.predict.canonical() == (
+        '{"algorithm":1,"batch":8,"channels_last":false,"compute_threads":1,'
+        '"deterministic":false,"precision":"float32","tile":2048}'
+    )
+    _, thresholds, train = stages(found, "st/round1")
+    assert thresholds.canonical() == (
+        '{"algorithm":1,"alpha":"1","balance":"class","rule":"threshold"}'
+    )
+    written = json.loads(train.canonical())
+    assert not {"size", "pad"} & {*written["augmentation"], *written["validation"]}
+    assert not {"size", "pad"} & set(json.loads(found.evaluate.canonical()))
+    assert '"size":[9,8]' in plan("st", prediction={"size": [9, 8]}).predict.canonical()
+    assert '"sampling":16' in plan("st", switches={"threshold_sampling": 16}).predict.canonical()
+
+
+def test_a_layer_can_take_a_size_back(plan):
+    size = [[8, 8], [9, 9]]
+    train = {"batch": 4, "steps": 5, "augmentation": {"size": size}}
+    found = plan("st", train=train, supervised={"augmentation": {"size": None}})
+    assert train_of(found, "supervised").augmentation.size is None
+    assert train_of(found, "st/round1").augmentation.size == ((8, 8), (9, 9))
+
+
 def test_varied_keys_are_in_the_name_of_each_variant(plan):
     runs = [
         {"splits": ["few"], "methods": ["st"], "vary": {"gamma": [0, 1.5], "round_length": [2]}}

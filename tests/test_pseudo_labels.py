@@ -11,6 +11,7 @@ from dst_cbc.pseudo_labels import (
     QUALITY,
     Labeled,
     accept,
+    at_size,
     changed_labels,
     label_pixels,
     read_manifest,
@@ -47,6 +48,15 @@ def test_a_pixel_is_labeled_where_its_confidence_reaches_its_class_level():
     labels = label_pixels(PREDICTION, levels_of(100, 150, BINS))
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, [[0, 255, 255], [255, 1, 255]])
+
+
+def test_labels_of_a_squashed_image_are_resized_back_with_nearest():
+    small = np.array([[1, 2], [3, 255]], np.uint8)
+    np.testing.assert_array_equal(at_size(small, (4, 6)), small.repeat(2, 0).repeat(3, 1))
+    # Centres of three pixels on two: 1/3, 1, 5/3.
+    np.testing.assert_array_equal(at_size(small, (1, 3)), [[3, 255, 255]])
+    np.testing.assert_array_equal(at_size(small.repeat(3, 1), (2, 2)), small)
+    np.testing.assert_array_equal(at_size(small, (2, 2)), small)
 
 
 def test_level_zero_keeps_all_and_the_level_above_all_keeps_none():

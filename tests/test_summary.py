@@ -3,7 +3,14 @@ import json
 import pytest
 
 from dst_cbc.files import write_csv
-from dst_cbc.summary import COLUMNS, folder_of, read_summary, summarize, with_seconds
+from dst_cbc.summary import (
+    COLUMNS,
+    folder_of,
+    published_note,
+    read_summary,
+    summarize,
+    with_seconds,
+)
 
 STEPS = {
     "supervised": 100,
@@ -159,6 +166,25 @@ def test_a_row_says_how_many_images_of_its_split_are_labeled(study):
         ("12", 2, 3),
         ("1", None, None),
     }
+
+
+def test_splits_whose_lists_are_the_published_ones_are_named(study, monkeypatch):
+    monkeypatch.setattr(
+        "dst_cbc.summary.published",
+        lambda labeled, unlabeled: "20_1 of voc" if [*labeled, *unlabeled] == ["a", "b"] else "",
+    )
+    splits = study.folder / "splits"
+    splits.mkdir()
+    paths = [f"{division}/supervised" for division in ("20_1", "8_0", "20_1_valtiny", "4_0")]
+    for path in paths:
+        study(path, 40.0)
+    for division, labeled in (("20_1", "a"), ("20_1_valtiny", "a"), ("8_0", "c"), ("1_0", "a")):
+        (splits / f"{division}.labeled.txt").write_text(f"{labeled}\n")
+        (splits / f"{division}.unlabeled.txt").write_text("b\n")
+    rows = summarize(study.folder, paths, ["val"])
+    note = "Identical to the published split: 20_1, 20_1_valtiny."
+    assert published_note(study.folder, rows) == note
+    assert published_note(study.folder, rows[2:4]) == ""
 
 
 def test_what_is_written_is_read_as_the_same_rows(study):

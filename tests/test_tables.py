@@ -97,6 +97,28 @@ def test_the_papers_figure_stands_beside_the_best_on_val_of_the_last_round():
     assert with_paper[0]["difference"] == pytest.approx(-1.33)
 
 
+def test_models_selected_on_other_images_stand_apart_with_a_figure_of_their_own():
+    rows = [
+        *both("dst-cbc", 60.0), *both("supervised", 45.0),
+        *both("dst-cbc", 58.0, selected_on="valtiny", gain=14.0),
+        *both("supervised", 44.0, selected_on="valtiny"),
+    ]  # fmt: skip
+    paper = {"dst-cbc": {"12": 61.6, "12_valtiny": 59.2}, "supervised": {"12_valtiny": 44.8}}
+    found = aggregate(rows, paper)
+    printed = {
+        (r["selected_on"], r["method"]): r["paper"] for r in found if r["checkpoint"] == "best"
+    }
+    assert printed == {
+        ("val", "dst-cbc"): 61.6, ("val", "supervised"): None,
+        ("valtiny", "dst-cbc"): 59.2, ("valtiny", "supervised"): 44.8,
+    }  # fmt: skip
+    header, lines = table(found, "val")
+    column = header.index("selected on")
+    assert [line[column] for line in lines] == ["", "", "valtiny", "valtiny"]
+    assert "selected on val or valtiny." in markdown("s", found)
+    assert "selected on" not in table(aggregate(rows[:4]), "val")[0]
+
+
 def test_the_cost_is_that_of_the_whole_chain_with_round_0_but_the_control_has_none():
     seconds = {"supervised": 100.0, "supervised-long": 150.0}
     rows = [row(name, 50.0, seconds=s) for name, s in seconds.items()]
@@ -163,6 +185,11 @@ def test_every_subset_has_its_own_table_whose_caption_names_it_and_the_rule_of_t
         assert f"## `{subset}`" in text
         assert f"mIoU on `{subset}`" in text
     assert text.count("the best of the chain, selected on val") == 2
+
+
+def test_a_note_stands_at_the_end():
+    found = aggregate(both("dst-cbc", 40.0))
+    assert markdown("s", found, "Identical.") == markdown("s", found) + "\nIdentical.\n"
 
 
 def test_a_bar_in_markdown_ends_no_cell():

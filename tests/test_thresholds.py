@@ -123,6 +123,36 @@ def test_a_share_of_less_than_half_a_pixel_keeps_none():
     assert (row.threshold, row.kept, row.threshold_probability) == (math.inf, 0, 1.0)
 
 
+@pytest.mark.parametrize("alpha", ["0.05", "0.2", "0.3", "0.5", "0.8", "0.99"])
+def test_sampled_thresholds_are_the_released_code_s_value_at_its_index_kept_with_at_least(alpha):
+    """Different levels, so no ties: one pixel more than alpha says."""
+    levels = np.random.default_rng(5).permutation(BINS)[:137]
+    ascending = np.sort(levels)
+    k = math.floor(Decimal(alpha) * 137)
+    level = cut(np.bincount(levels, minlength=BINS), Decimal(alpha), 16)
+    assert level == ascending[-k - 1]
+    assert (levels >= level).sum() == k + 1
+
+
+def test_sampled_pixels_that_share_the_level_of_the_threshold_are_all_kept():
+    counts = counts_at({10: 40, 20: 60})
+    # 59 of 100: the 60th from above is at 20; 60 of 100: the 61st is at 10.
+    assert cut(counts, Decimal("0.59"), 16) == 20
+    assert cut(counts, Decimal("0.6"), 16) == 10
+    assert cut(counts, Decimal("0.01"), 16) == 20
+
+
+def test_a_class_that_was_not_sampled_is_labeled_at_alpha_one_and_not_before():
+    counts = np.stack([counts_at({50: 10}), counts_at({})])
+    for balance in ("class", "global"):
+        _, before = thresholds(counts, NAMES[:2], Decimal("0.8"), balance, 16)
+        assert (before.threshold, before.kept_fraction) == (None, None)
+        _, at_one = thresholds(counts, NAMES[:2], Decimal(1), balance, 16)
+        assert (at_one.threshold, at_one.pixels, at_one.kept_fraction) == (-math.inf, 0, None)
+        _, exact = thresholds(counts, NAMES[:2], Decimal(1), balance)
+        assert exact.threshold is None
+
+
 @given(
     st.dictionaries(st.integers(0, BINS - 1), st.integers(1, 50), min_size=1, max_size=12),
     st.sampled_from(["0.05", "0.2", "0.37", "0.5", "0.8", "0.99"]),

@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dst_cbc import stopping, training
-from dst_cbc.files import Unusable
+from dst_cbc.files import DataError, Unusable
 from dst_cbc.images import label_table, open_label, write_indexed_png
 from dst_cbc.models import build, read_checkpoint
 from dst_cbc.optimization import learning_rate
@@ -405,6 +405,13 @@ def test_bfloat16_trains_with_float32_weights_and_losses(run, monkeypatch):
     _, exact = run(resume="2")
     assert not same(low, exact)
     torch.testing.assert_close(low["head.0.weight"], exact["head.0.weight"], rtol=0.2, atol=0.02)
+
+
+def test_padding_that_would_cut_an_image_stops_before_the_first_step(run, monkeypatch):
+    monkeypatch.setattr(training, "_loss", lambda *_: pytest.fail("a step was made"))
+    small = {"batch": 3, "tile": 2048, "pad": (39, 40)}
+    with pytest.raises(DataError, match=r"evaluation\.pad: found \[39, 40\], but .* 40 x 40"):
+        run(make_stage(validation=small))
 
 
 def test_channels_last_changes_no_more_than_the_rounding(run):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dst_cbc.settings import AugmentationSettings
-from dst_cbc.transforms import Warp, draw_warp, jitter
+from dst_cbc.transforms import Warp, draw_warp, jitter, whole
 
 FILL = (7, 8, 9)
 STILL = AugmentationSettings(scale=(1, 1), flip=0)
@@ -207,6 +207,75 @@ def test_the_same_generator_gives_the_same_warp_and_another_one_another():
 def test_a_warp_says_its_size_and_where_points_come_from():
     warp = Warp((2, 3), (1, 0, 1, 0, 1, 2))
     np.testing.assert_array_equal(labeled(warp, numbers()), np.asarray(numbers())[2:4, 1:4])
+
+
+class Sides(Script):
+    """The same for a resize to given sides."""
+
+    def __init__(self, *sides, **draws):
+        super().__init__(**draws)
+        self.sides, self.values = list(sides), self.values[1:]
+
+    def integers(self, low, high, endpoint):
+        assert endpoint
+        return self.sides.pop(0)
+
+
+def sized(low, high, **settings):
+    return AugmentationSettings(size=(low, high), **{"flip": 0, **settings})
+
+
+def test_with_a_size_height_and_width_are_resized_each_for_itself():
+    warp = draw_warp((6, 8), (12, 24), sized((1, 1), (99, 99)), Sides(12, 24))
+    expected = np.asarray(numbers()).repeat(2, 0).repeat(3, 1)
+    np.testing.assert_array_equal(labeled(warp, numbers()), expected)
+
+
+def test_with_a_size_the_crop_is_a_window_of_the_resized_image():
+    warp = draw_warp((6, 8), (4, 5), sized((1, 1), (99, 99)), Sides(12, 24, y=1, x=0.0))
+    expected = np.asarray(numbers()).repeat(2, 0).repeat(3, 1)[8:, :5]
+    np.testing.assert_array_equal(labeled(warp, numbers()), expected)
+
+
+def test_with_a_size_the_resized_image_is_turned_and_mirrored():
+    settings = sized((1, 1), (99, 99), rotation=90)
+    turned = labeled(draw_warp((3, 6), (6, 6), settings, Sides(6, 6, angle=90.0)), numbers(3, 6))
+    doubled = np.asarray(numbers(3, 6)).repeat(2, 0)
+    assert any(np.array_equal(turned, np.rot90(doubled, k)) for k in (1, 3))
+    settings = sized((1, 1), (99, 99), flip=1)
+    mirrored = labeled(draw_warp((3, 6), (6, 6), settings, Sides(6, 6, mirror=0.0)), numbers(3, 6))
+    np.testing.assert_array_equal(mirrored, doubled[:, ::-1])
+
+
+def test_both_sides_take_every_value_of_their_bounds_in_every_combination():
+    settings = sized((3, 4), (4, 6))
+    seen = set()
+    for seed in range(200):
+        a, _, _, _, e, _ = draw_warp((6, 8), (3, 4), settings, np.random.default_rng(seed)).affine
+        seen.add((round(6 / e, 6), round(8 / a, 6)))
+    assert seen == {(height, width) for height in (3, 4) for width in (4, 5, 6)}
+
+
+def test_with_a_size_neither_scale_nor_input_scale_counts():
+    settings = sized((12, 16), (12, 16), scale=(3, 3))
+    draw = lambda scale: draw_warp((6, 8), (4, 5), settings, np.random.default_rng(1), scale)  # noqa: E731
+    assert draw(1.0) == draw(0.5)
+
+
+@pytest.mark.parametrize("size", [((5, 4), (4, 6)), ((3, 7), (4, 6))])
+def test_a_size_whose_bounds_are_the_wrong_way_round_is_refused(size):
+    with pytest.raises(ValueError, match="first number must not be above the second"):
+        AugmentationSettings(size=size)
+
+
+def test_a_whole_image_in_a_larger_window_is_in_its_upper_left_corner():
+    warp = whole((6, 8), (12, 8), (14, 11))
+    expected = np.full((14, 11), 255)
+    expected[:12, :8] = np.asarray(numbers()).repeat(2, 0)
+    np.testing.assert_array_equal(labeled(warp, numbers()), expected)
+    image = warped(whole((6, 8), (6, 8), (9, 9)), coordinates())
+    np.testing.assert_array_equal(image[:6, :8], np.asarray(coordinates()))
+    assert (image[6:] == FILL).all() and (image[:, 8:] == FILL).all()
 
 
 def random_image(seed=0):

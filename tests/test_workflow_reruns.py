@@ -61,7 +61,10 @@ def test_one_more_round_runs_only_that_round(study):
         "pseudo_labels 6_0/dst-cbc/round4": 1,
         "finetune 6_0/dst-cbc/round4": 1,
         "evaluate 6_0/dst-cbc/round4": 1,
+        "contact_sheet 6_0/dst-cbc/round4": 1,
         "summary": 1,
+        "tables report/tiny": 1,
+        "figures report/tiny": 1,
     }
 
 
@@ -75,14 +78,17 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
     assert {job.split("/round")[0] for job in study.jobs()} == {
         *(f"{rule} 6_0/dst-c" for rule in ("thresholds", "pseudo_labels", "finetune", "evaluate")),
         "predict_round 6_0/dst-c",
+        "contact_sheet 6_0/dst-c",
         "summary",
+        "tables report/tiny",
+        "figures report/tiny",
     }
     study.configure(
         runs=[{"splits": ["6"], "seeds": [0, 1], "methods": ["dst-cbc"]}], keep_predictions=keep
     )
     jobs = study.jobs()
     assert not [job for job in jobs if "6_0" in job]
-    assert sum("6_1" in job for job in jobs) == 3 + 3 * 4 + 2
+    assert sum("6_1" in job for job in jobs) == 3 + 3 * 5 + 2
 
 
 def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
@@ -167,7 +173,8 @@ def test_an_example_of_the_tables_matches_the_files(study):
 
 
 SUPERVISED = {"train", "predict", "thresholds", "pseudo_labels", "finetune", "predict_round"}
-SUPERVISED |= {"evaluate", "summary"}
+TOLD = {"summary", "tables", "figures"}
+SUPERVISED |= {"evaluate", "contact_sheet"} | TOLD
 LATER = SUPERVISED - {"train", "predict"}
 CHAIN_FROM_PREDICT = SUPERVISED - {"train"}
 EVERYTHING = SUPERVISED | {"draw_digits", "check_data", "split"}
@@ -202,7 +209,7 @@ KEYS = {
     "labels": ({"labels": {i: CLASSES[max(0, i - 1)] for i in range(11)}}, DATASET),
     "ignore": ({"ignore": [254, 255]}, DATASET),
     "window": ({"window": [0, 255]}, DATASET),
-    "preset": ({"preset": "paper"}, set()),
+    "preset": ({"preset": "paper"}, SUPERVISED),
     "digits.size": (_digits(size=36), DRAWN),
     "digits.train": (_digits(train=15), EVERYTHING),
     "digits.val": (_digits(val=5), DRAWN),
@@ -247,6 +254,7 @@ KEYS = {
     "train.freeze_stages": (_train(freeze_stages=1), SUPERVISED),
     "train.class_weights": (_train(class_weights="balanced"), SUPERVISED),
     "train.augmentation.scale": (_augmentation(scale=[0.5, 1.4]), SUPERVISED),
+    "train.augmentation.size": (_augmentation(size=[[24, 24], [32, 32]]), SUPERVISED),
     "train.augmentation.rotation": (_augmentation(rotation=1), SUPERVISED),
     "train.augmentation.flip": (_augmentation(flip=0), SUPERVISED),
     "train.augmentation.brightness": (_augmentation(brightness=0.1), SUPERVISED),
@@ -261,19 +269,26 @@ KEYS = {
     "supervised": ({"supervised": {"steps": 7}}, SUPERVISED),
     "by_split": ({"by_split": {"6": {"gamma": 3}}}, LATER),
     "evaluation.report": (
-        {"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate", "summary"},
+        {"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate"} | TOLD,
     ),
     "evaluation.batch": ({"evaluation": {**EVALUATION, "batch": 2}}, SUPERVISED),
     "evaluation.tile": ({"evaluation": {**EVALUATION, "tile": 64}}, SUPERVISED),
+    "evaluation.size": ({"evaluation": {**EVALUATION, "size": [24, 24]}}, SUPERVISED),
+    "evaluation.pad": ({"evaluation": {**EVALUATION, "pad": [40, 40]}}, SUPERVISED),
+    "prediction.size": ({"prediction": {"size": [24, 24]}}, CHAIN_FROM_PREDICT),
+    "switches": ({"switches": {"threshold_sampling": 16}}, CHAIN_FROM_PREDICT),
     "splits": ({"splits": {"6": {"count": 7}}}, SUPERVISED | {"split"}),
     "runs": (
         {"runs": [{"splits": ["6"], "seeds": [0], "methods": ["supervised-long"]}]},
-        {"train", "evaluate", "summary"},
+        {"train", "evaluate", "summary", "tables"},
     ),
     "compute_threads": ({"compute_threads": 2}, SUPERVISED),
     "precision": ({"precision": "bfloat16"}, SUPERVISED),
     "channels_last": ({"channels_last": True}, SUPERVISED),
     "deterministic": ({"deterministic": True}, SUPERVISED),
+    "report.name": ({"report": {"name": "other"}}, {"tables", "figures"}),
+    "report.title": ({"report": {"title": "A title"}}, {"tables"}),
+    "report.paper": ({"report": {"paper": {"dst-cbc": {"6": 70.5}}}}, {"tables"}),
     "keep_predictions": ({"keep_predictions": "supervised"}, set()),
     "replace": ({"replace": True}, set()),
     "device": ({"device": "cpu"}, set()),
@@ -282,7 +297,7 @@ KEYS = {
 }  # fmt: skip
 
 # A study of its own, a data set of its own, or a single value: the table above cannot hold them.
-ELSEWHERE = {"name", "format", "test_from_val", "evaluation.select"}
+ELSEWHERE = {"name", "format", "test_from_val", "evaluation.select", "evaluation.valtiny"}
 
 
 def test_the_table_of_keys_is_complete():
@@ -292,7 +307,7 @@ def test_the_table_of_keys_is_complete():
         for name, field in cls.model_fields.items():
             inner = field.annotation
             nested = isinstance(inner, type) and issubclass(inner, Settings)
-            if nested and name != "supervised":
+            if nested and name not in ("supervised", "switches"):
                 yield from keys(inner, f"{prefix}{name}.")
             else:
                 yield prefix + name

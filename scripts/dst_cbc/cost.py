@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from . import devices
-from .datasets import Record
+from .datasets import Record, selecting
 from .files import digest, write_json
 from .index import Row
 from .plan import Model, Plan
@@ -82,7 +82,7 @@ def schedule(plan: Plan, records: Sequence[Record]) -> Schedule:
         trainings=len(todo),
         steps=sum(model.settings.train.steps for model in todo),
         validated=sum(
-            len(model.settings.train.validate_at) * subsets[model.settings.train.select]
+            len(model.settings.train.validate_at) * len(selecting(records, model.settings.train))
             for model in todo
         ),
         predictions=len(predict),
@@ -150,10 +150,9 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     """
     settings, root = _baseline(plan), Path(plan.experiment.data)
     masked = [record for record in records if record.label]
-    labeled, validation = (
-        _headers(plan, [record for record in masked if record.subset == subset], IMAGES)
-        for subset in ("train", settings.train.select)
-    )
+    train = [record for record in masked if record.subset == "train"]
+    labeled = _headers(plan, train, IMAGES)
+    validation = _headers(plan, selecting(masked, settings.train), IMAGES)
     if not (labeled and validation):
         return None
     devices.limit_threads(settings.train.compute_threads)

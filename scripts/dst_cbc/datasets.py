@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from . import digits
 from .files import DataError, read_ids
-from .settings import IGNORED, DatasetStage, Experiment
+from .settings import IGNORED, DatasetStage, Experiment, TrainStage
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
@@ -29,12 +29,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a format knows by itself. labels: None where masks hold 0, 1, 2, … in classes' order."""
+    """What a format knows by itself.
+
+    labels: None where masks hold 0, 1, 2, … in classes' order. valtiny: ids of val.
+    """
 
     records: Callable[[Path, DatasetStage], Iterator[Record]]
     classes: Mapping[str, str] | None = None
     labels: Mapping[int, str] | None = None
     ignore: tuple[int, ...] = (IGNORED,)
+    valtiny: tuple[str, ...] = ()
     hint: str = ""
 
 
@@ -100,6 +104,14 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     return _hold_back(records, dataset.test_from_val)
 
 
+def selecting(images: Iterable, stage: TrainStage) -> list:
+    """Those of records, or of rows of dataset.csv, whose mIoU chooses the best model."""
+    if stage.select == "val":
+        return [image for image in images if image.subset == "val"]
+    chosen = set(stage.valtiny)
+    return [image for image in images if image.id in chosen]
+
+
 def _hold_back(records: list[Record], every: int) -> list[Record]:
     """Move every n-th validation image to the test subset; 0 moves none."""
     if not every:
@@ -147,7 +159,8 @@ def _voc(root: Path, dataset: DatasetStage) -> Iterator[Record]:
         (lists / "val.txt", "get it from VOC's own archive, VOCtrainval_11-May-2012.tar"),
         (
             root / "SegmentationClassAug",
-            "get the masks of VOC and SBD as PNGs of class numbers, SegmentationClassAug.zip",
+            "get the masks of VOC and SBD as PNGs of class numbers, SegmentationClassAug.zip, or "
+            "make them from SBD's own archive: python scripts/build_trainaug.py",
         ),
     ):
         if not needed.exists():
@@ -276,6 +289,26 @@ CITYSCAPES_CLASSES = {
 # The labelIds of the classes, in their order; the others, up to 33, are not evaluated.
 _CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
 
+# The authors' few validation images, for selection with about as many masks as there are labels.
+VOC_VALTINY = (
+    "2007_000033", "2007_000129", "2007_000175", "2007_000452", "2007_000491", "2007_000830",
+    "2007_001239", "2007_002094", "2007_006046", "2007_006866", "2007_009756", "2008_000215",
+    "2008_004610", "2008_005242", "2008_005254", "2008_007811", "2010_001646", "2010_002531",
+    "2010_003854", "2011_003011",
+)  # fmt: skip
+CITYSCAPES_VALTINY = tuple(
+    f"{name.partition('_')[0]}/{name}"
+    for name in (
+        "frankfurt_000000_000294", "frankfurt_000000_002963", "frankfurt_000000_012868",
+        "frankfurt_000000_016286", "frankfurt_000000_020321", "frankfurt_000001_002512",
+        "frankfurt_000001_004736", "frankfurt_000001_005184", "frankfurt_000001_007622",
+        "frankfurt_000001_025713", "frankfurt_000001_029086", "frankfurt_000001_058176",
+        "frankfurt_000001_066092", "lindau_000005_000019", "lindau_000014_000019",
+        "munster_000048_000019", "munster_000055_000019", "munster_000145_000019",
+        "munster_000150_000019",
+    )
+)  # fmt: skip
+
 LAYOUTS = {
     "camvid": Layout(
         _camvid,
@@ -289,10 +322,18 @@ LAYOUTS = {
         CITYSCAPES_CLASSES,
         labels=dict(zip(_CITYSCAPES_IDS, CITYSCAPES_CLASSES, strict=True)),
         ignore=(*sorted({*range(34)} - {*_CITYSCAPES_IDS}), IGNORED),
-        hint=": the folder of leftImg8bit and gtFine, which www.cityscapes-dataset.com gives to "
-        "those who register",
+        valtiny=CITYSCAPES_VALTINY,
+        hint=": the folder of leftImg8bit and gtFine. Only www.cityscapes-dataset.com gives them, "
+        "to those who register: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, both "
+        "unpacked into one folder",
     ),
     "folder": Layout(_folder),
     "digits": Layout(_digits, digits.CLASSES),
-    "voc": Layout(_voc, VOC_CLASSES, hint=": the folder VOC2012 of VOCtrainval_11-May-2012.tar"),
+    "voc": Layout(
+        _voc,
+        VOC_CLASSES,
+        valtiny=VOC_VALTINY,
+        hint=": the folder VOC2012 of VOCtrainval_11-May-2012.tar, with SegmentationClassAug in "
+        "it. `snakemake download_voc` gets and makes all of it, into results/downloads/voc",
+    ),
 }

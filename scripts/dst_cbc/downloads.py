@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 from urllib.error import URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -26,14 +30,17 @@ class Source:
     """A public archive. inside: the folder of it that is the data set.
 
     counts: how many files each of its folders must have. digest: of the files below the folders
-    `digested`, see `digest_of`.
+    `digested`, see `digest_of`, where the host packs the archive anew; else sha256, of the archive.
+    keep: files and folders of the data set that are unpacked; none: all.
     """
 
     url: str
     inside: str
     counts: Mapping[str, int]
-    digested: tuple[str, ...]
-    digest: str
+    digested: tuple[str, ...] = ()
+    digest: str = ""
+    sha256: str = ""
+    keep: tuple[str, ...] = ()
 
 
 SOURCES = {
@@ -50,6 +57,21 @@ SOURCES = {
         },
         ("train", "trainannot", "val", "valannot"),
         "ff291053bf41ad561cbab4f6caae771d96190f31953996ce3188fc2e93b0ebbb",
+    ),
+    "voc2012": Source(
+        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "VOC2012",
+        {"JPEGImages": 17125, "SegmentationClass": 2913},
+        sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        keep=("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+    ),
+    "sbd": Source(
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
+        "benchmark.tgz",
+        "dataset",
+        {"cls": 11355},
+        sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
+        keep=("cls", "train.txt", "val.txt"),
     ),
 }
 
@@ -70,7 +92,12 @@ def download(source: Source, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         archive, folder = Path(temporary, "archive"), Path(temporary, "data")
         fetch(source.url, archive)
-        unpack(archive, source.inside, folder)
+        if source.sha256 and (found := sha256_file(archive)) != source.sha256:
+            raise DataError(
+                f"{source.url}: SHA-256 {found}, expected {source.sha256}; try again, or get it in "
+                "another way"
+            )
+        unpack(archive, source.inside, folder, source.keep)
         verify(source, folder)
         os.replace(folder, out)
 
@@ -97,31 +124,63 @@ def fetch(url: str, path: Path) -> None:
         ) from error
 
 
-def unpack(archive: Path, inside: str, folder: Path) -> None:
-    """The files below `*/inside/` of a zip archive, below `folder`.
+def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ()) -> None:
+    """The files below `*/inside/` of a zip or tar archive, below `folder`; of them those of `keep`.
 
-    Raises DataError for members that are absolute, climb with `..` or are links, and for an
-    archive that is damaged or unpacks to more than LARGEST bytes.
+    Raises DataError for members that are absolute or climb with `..`, for links among the files,
+    and for an archive that is damaged or unpacks to more than LARGEST bytes.
     """
+    size = 0
     try:
-        with zipfile.ZipFile(archive) as file:
-            members = file.infolist()
-            if sum(member.file_size for member in members) > LARGEST:
+        for member in (_tarred if tarfile.is_tarfile(archive) else _zipped)(archive):
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+                raise DataError(f"{archive}: {member.name!r} would leave its folder")
+            within = PurePosixPath(*path.parts[2:])
+            if path.parts[1:2] != (inside,) or member.is_folder:
+                continue
+            if keep and not any(within.is_relative_to(kept) for kept in keep):
+                continue
+            if member.is_special:
+                raise DataError(f"{archive}: {member.name!r} is a link or a device")
+            size += member.size
+            if size > LARGEST:
                 raise DataError(f"{archive}: unpacks to more than {LARGEST} bytes")
-            for member in members:
-                path = PurePosixPath(member.filename)
-                if path.is_absolute() or ".." in path.parts or "\\" in member.filename:
-                    raise DataError(f"{archive}: {member.filename!r} would leave its folder")
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise DataError(f"{archive}: {member.filename!r} is a link")
-                if path.parts[1:2] != (inside,) or member.is_dir():
-                    continue
-                target = folder.joinpath(*path.parts[2:])
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with file.open(member) as packed, open(target, "wb") as unpacked:
-                    shutil.copyfileobj(packed, unpacked)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
-        raise DataError(f"{archive}: not a readable zip archive ({error}); try again") from error
+            (folder / within).parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as packed, open(folder / within, "wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+    except _UNREADABLE as error:
+        raise DataError(f"{archive}: not a readable archive ({error}); try again") from error
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    is_folder: bool
+    is_special: bool
+    open: Callable[[], IO[bytes]]
+
+
+def _zipped(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            link = stat.S_ISLNK(info.external_attr >> 16)
+            read = partial(file.open, info)
+            yield _Member(info.filename, info.file_size, info.is_dir(), link, read)
+
+
+def _tarred(archive: Path) -> Iterator[_Member]:
+    with tarfile.open(archive) as file:
+        for info in file:
+            special = not (info.isfile() or info.isdir())
+            read = partial(file.extractfile, info)
+            yield _Member(info.name, info.size, info.isdir(), special, read)
+
+
+_UNREADABLE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError,
+)  # fmt: skip
 
 
 def verify(source: Source, folder: Path) -> None:
@@ -129,7 +188,7 @@ def verify(source: Source, folder: Path) -> None:
     found = {name: sum(1 for _ in (folder / name).glob("*")) for name in source.counts}
     if found != dict(source.counts):
         raise DataError(f"{source.url}: found {found} files, expected {dict(source.counts)}")
-    if digest_of(folder, source.digested) != source.digest:
+    if source.digest and digest_of(folder, source.digested) != source.digest:
         raise DataError(
             f"{source.url}: the files below {', '.join(source.digested)} are not those of the data "
             "set that this workflow knows; get it in another way and name its folder: "

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,6 +19,9 @@ Image.MAX_IMAGE_PIXELS = 1 << 28
 
 Window = tuple[int, int]
 """Values of a 16-bit image that become black, 0, and white, 255."""
+
+VOC_BORDER = "#e0e0c0"
+"""Colour of the pixels without a class in VOC's masks."""
 
 _BITS_PER_SAMPLE = 258
 # EXIF orientation: mirrored left to right?, then quarter turns counter-clockwise.
@@ -96,27 +99,47 @@ def open_label(path: Path, table: LabelTable) -> Image.Image:
     """A mask as class numbers, mode L, 255 = ignored.
 
     Raises DataError as `decode`, and when the mask holds a value that the experiment maps to no
-    class, or colours where the experiment names numbers.
+    class, or colours where the experiment names numbers and the format has no such colours.
     """
-    values = _mask_values(path, decode(path), table.coloured)
+    return read_label(path, table)[0]
+
+
+def read_label(path: Path, table: LabelTable) -> tuple[Image.Image, bool]:
+    """The same, and whether it was read by the colours of the format, not by its numbers."""
+    mask = decode(path)
+    if table.of_format and mask.deep is None and mask.image.mode in ("RGB", "RGBA"):
+        classes = table.of_format.classes_of(_colours(mask))
+        # A few formats store numbers as grey RGB.
+        if (classes >= 0).all():
+            return Image.fromarray(classes.astype(np.uint8)), True
+    values = _mask_values(path, mask, table)
     classes = table.classes_of(values)
     if (classes < 0).any():
-        unknown = np.unique(values[classes < 0]).tolist()
-        shown = [f"#{value:06x}" for value in unknown] if table.coloured else unknown
-        more = f" and {len(shown) - 20} others" if len(shown) > 20 else ""
+        unknown = _in_words(values[classes < 0], table.coloured)
         raise DataError(
-            f"{path}: mask values {shown[:20]}{more} are neither under `labels` nor under `ignore`"
+            f"{path}: mask values {unknown} are neither under `labels` nor under `ignore`"
         )
-    return Image.fromarray(classes.astype(np.uint8))
+    return Image.fromarray(classes.astype(np.uint8)), False
 
 
-def _mask_values(path: Path, mask: Decoded, coloured: bool) -> np.ndarray:
-    """int (H, W): the indexes of a mask; where `coloured`, 0xrrggbb."""
-    if coloured:
+def _in_words(values: np.ndarray, coloured: bool) -> str:
+    found = np.unique(values).tolist()
+    shown = [f"#{value:06x}" for value in found] if coloured else found
+    return f"{shown[:20]}" + (f" and {len(shown) - 20} others" if len(shown) > 20 else "")
+
+
+def _colours(mask: Decoded) -> np.ndarray:
+    """int (H, W): 0xrrggbb."""
+    red, green, blue = np.asarray(mask.image.convert("RGB"), np.int32).transpose(2, 0, 1)
+    return red << 16 | green << 8 | blue
+
+
+def _mask_values(path: Path, mask: Decoded, table: LabelTable) -> np.ndarray:
+    """int (H, W): the indexes of a mask; where `labels` names colours, 0xrrggbb."""
+    if table.coloured:
         if mask.deep is not None:
             raise DataError(f"{path}: a 16-bit mask, but `labels` names colours")
-        red, green, blue = np.asarray(mask.image.convert("RGB"), np.int32).transpose(2, 0, 1)
-        return red << 16 | green << 8 | blue
+        return _colours(mask)
     values = mask.deep
     if values is None:
         # One bit a pixel is black and white, 0 and 255, as in every viewer.
@@ -126,20 +149,37 @@ def _mask_values(path: Path, mask: Decoded, coloured: bool) -> np.ndarray:
     if values.ndim == 3:
         if (values != values[..., :1]).any():
             raise DataError(
-                f"{path}: a mask of colours, but `labels` names numbers; name its colours there: "
+                f"{path}: a mask of colours, but `labels` names numbers"
+                + _unknown_colours(mask, table)
+                + "; get masks of numbers, or name each colour under `labels` or `ignore`: "
                 "`labels: {'#rrggbb': class}`"
             )
         values = values[..., 0]
     return values
 
 
+def _unknown_colours(mask: Decoded, table: LabelTable) -> str:
+    """Those of a mask of 8 bits, in words; without those that the format knows."""
+    if mask.deep is not None:
+        return ""
+    colours = _colours(mask)
+    if not table.of_format:
+        return f", found {_in_words(colours, True)}"
+    unknown = colours[table.of_format.classes_of(colours) < 0]
+    return f", and no class has {_in_words(unknown, True)}"
+
+
 @dataclass(frozen=True)
 class LabelTable:
-    """Which class a mask's value is. values: int64, ascending; classes: int16, 255 = ignored."""
+    """Which class a mask's value is. values: int64, ascending; classes: int16, 255 = ignored.
+
+    of_format: beside a table of numbers the one of the colours that the format's masks may have.
+    """
 
     values: np.ndarray
     classes: np.ndarray
     coloured: bool
+    of_format: LabelTable | None = None
 
     def classes_of(self, values: np.ndarray) -> np.ndarray:
         """int16 of the same shape: class number, 255 where ignored, -1 where unknown."""
@@ -156,12 +196,22 @@ class LabelTable:
 
 
 def label_table(dataset: DatasetStage) -> LabelTable:
-    """What `labels` and `ignore` say."""
-    numbers = {name: number for number, name in enumerate(dataset.classes)}
-    table = {_mask_value(value): IGNORED for value in dataset.ignore}
-    table |= {_mask_value(value): numbers[name] for value, name in dataset.labels.items()}
+    """What `labels` and `ignore` say; of VOC, whose masks come both ways, its colours, too."""
+    table = _label_table(dataset.classes, dataset.labels, dataset.ignore)
+    if dataset.format != "voc" or table.coloured:
+        return table
+    colours = {colour: name for name, colour in dataset.classes.items()}
+    return replace(table, of_format=_label_table(dataset.classes, colours, [VOC_BORDER]))
+
+
+def _label_table(
+    names: Iterable[str], labels: Mapping[int | str, str], ignore: Iterable[int | str]
+) -> LabelTable:
+    numbers = {name: number for number, name in enumerate(names)}
+    table = {_mask_value(value): IGNORED for value in ignore}
+    table |= {_mask_value(value): numbers[name] for value, name in labels.items()}
     values = sorted(table)
-    coloured = any(isinstance(value, str) for value in dataset.labels)
+    coloured = any(isinstance(value, str) for value in labels)
     classes = np.array([table[value] for value in values], np.int16)
     return LabelTable(np.array(values, np.int64), classes, coloured)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .datasets import Record
 from .files import Changed, DataError, digest, read_csv, sha256_file, write_csv
-from .images import Window, decode, label_table, measured_window, open_label
+from .images import Window, decode, label_table, measured_window, read_label
 from .settings import DatasetStage
 
 
@@ -100,13 +100,14 @@ class _Finding:
 
 
 def _examine(root: Path, dataset: DatasetStage, record: Record) -> _Finding:
-    problems, image, label = [], None, None
+    problems, image, label, by_colour = [], None, None, False
     try:
         image = decode(root / record.image)
     except DataError as error:
         problems.append(str(error))
     try:
-        label = open_label(root / record.label, label_table(dataset)) if record.label else None
+        if record.label:
+            label, by_colour = read_label(root / record.label, label_table(dataset))
     except DataError as error:
         problems.append(str(error))
     if image and label and image.size != label.size:
@@ -129,6 +130,7 @@ def _examine(root: Path, dataset: DatasetStage, record: Record) -> _Finding:
         sha256_file(root / record.label) if record.label else "",
     )
     notices = ["alpha channel of the image is not used"] if image.alpha else []
+    notices += ["masks of colours, read by the classes' colours"] if by_colour else []
     deep = None if image.deep is None else np.bincount(image.deep.ravel(), minlength=1 << 16)
     return _Finding(row, [], notices, deep)
 

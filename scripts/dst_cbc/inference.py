@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +16,78 @@ from tqdm import tqdm
 
 from . import confidence, predictions, stopping
 from .files import DataError
-from .images import LabelTable, Window, label_table, open_image, open_label
+from .images import LabelTable, label_table, open_image, open_label
 from .index import Row
 from .metrics import confusion_matrix
 from .models import Model
-from .settings import IGNORED, DatasetStage, Inference
+from .settings import IGNORED, DatasetStage, Inference, PredictStage
 from .tiling import full_logits
+from .transforms import Warp, whole
 
 
 class Images(Dataset):
-    """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W)."""
+    """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W).
+
+    Resized and padded as `settings` say: with the mean colour, in masks with 255.
+    """
 
     def __init__(
         self,
         root: Path,
         rows: Sequence[Row],
-        window: Window | None,
+        model: Model,
+        settings: Inference,
         table: LabelTable | None = None,
     ):
-        self.root, self.rows, self.window, self.table = root, rows, window, table
+        self.root, self.rows, self.settings, self.table = root, rows, settings, table
+        self.window, self.fill = model.window, mean_colour(model)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         row = self.rows[index]
-        sample = (image_tensor(np.asarray(open_image(self.root / row.image, self.window))),)
+        warp = self._warp(row)
+        image = open_image(self.root / row.image, self.window)
+        sample = (image_tensor(np.asarray(warp.image(image, self.fill) if warp else image)),)
         if self.table is not None:
-            sample += (torch.from_numpy(np.array(open_label(self.root / row.label, self.table))),)
+            label = open_label(self.root / row.label, self.table)
+            sample += (torch.from_numpy(np.array(warp.label(label) if warp else label)),)
         return sample
+
+    def _warp(self, row: Row) -> Warp | None:
+        own, size, pad = (row.height, row.width), self.settings.size, self.settings.pad
+        return whole(own, size or own, pad) if size or pad else None
+
+
+def mean_colour(model: Model) -> tuple[int, ...]:
+    """RGB of what lies outside an image: zero after normalisation."""
+    return tuple(round(255 * channel) for channel in model.mean)
+
+
+def require_room(root: Path, rows: Sequence[Row], settings: Inference) -> None:
+    """Raise DataError that names an image which `evaluation.pad` would cut."""
+    if not settings.pad:
+        return
+    for row in rows:
+        size = settings.size or (row.height, row.width)
+        if size[0] > settings.pad[0] or size[1] > settings.pad[1]:
+            raise DataError(
+                f"evaluation.pad: found {list(settings.pad)}, but {root / row.image} has "
+                f"{size[0]} x {size[1]} pixels; expected at least as many: enlarge it, or set it "
+                "to null"
+            )
 
 
 def image_tensor(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) as a tensor uint8 (3, H, W) of its own memory."""
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _batches(rows: Sequence[Row], settings: Inference) -> list[list[int]]:
+    size = settings.pad or settings.size
+    seen = [replace(row, height=size[0], width=size[1]) for row in rows] if size else rows
+    return same_size_batches(seen, settings.batch, predictions.PART_IMAGES)
 
 
 def same_size_batches(rows: Sequence[Row], batch: int, every: int) -> list[list[int]]:
@@ -87,12 +126,16 @@ def evaluate(
     device: torch.device,
     workers: int = 0,
 ) -> np.ndarray:
-    """Confusion matrix, int64 (classes, classes), of `model` in eval mode on labeled images."""
+    """Confusion matrix, int64 (classes, classes), of `model` in eval mode on labeled images.
+
+    Raises DataError when an image has no label, or does not fit into `settings.pad`.
+    """
     unlabeled = [row.id for row in rows if not row.label]
     if unlabeled:
         raise DataError(f"{root}: {unlabeled[0]!r} has no label; it cannot be evaluated")
-    images = Images(root, rows, model.window, label_table(dataset))
-    batches = same_size_batches(rows, settings.batch, predictions.PART_IMAGES)
+    require_room(root, rows, settings)
+    images = Images(root, rows, model, settings, label_table(dataset))
+    batches = _batches(rows, settings)
     total = np.zeros((len(dataset.classes),) * 2, np.int64)
     bar = tqdm(_loader(images, batches, workers, device), "evaluate", disable=None, leave=False)
     for pixels, labels in bar:
@@ -129,18 +172,20 @@ def predict_part(
     rows: Sequence[Row],
     part: int,
     folder: Path,
-    settings: Inference,
+    settings: PredictStage,
     device: torch.device,
     workers: int = 0,
 ) -> None:
     """Predict the images of one part and close it: HDF5 file and histogram.
 
-    rows: of all unlabeled images; part p holds the images p * PART_IMAGES and on.
+    rows: of all unlabeled images; part p holds the images p * PART_IMAGES and on. The file has
+    every pixel, at `settings.size` where there is one; the histogram counts every
+    `settings.sampling`-th pixel of a batch (N, H, W), flattened.
     """
     first = part * predictions.PART_IMAGES
     mine = rows[first : first + predictions.PART_IMAGES]
-    batches = same_size_batches(mine, settings.batch, predictions.PART_IMAGES)
-    loader = _loader(Images(root, mine, model.window), batches, workers, device)
+    batches = _batches(mine, settings)
+    loader = _loader(Images(root, mine, model, settings), batches, workers, device)
     bins = len(model.classes) * confidence.BINS
     counts = torch.zeros(bins, dtype=torch.int64, device=device)
     # Written while the network computes the next batch; and HDF5's many small allocations stay out
@@ -151,7 +196,7 @@ def predict_part(
             stopping.stop_if_asked(f"{part} parts of {predictions.PART_IMAGES} images are kept")
             classes, levels = predict(model, pixels, settings, device, confidence.quantise)
             flat = classes.long() * confidence.BINS + levels
-            counts += torch.bincount(flat.ravel(), minlength=bins)
+            counts += torch.bincount(flat.ravel()[:: settings.sampling], minlength=bins)
             items = [
                 predictions.Prediction(first + i, mine[i].id, *item)
                 for i, item in zip(indexes, _pixels(classes, levels), strict=True)
@@ -173,6 +218,7 @@ def normalized_labels(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Ids and labels uint8 (H, W) by the rule of CBST: argmax over c of p_c / t_c where it is >= 1.
 
+    H, W: `settings.size` where there is one, else the image's own.
     thresholds: log-odds of t_c, one a class; inf: nothing becomes the class, -inf: all it wins.
     """
     edges = torch.tensor(thresholds, dtype=torch.float64, device=device).view(-1, 1, 1)
@@ -185,8 +231,8 @@ def normalized_labels(
         best, winner = torch.where(edges == math.inf, -math.inf, above).max(1)
         return (winner.masked_fill(best < 0, IGNORED).to(torch.uint8),)
 
-    batches = same_size_batches(rows, settings.batch, predictions.PART_IMAGES)
-    loader = _loader(Images(root, rows, model.window), batches, workers, device)
+    batches = _batches(rows, settings)
+    loader = _loader(Images(root, rows, model, settings), batches, workers, device)
     for indexes, (pixels,) in zip(batches, loader, strict=True):
         (labels,) = predict(model, pixels, settings, device, label)
         yield from zip((rows[i].id for i in indexes), labels.cpu().numpy(), strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .datasets import Record, dataset_stage, list_records
+from .datasets import LAYOUTS, Record, dataset_stage, list_records
 from .experiment import (
     ConfigError,
     explain,
@@ -24,6 +24,7 @@ from .experiment import (
     nearest,
     read_yaml,
 )
+from .files import read_ids
 from .settings import (
     Compute,
     EvaluateStage,
@@ -41,14 +42,17 @@ from .settings import (
 from .splits import divide
 
 SUPERVISED = "supervised"
+OF_FILES = ("curriculum", "balance", "weighting", "rule", "threshold_sampling")
+"""Switches that say how files of pseudo labels are made and weighed."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One labeled split: its rule, and the ids on both sides."""
+    """One labeled split: its rule, what selects its models, and the ids on both sides."""
 
     name: str
     stage: SplitStage
+    select: str
     labeled: list[str]
     unlabeled: list[str]
 
@@ -93,11 +97,13 @@ class Plan:
         records: Sequence[Record],
         root: Path = Path(),
     ):
-        self.experiment, self.methods, self.root = experiment, methods, root
+        self.experiment, self.root = experiment, root
+        self.methods = {name: self._over_switches(name, row) for name, row in methods.items()}
         self.dataset = dataset_stage(experiment)
         train = [record for record in records if record.subset == "train"]
         self.train_ids = [record.id for record in train]
         self.with_mask = {record.id for record in train if record.label}
+        self.val_ids = {record.id for record in records if record.subset == "val"}
         self._check_subsets(records)
         unknown = set(experiment.by_split) - set(experiment.splits)
         if unknown:
@@ -106,9 +112,11 @@ class Plan:
         self.splits: dict[str, Split] = {}
         self.models: dict[str, Model] = {}
         for run in experiment.runs:
+            select = run.select or experiment.evaluation.select
             for split, seed, method in itertools.product(run.splits, run.seeds, run.methods):
                 for name, row in self._varied(method, run.vary):
-                    self._add_chain(split, seed, name, row)
+                    self._add_chain(split, seed, select, name, row)
+        self._check_sampling()
 
     @cached_property
     def compute(self) -> dict[str, Any]:
@@ -122,19 +130,53 @@ class Plan:
         return {"batch": evaluation.batch, "tile": evaluation.tile, **self.compute}
 
     @property
+    def evaluation(self) -> dict[str, Any]:
+        """What every comparison with masks shares."""
+        evaluation = self.experiment.evaluation
+        return {"size": evaluation.size, "pad": evaluation.pad, **self.inference}
+
+    @property
     def evaluate(self) -> EvaluateStage:
         report = self.experiment.evaluation.report
-        return EvaluateStage(dataset=self.dataset, report=report, **self.inference)
+        return EvaluateStage(dataset=self.dataset, report=report, **self.evaluation)
 
     @property
     def predict(self) -> PredictStage:
-        return PredictStage(**self.inference)
+        """The same for all methods: they share the prediction of round 0."""
+        stages = (model.settings.predict for model in self.models.values())
+        return next(filter(None, stages), self._predict(sampling=1))
+
+    def _predict(self, sampling: int) -> PredictStage:
+        size = self.experiment.prediction.size
+        return PredictStage(sampling=sampling, size=size, **self.inference)
+
+    def _over_switches(self, name: str, row: MethodRow) -> MethodRow:
+        """The row with the experiment's `switches` beneath it."""
+        own = row.model_dump(exclude_unset=True)
+        below = self.experiment.switches.model_dump(exclude_unset=True)
+        if merge(below, own).get("labeling", "offline") != "offline":
+            below = {key: value for key, value in below.items() if key not in OF_FILES}
+        return method_row(merge(below, own), f"switches, beneath method {name}") if below else row
+
+    def _check_sampling(self) -> None:
+        found = {
+            model.settings.predict.sampling: model.method
+            for model in self.models.values()
+            if model.settings.predict
+        }
+        if len(found) > 1:
+            each = ", ".join(f"{number} in {found[number]}" for number in sorted(found))
+            raise ConfigError(
+                f"runs: threshold_sampling: found {each}; the methods of a study share one count "
+                "of round 0's pixels, so expected the same in all: set it once, under `switches`, "
+                "or give one of them a study of its own, under another `name`"
+            )
 
     def _check_subsets(self, records: Sequence[Record]) -> None:
         evaluation = self.experiment.evaluation
         sizes = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
         for key, subset in [
-            ("select", evaluation.select),
+            ("select", "val"),
             *(("report", s) for s in evaluation.report),
         ]:
             if not sizes[subset]:
@@ -168,8 +210,10 @@ class Plan:
             name = f"{method}@{suffix}" if suffix else method
             yield name, method_row(row, f"runs: vary: {name}")
 
-    def _add_chain(self, split: str, seed: int, name: str, row: MethodRow | None) -> None:
-        division = self._division(split, seed)
+    def _add_chain(
+        self, split: str, seed: int, select: str, name: str, row: MethodRow | None
+    ) -> None:
+        division = self._division(split, seed, select)
         supervised = self._supervised(division)
         self.models[supervised.path] = supervised
         if row is None:
@@ -183,14 +227,13 @@ class Plan:
         )  # fmt: skip
         self.models.update((model.path, model) for model in chain)
 
-    def _division(self, name: str, seed: int) -> str:
+    def _division(self, name: str, seed: int, select: str) -> str:
         """Folder name of a split; the split is worked out at its first use."""
         rules = self.experiment.splits
         if name not in rules:
             raise ConfigError(
                 f"runs: splits: {name!r} does not exist; {nearest(name, list(rules))}"
             )
-        select = self.experiment.evaluation.select
         division = f"{name}_{seed}" + ("" if select == "val" else f"_{select}")
         if division not in self.splits:
             stage = SplitStage(rule=rules[name], seed=seed)
@@ -202,7 +245,7 @@ class Plan:
                     f"{self.experiment.train.batch} takes {half} of them; lower train.batch, or "
                     "label more"
                 )
-            self.splits[division] = Split(name, stage, labeled, unlabeled)
+            self.splits[division] = Split(name, stage, select, labeled, unlabeled)
         return division
 
     def _train_settings(self, division: str, *layers: Mapping[str, Any]) -> TrainSettings:
@@ -246,9 +289,30 @@ class Plan:
             validate_at=(*range(every, steps, every), steps),
             seed=split.stage.seed if settings.seed is None else settings.seed,
             round=round,
-            select=self.experiment.evaluation.select,
-            validation=Inference(**self.inference),
+            select=split.select,
+            valtiny=self.valtiny if split.select == "valtiny" else (),
+            validation=Inference(**self.evaluation),
         )
+
+    @cached_property
+    def valtiny(self) -> tuple[str, ...]:
+        """Ids of val that select models: the experiment's own list, else the format's."""
+        evaluation, format = self.experiment.evaluation, self.experiment.format
+        place, ids = f"valtiny of format {format!r}", LAYOUTS[format].valtiny
+        if evaluation.valtiny:
+            place = f"evaluation.valtiny: {self.root / evaluation.valtiny}"
+            if not (self.root / evaluation.valtiny).is_file():
+                raise ConfigError(f"{place}: no such file; expected ids of val, one a line")
+            ids = tuple(read_ids(self.root / evaluation.valtiny))
+        if not ids:
+            raise ConfigError(
+                f"select: found 'valtiny', but {place} has no ids; list some of val, one a line, "
+                "in a file that evaluation.valtiny names, or select val"
+            )
+        others = [id for id in ids if id not in self.val_ids]
+        if others:
+            raise ConfigError(f"{place}: {others[0]!r} is not in val ({len(others)} such ids)")
+        return ids
 
     def _epochs(self, settings: TrainSettings, split: Split) -> float:
         if settings.epochs == "formula":
@@ -307,8 +371,11 @@ class Plan:
 
     def _labels(self, row: MethodRow, alpha: Any) -> dict[str, Any]:
         """How the files of pseudo labels of one round are made."""
-        thresholds = ThresholdStage(alpha=alpha, balance=row.balance, rule=row.rule)
-        return {"predict": self.predict, "thresholds": thresholds}
+        sampling = row.threshold_sampling
+        thresholds = ThresholdStage(
+            alpha=alpha, balance=row.balance, rule=row.rule, sampling=sampling
+        )
+        return {"predict": self._predict(sampling), "thresholds": thresholds}
 
     def _control(self, division: str, name: str, row: MethodRow) -> list[Model]:
         """Labeled images alone, with the steps and the number of validations of another chain."""

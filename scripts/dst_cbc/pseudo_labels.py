@@ -50,6 +50,12 @@ def label_pixels(prediction: Prediction, levels: np.ndarray) -> np.ndarray:
     return np.where(keep, prediction.classes, np.uint8(IGNORED))
 
 
+def at_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 labels of a squashed image at its own (height, width), nearest."""
+    image = Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
 def write_pseudo_labels(
     folder: Path,
     labeled: Iterable[tuple[str, np.ndarray]],

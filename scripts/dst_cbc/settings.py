@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -19,7 +19,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
     create_model,
+    model_serializer,
     model_validator,
 )
 
@@ -34,6 +37,19 @@ class Settings(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
     )
 
+    added: ClassVar[tuple[str, ...]] = ()
+    """Keys that JSON leaves out at their default: it is what it was before there were such keys."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        content = handler(self)
+        for key in self.added if info.mode_is_json() else ():
+            if getattr(self, key) == type(self).model_fields[key].default:
+                content.pop(key, None)
+        return content
+
     def canonical(self) -> str:
         """One JSON text per value: sorted keys, no spaces. Equal settings give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
@@ -47,6 +63,12 @@ def _exact_decimal(value: Any) -> Any:
 def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
     if bounds[0] > bounds[1]:
         raise ValueError("the first number must not be above the second")
+    return bounds
+
+
+def _each_increasing(bounds: tuple[Size, Size]) -> tuple[Size, Size]:
+    for low, high in zip(*bounds, strict=True):
+        _increasing((low, high))
     return bounds
 
 
@@ -68,6 +90,8 @@ StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_le
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 MaskValue = Annotated[int, Field(ge=0, le=65535)] | Annotated[Colour, AfterValidator(str.lower)]
 Positive = Annotated[int, Field(ge=1)]
+Size = tuple[Positive, Positive]
+Sampling = Literal[1, 16]
 NonNegative = Annotated[float, Field(ge=0)]
 Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
 PositiveInterval = Annotated[
@@ -79,6 +103,7 @@ Window = Annotated[
     AfterValidator(_strictly_increasing),
 ]
 Subset = Literal["train", "val", "test"]
+Selection = Literal["val", "valtiny"]
 Format = Literal["camvid", "cityscapes", "digits", "folder", "voc"]
 
 
@@ -194,7 +219,11 @@ class SplitStage(Settings):
 class NetworkSettings(Settings):
     """DeepLabV2: a backbone and a sum of dilated convolutions (paper, section 4.2)."""
 
-    backbone: str = Field("resnet101", description="`small` (from scratch) or a name of timm")
+    backbone: str = Field(
+        "resnet101",
+        description="`small` (from scratch), a name of timm, or `resnet101_caffe`, whose geometry "
+        "is that of the paper's COCO weights",
+    )
     output_stride: Literal[4, 8, 14, 16, 32] = Field(
         8, description="input pixels a feature pixel; `small` has 4, a transformer its patch"
     )
@@ -223,7 +252,15 @@ class NetworkSettings(Settings):
 class AugmentationSettings(Settings):
     """Random changes of a training sample, drawn anew at each use."""
 
+    added: ClassVar = ("size",)
+
     scale: PositiveInterval = Field((0.5, 1.5), description="range of the random resize")
+    size: Annotated[tuple[Size, Size], AfterValidator(_each_increasing)] | None = Field(
+        None,
+        description="instead of `scale`: smallest and largest [height, width] in the network's "
+        "pixels, each side drawn for itself, so that the aspect ratio is lost (Table 6, the "
+        "released code)",
+    )
     rotation: Annotated[float, Field(ge=0, le=180)] = Field(
         0.0, description="largest angle, degrees"
     )
@@ -321,25 +358,35 @@ class Compute(Settings):
 
 
 class Inference(Compute):
-    """A pass of a model over whole images."""
+    """A pass of a model over whole images: resized to `size`, then padded to `pad`."""
+
+    added: ClassVar = ("size", "pad")
 
     batch: Positive
     tile: Annotated[int, Field(ge=64)]
+    size: Size | None = None
+    pad: Size | None = None
 
 
 class PredictStage(Inference):
-    """One pass of a model over the unlabeled images."""
+    """One pass of a model over the unlabeled images. sampling: every so many pixels are counted."""
+
+    added: ClassVar = (*Inference.added, "sampling")
 
     algorithm: Literal[1] = 1
+    sampling: Sampling = 1
 
 
 class ThresholdStage(Settings):
     """One round's share of pixels (Algorithm 1, lines 9 to 12)."""
 
+    added: ClassVar = ("sampling",)
+
     algorithm: Literal[1] = 1
     alpha: Alpha
     balance: Literal["class", "global"]
     rule: Literal["threshold", "normalized"] = "threshold"
+    sampling: Sampling = 1
 
 
 class EvaluateStage(Inference):
@@ -351,14 +398,17 @@ class EvaluateStage(Inference):
 
 
 class TrainStage(Optimization, Compute):
-    """One training, resolved: nothing left to compute."""
+    """One training, resolved: nothing left to compute. valtiny: ids, where `select` is that."""
+
+    added: ClassVar = ("valtiny",)
 
     algorithm: Literal[1] = 1
     steps: Positive
     validate_at: tuple[Positive, ...] = Field(min_length=1)
     seed: int
     round: Annotated[int, Field(ge=0)]
-    select: Subset
+    select: Selection
+    valtiny: tuple[str, ...] = ()
     validation: Inference
     weighting: Literal["dynamic", "original"] = "dynamic"
     augment_pseudo: bool = True
@@ -409,6 +459,12 @@ class MethodSwitches(Settings):
         "class whose probability is largest in proportion to its threshold (CBST, the released "
         "code)",
     )
+    threshold_sampling: Sampling = Field(
+        1,
+        description="thresholds are ranks among all pixels (1), or as in the released code: among "
+        "every 16th pixel of a flattened batch, and the pixel next to the share is kept, too. The "
+        "same in all methods of a study",
+    )
     labeling: Literal["offline", "online", "none"] = Field(
         "offline",
         description="pseudo labels from the round before, or by the model in training, step by "
@@ -443,9 +499,16 @@ class MethodSwitches(Settings):
             raise ValueError("curriculum: labeling `online` has one round and no thresholds")
         if self.labeling != "online" and self.online_threshold:
             raise ValueError("online_threshold: only for labeling `online`")
-        if self.labeling != "offline" and (self.weighting, self.rule) != ("dynamic", "threshold"):
-            raise ValueError("weighting, rule: others than the default need labeling `offline`")
+        of_files = (self.weighting, self.rule, self.threshold_sampling)
+        if self.labeling != "offline" and of_files != ("dynamic", "threshold", 1):
+            raise ValueError(
+                "weighting, rule, threshold_sampling: others than the default need labeling "
+                "`offline`"
+            )
         return self
+
+
+SwitchOverrides = _partial(MethodSwitches, "SwitchOverrides")
 
 
 class MethodRow(MethodSwitches, TrainOverrides):
@@ -455,8 +518,13 @@ class MethodRow(MethodSwitches, TrainOverrides):
 class EvaluationSettings(Settings):
     """Where models are selected and reported (section 4.3)."""
 
-    select: Literal["val"] = Field(
-        "val", description="subset whose mIoU chooses the best model; never test"
+    select: Selection = Field(
+        "val",
+        description="images whose mIoU chooses the best model: val, or the few of it that are "
+        "`valtiny`; never test",
+    )
+    valtiny: str | None = Field(
+        None, description="file of ids of val, one a line; none: the authors' for voc, cityscapes"
     )
     report: tuple[Subset, ...] = Field(("val",), min_length=1, description="subsets in the tables")
     batch: Positive = Field(8, description="images of one size that go through the network at once")
@@ -464,6 +532,27 @@ class EvaluationSettings(Settings):
         2048,
         description="longest side, in the network's pixels, that goes through it in one piece; "
         "larger images in tiles that overlap by an eighth on each side",
+    )
+    size: Size | None = Field(
+        None,
+        description="[height, width] to which images and their masks (nearest) are resized before "
+        "they are compared; none: the masks' own size",
+    )
+    pad: Size | None = Field(
+        None,
+        description="[height, width] to which images are padded at the right and at the bottom "
+        "with the mean colour, ignored in the masks (the released code); none: not at all",
+    )
+
+
+class PredictionSettings(Settings):
+    """Where pseudo labels are made."""
+
+    size: Size | None = Field(
+        None,
+        description="[height, width] to which images are squashed, whatever their aspect ratio; "
+        "classes and thresholds are of these pixels, and labels are resized back, nearest (section "
+        "4.2, the released code). none: their own size",
     )
 
 
@@ -477,6 +566,7 @@ class Run(Settings):
     methods: tuple[str, ...] = Field(
         min_length=1, description="rows of workflow/methods.yaml, or `supervised`"
     )
+    select: Selection | None = Field(None, description="none: `evaluation.select`")
     vary: dict[str, tuple[bool | int | float | str, ...]] = Field(
         {}, description="key of `train` or of a method: values to try, each under its own name"
     )
@@ -489,8 +579,10 @@ class ReportSettings(Settings):
         None, description="folder under results/<study>/report/; none: the study's name"
     )
     title: str = Field("", description="over the table")
-    paper: dict[str, dict[Name, float]] = Field(
-        {}, description="method: {split: the paper's mIoU in percent}, printed beside ours"
+    paper: dict[str, dict[StudyName, float]] = Field(
+        {},
+        description="method: {split: the paper's mIoU in percent}, printed beside ours; "
+        "`<split>_valtiny` where valtiny selects",
     )
 
 
@@ -522,7 +614,7 @@ class Experiment(Compute):
         description="hold back every n-th validation image, by id, as the test subset; 0: none",
     )
     digits: DrawSettings = DrawSettings()
-    preset: Literal["standard", "paper"] = Field(
+    preset: Literal["standard", "paper", "released"] = Field(
         "standard", description="defaults of workflow/presets.yaml"
     )
     network: NetworkSettings = NetworkSettings()
@@ -533,6 +625,12 @@ class Experiment(Compute):
     by_split: dict[Name, TrainOverrides] = Field(
         {}, description="split: keys of `train` that differ on it"
     )
+    switches: SwitchOverrides = Field(
+        SwitchOverrides(),
+        description="switches of all methods, where a method's own row does not say otherwise; "
+        "those of files of pseudo labels pass by a method without such files",
+    )
+    prediction: PredictionSettings = PredictionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     splits: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")], SplitRule] = Field(
         min_length=1
@@ -552,3 +650,15 @@ class Experiment(Compute):
     save_seconds: NonNegative = Field(
         60.0, description="seconds between two saves of an unfinished training"
     )
+
+    @model_validator(mode="after")
+    def _sizes_are_the_networks(self) -> Experiment:
+        for key in ("prediction", "evaluation"):
+            size = getattr(self, key).size
+            if size and self.network.input_scale != 1:
+                raise ValueError(
+                    f"network.input_scale: found {self.network.input_scale:g}, but {key}.size is "
+                    f"{list(size)}, as large as the network is to see the images; set input_scale "
+                    "to 1, or leave the size out"
+                )
+        return self

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from .files import DataError, read_ids
+from .files import DataError, read_ids, sha256
 from .settings import SplitFiles, SplitRule, SplitStage
 
 SHUFFLE_SEED = 7777
 """Seed of the lists that the authors published: one generator, shuffled again per split."""
+
+PUBLISHED = Path(__file__).with_name("published_splits.json")
+"""Format: split and seed: SHA-256 of the authors' lists, ids one a line; an empty one for none."""
 
 
 def divide(
@@ -51,6 +55,19 @@ def labeled_count(rule: SplitRule, images: int, masks: int) -> int:
         return rule.count
     count = int(images / rule.divide)
     return count + (count % 8 == 1)
+
+
+def published(labeled: Iterable[str], unlabeled: Iterable[str]) -> str:
+    """The authors' split whose lists these are to the byte, e.g. `106_0 of voc`; "" if none."""
+    digests = {
+        side: sha256("".join(f"{id}\n" for id in ids).encode())
+        for side, ids in (("labeled", labeled), ("unlabeled", unlabeled))
+    }
+    for format, splits in json.loads(PUBLISHED.read_text()).items():
+        for name, expected in splits.items():
+            if expected == digests:
+                return f"{name} of {format}"
+    return ""
 
 
 def _imported(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import read_csv, read_ids
+from .splits import published
 
 COLUMNS = [
     "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
@@ -94,6 +95,21 @@ def folder_of(row: Mapping[str, Any]) -> Path:
     selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
     model = row["method"] if int(row["round"]) == 0 else f"{row['method']}/round{row['round']}"
     return Path(f"{row['split']}_{row['seed']}{selection}", model)
+
+
+def published_note(study: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which splits of the rows are those that the authors published, in words; "" where none is."""
+    divisions = dict.fromkeys(folder_of(row).parts[0] for row in rows)
+    lists = {
+        division: [study / "splits" / f"{division}.{side}.txt" for side in ("labeled", "unlabeled")]
+        for division in divisions
+    }
+    found = [
+        division
+        for division, paths in lists.items()
+        if all(path.is_file() for path in paths) and published(*map(read_ids, paths))
+    ]
+    return f"Identical to the published split: {', '.join(found)}." if found else ""
 
 
 def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

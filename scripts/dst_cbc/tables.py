@@ -26,11 +26,12 @@ def aggregate(
     """One row per model, checkpoint and subset: what the seeds of its split say together.
 
     rows: of summary.csv, see `summary.read_summary`; with `seconds` where the cost is wanted.
-    paper: method: {split: mIoU in percent}. mIoU and gains are means in points, `_std` the
-    standard deviation of the sample, None below two values. gain: over `supervised` of the same
-    split and seed. over_control: of the last round, over the control of the same split and seed.
-    relative: percent of the mIoU of the oracle, `supervised` where no image is unlabeled. paper,
-    difference: of the last round's best on val. steps, seconds: of the whole chain, the mean.
+    paper: method: {split: mIoU in percent}, `<split>_valtiny` where that selects. mIoU and gains
+    are means in points, `_std` the standard deviation of the sample, None below two values. gain:
+    over `supervised` of the same split and seed. over_control: of the last round, over the control
+    of the same split and seed. relative: percent of the mIoU of the oracle, `supervised` where no
+    image is unlabeled. paper, difference: of the last round's best on val. steps, seconds: of the
+    whole chain, the mean.
     """
     last = {_key(row, "split", "selected_on", "method"): row["round"] for row in rows}
     of_control = {
@@ -52,7 +53,8 @@ def aggregate(
         miou, miou_std = _spread(_values(done, "miou"))
         gain, gain_std = _spread(_values(done, "gain"))
         over, over_std = _spread(_over(done, of_control) if compared else [])
-        printed = (paper or {}).get(row["method"], {}).get(row["split"]) if is_papers else None
+        cell = row["split"] + ("" if row["selected_on"] == "val" else f"_{row['selected_on']}")
+        printed = (paper or {}).get(row["method"], {}).get(cell) if is_papers else None
         top = oracle.get(_key(row, *_FIGURE))
         found.append(
             {
@@ -134,8 +136,8 @@ def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
 # --------------------------------------------------------------------------- for people
 
 
-def markdown(title: str, found: Sequence[Row]) -> str:
-    """Aggregated rows as Markdown: a heading, and a table with its caption per subset."""
+def markdown(title: str, found: Sequence[Row], note: str = "") -> str:
+    """Aggregated rows as Markdown: a heading, a table with its caption per subset, a note."""
     text = [f"# {title}"]
     for subset in dict.fromkeys(row["subset"] for row in found):
         header, lines = table(found, subset)
@@ -147,7 +149,7 @@ def markdown(title: str, found: Sequence[Row]) -> str:
             "",
             caption(found, subset),
         ]
-    return "\n".join(text) + "\n"
+    return "\n".join([*text, *(["", note] if note else [])]) + "\n"
 
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -219,6 +221,7 @@ def _line(group: Sequence[Row]) -> dict[str, str]:
     return {
         "split": best["split"],
         "labels": _text(best["labeled"], "d"),
+        "selected on": "" if best["selected_on"] == "val" else best["selected_on"],
         "method": f"`{best['method']}`",
         "round": str(best["round"]),
         "steps": _text(best["steps"], ".0f"),
@@ -250,7 +253,7 @@ def spread(row: Row, column: str, sign: str = "") -> str:
 def caption(found: Sequence[Row], subset: str) -> str:
     """What the figures of a table are: checkpoint rule, subset, and what the columns compare."""
     rows = _of(found, subset)
-    selection = ", ".join(dict.fromkeys(row["selected_on"] for row in rows))
+    selection = " or ".join(dict.fromkeys(row["selected_on"] for row in rows))
     known = {column for row in rows for column, value in row.items() if value is not None}
     sentences = [
         f"mIoU on `{subset}`, mean ± standard deviation over the split seeds.",

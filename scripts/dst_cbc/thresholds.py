@@ -18,8 +18,9 @@ from .files import DataError, read_csv, write_csv
 class Threshold:
     """One row of thresholds.csv.
 
-    pixels: predicted as the class; threshold: log-odds that a pixel must reach (-inf: all stay,
-    inf: none, None: never predicted, nothing to label); kept: pixels that reach it.
+    pixels: predicted as the class, of those that are counted; threshold: log-odds that a pixel
+    must reach (-inf: all stay, inf: none, None: never predicted, nothing to label); kept: pixels
+    that reach it.
     """
 
     number: int
@@ -34,39 +35,45 @@ class Threshold:
 HEADER = ["class", *(field.name for field in fields(Threshold) if field.name != "number")]
 
 
-def cut(counts: np.ndarray, alpha: Decimal) -> int:
+def cut(counts: np.ndarray, alpha: Decimal, sampling: int = 1) -> int:
     """The confidence level from which on the kept count is nearest to floor(alpha n).
 
     counts: int64 (65536,), pixels per level, n > 0 in all. Returns a level in 0 .. 65536;
-    alpha 1 keeps all. Of two levels equally near, the one that keeps fewer.
+    alpha 1 keeps all. Of two levels equally near, the one that keeps fewer. sampling: above 1,
+    as the released code does it, the level of the pixel at place -floor(alpha n) - 1 of the
+    ascending list: one pixel more than alpha says, and all that share its level.
     """
     if alpha == 1:
         return 0
     kept_from = np.append(np.cumsum(counts[::-1])[::-1], 0)
     wanted = math.floor(alpha * int(kept_from[0]))
+    if sampling > 1:
+        return int(np.flatnonzero(kept_from > wanted)[-1])
     distance = np.abs(kept_from - wanted)
     return int(np.flatnonzero(distance == distance.min())[-1])
 
 
 def thresholds(
-    counts: np.ndarray, names: Sequence[str], alpha: Decimal, balance: str
+    counts: np.ndarray, names: Sequence[str], alpha: Decimal, balance: str, sampling: int = 1
 ) -> list[Threshold]:
     """One threshold per class (`class`), or the same for all (`global`).
 
-    counts: int64 (classes, 65536), over all pixels of all unlabeled images.
+    counts: int64 (classes, 65536), over every `sampling`-th pixel of all unlabeled images.
     """
     pixels = counts.sum(1)
-    common = cut(counts.sum(0), alpha) if balance == "global" and pixels.any() else None
+    common = cut(counts.sum(0), alpha, sampling) if balance == "global" and pixels.any() else None
     rows = []
     for number, name in enumerate(names):
         n = int(pixels[number])
-        if n == 0:
+        # A class may be predicted where nothing was counted; alpha 1 labels that, too.
+        if n == 0 and (sampling == 1 or alpha < 1):
             rows.append(Threshold(number, name, 0, None, None, 0, None))
             continue
-        level = cut(counts[number], alpha) if common is None else common
+        level = cut(counts[number], alpha, sampling) if common is None else common
         edge = confidence.lower_edge(level)
         kept = int(counts[number, level:].sum())
-        rows.append(Threshold(number, name, n, edge, confidence.probability(edge), kept, kept / n))
+        share = kept / n if n else None
+        rows.append(Threshold(number, name, n, edge, confidence.probability(edge), kept, share))
     return rows
 
 

@@ -26,7 +26,7 @@ from . import optimization, sampling, stopping
 from .files import DataError, Unusable, atomic
 from .images import label_table, open_image, open_label
 from .index import Row
-from .inference import evaluate, image_tensor
+from .inference import evaluate, image_tensor, mean_colour, require_room
 from .losses import dynamic_loss, online_labels
 from .metrics import mean_iou, pixel_accuracy
 from .models import Model, low_logits, read_checkpoint, upsample
@@ -86,8 +86,7 @@ class Samples(Dataset):
         self.data, self.stage = data, stage
         self.table = label_table(data.dataset)
         self.input_scale, self.window = model.settings.input_scale, model.window
-        # What lies outside the image is the mean colour: zero after normalisation.
-        self.fill = tuple(round(255 * channel) for channel in model.mean)
+        self.fill = mean_colour(model)
 
     def row(self, draw: sampling.Draw) -> Row:
         rows = self.data.labeled if draw.stream == sampling.LABELED else self.data.pseudo
@@ -124,7 +123,9 @@ class Samples(Dataset):
     def _confidence(self, row: Row, draw: sampling.Draw) -> Image.Image:
         if draw.stream == sampling.LABELED:
             return Image.new("F", (row.width, row.height), 1.0)
-        return Image.fromarray(read_probabilities(self.data.predictions, draw.index, row.id))
+        stored = Image.fromarray(read_probabilities(self.data.predictions, draw.index, row.id))
+        # Predicted on a squashed image: back to its size, as its label.
+        return stored.resize((row.width, row.height), Image.Resampling.NEAREST)
 
 
 def beats(score: float, best: dict[str, Any] | None) -> bool:
@@ -150,6 +151,7 @@ def train(
     validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite, and
     Stopped, with the state saved, when a signal asked for it.
     """
+    require_room(data.root, data.validation, stage.validation)
     state = work.folder / STATE
     network = model.network.to(device, memory_format=_memory_format(stage))
     optimizer = optimization.optimizer(network, stage)

@@ -57,18 +57,24 @@ def draw_warp(
     """A random resize, rotation, flip and crop.
 
     image_size, crop: (height, width). The resized image and the window of the crop overlap as
-    far as they can: a smaller image lies inside the window, a larger one around it.
+    far as they can: a smaller image lies inside the window, a larger one around it. With
+    `settings.size` height and width are drawn each for itself, and input_scale does not count.
     """
-    scale = input_scale * random.uniform(*settings.scale)
+    if settings.size:
+        bounds = zip(*settings.size, strict=True)
+        sides = [random.integers(low, high, endpoint=True) for low, high in bounds]
+        scale_y, scale_x = (side / old for side, old in zip(sides, image_size, strict=True))
+    else:
+        scale_y = scale_x = input_scale * random.uniform(*settings.scale)
     angle = math.radians(random.uniform(-settings.rotation, settings.rotation))
     mirror = -1.0 if random.random() < settings.flip else 1.0
     height, width = crop
-    slack_y, slack_x = image_size[0] * scale - height, image_size[1] * scale - width
+    slack_y, slack_x = image_size[0] * scale_y - height, image_size[1] * scale_x - width
     # Centre of the window in the input's pixels; the rotation turns around it.
-    centre_y = (random.random() * slack_y + height / 2) / scale
-    centre_x = (random.random() * slack_x + width / 2) / scale
-    cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
-    a, b, d, e = mirror * cos, sin, -mirror * sin, cos
+    centre_y = (random.random() * slack_y + height / 2) / scale_y
+    centre_x = (random.random() * slack_x + width / 2) / scale_x
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b, d, e = mirror * cos / scale_x, sin / scale_x, -mirror * sin / scale_y, cos / scale_y
     return Warp(
         crop,
         (
@@ -78,10 +84,16 @@ def draw_warp(
     )  # fmt: skip
 
 
-def whole(image_size: tuple[int, int], crop: tuple[int, int]) -> Warp:
-    """No augmentation: the whole image, resized to the crop ("-NA", Table 5b)."""
-    down, across = (side / target for side, target in zip(image_size, crop, strict=True))
-    return Warp(crop, (across, 0.0, 0.0, 0.0, down, 0.0))
+def whole(
+    image_size: tuple[int, int], size: tuple[int, int], window: tuple[int, int] | None = None
+) -> Warp:
+    """No augmentation: the whole image, resized to `size` ("-NA", Table 5b).
+
+    window: (height, width) of the output, `size` where it is none; the image is in its upper left
+    corner.
+    """
+    down, across = (side / target for side, target in zip(image_size, size, strict=True))
+    return Warp(window or size, (across, 0.0, 0.0, 0.0, down, 0.0))
 
 
 def jitter(

@@ -12,6 +12,7 @@ HOUSE = Path(workflow.basedir)
 sys.path.insert(0, str(HOUSE / "scripts"))
 
 from dst_cbc import cost
+from dst_cbc.datasets import selecting
 from dst_cbc.devices import cuda_is_likely, free_memory, memory_now
 from dst_cbc.experiment import ConfigError
 from dst_cbc.files import DataError, digest, no_space
@@ -56,10 +57,11 @@ FIGURES = [
     *(["pseudo_labels", "kept"] if LABELED_ROUNDS else []),
     *(["sweep"] if any(run.vary for run in EXPERIMENT.runs) else []),
 ]
+SELECTIONS = sorted({split.select for split in PLAN.splits.values()})
 # What the figures show, where a study reports several subsets.
 SHOWN_SUBSET = PLAN.evaluate.report[-1]
 WHAT_IS_SHOWN = (
-    f"best of the chain, selected on {EXPERIMENT.evaluation.select}, and last step, "
+    f"best of the chain, selected on {' or '.join(SELECTIONS)}, and last step, "
     f"reported on {', '.join(PLAN.evaluate.report)}"
 )
 
@@ -242,7 +244,8 @@ def training_files(wildcards):
     """(ids, whether their masks count) of what a training reads."""
     model = model_of(wildcards)
     split = PLAN.splits[wildcards.division]
-    yield split.labeled + SUBSETS[model.settings.train.select], True
+    validated = [record.id for record in selecting(RECORDS, model.settings.train)]
+    yield split.labeled + validated, True
     yield split.unlabeled if model.previous else [], False
 
 

@@ -9,5 +9,38 @@ rule download_camvid:
     localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
+    params:
+        name=subpath(output[0], basename=True),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/download.py" camvid --out {output:q} >> {log:q} 2>&1'
+        'exec "$PYTHON" "$SCRIPTS/download.py" {params.name} --out {output:q} >> {log:q} 2>&1'
+
+
+use rule download_camvid as download_voc2012 with:
+    output:
+        directory("results/downloads/voc2012"),
+    log:
+        "results/downloads/voc2012.log",
+
+
+use rule download_camvid as download_sbd with:
+    output:
+        directory("results/downloads/sbd"),
+    log:
+        "results/downloads/sbd.log",
+
+
+rule download_voc:
+    input:
+        voc="results/downloads/voc2012",
+        sbd="results/downloads/sbd",
+    output:
+        directory("results/downloads/voc"),
+    log:
+        "results/downloads/voc.log",
+    localrule: True
+    conda:
+        "../../envs/dst-cbc.yaml"
+    threads: workflow.cores
+    shell:
+        'exec "$PYTHON" "$SCRIPTS/build_trainaug.py" --voc {input.voc:q} --sbd {input.sbd:q}'
+        " --out {output:q} --processes {threads} >> {log:q} 2>&1"

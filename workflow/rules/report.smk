@@ -15,8 +15,8 @@ rule tables:
         "../../envs/dst-cbc.yaml"
     params:
         settings=EXPERIMENT.report.canonical(),
-        study=STUDY,
-        folder=REPORT,
+        study=subpath(input[0], parent=True),
+        folder=subpath(output.csv, parent=True),
         what=WHAT_IS_SHOWN,
     shell:
         'exec "$PYTHON" "$SCRIPTS/tables.py" {params.study:q} --settings {params.settings:q}'
@@ -46,8 +46,8 @@ rule figures:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
-        study=STUDY,
-        folder=REPORT,
+        study=subpath(input.summary, parent=True),
+        folder=subpath(output[0], parent=True),
         subset=SHOWN_SUBSET,
         figures=FIGURES,
         what=WHAT_IS_SHOWN,
