@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dst_cbc.command import Parser, main
 from dst_cbc.files import write_csv, write_text
-from dst_cbc.summary import COLUMNS, published_note, summarize, with_seconds
+from dst_cbc.summary import COLUMNS, published_note, summarize
 from dst_cbc.tables import aggregate, markdown
 
 
@@ -22,7 +22,7 @@ def run() -> None:
     arguments = parser.parse_args()
     rows = summarize(arguments.study, arguments.models, arguments.report)
     write_csv(arguments.csv, COLUMNS, rows)
-    found = aggregate(with_seconds(arguments.study, rows))
+    found = aggregate(rows)
     text = markdown(arguments.study.name, found, published_note(arguments.study, rows))
     write_text(arguments.markdown, text)
     print(text, end="")
