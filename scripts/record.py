@@ -5,11 +5,10 @@ seconds of its training. A row without figures keeps those that an earlier recor
 are run in several sittings, on several machines.
 """
 
-import json
 from pathlib import Path
 
 from dst_cbc.command import Parser, main
-from dst_cbc.files import read_csv, sha256_file, write_csv
+from dst_cbc.files import read_csv, read_json, sha256_file, write_csv
 from dst_cbc.summary import COLUMNS, folder_of
 
 MACHINE = ["settings", "commit", "device", "torch", "seconds"]
@@ -37,7 +36,7 @@ def _machine(study: Path, row: dict[str, str]) -> dict[str, object]:
     folder = study / folder_of(row)
     if not (folder / "run.json").is_file():
         return {}
-    run = json.loads((folder / "run.json").read_text())
+    run = read_json(folder / "run.json")
     return {
         "settings": sha256_file(folder / "settings.json")[:12],
         "commit": run["commit"],

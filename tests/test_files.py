@@ -3,6 +3,8 @@ import json
 import os
 import socket
 import subprocess
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +15,10 @@ from dst_cbc.files import (
     NoSpace,
     atomic,
     digest,
+    is_alive,
     read_csv,
     read_ids,
+    read_json,
     sha256,
     sha256_file,
     write_bytes,
@@ -116,6 +120,21 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     os.utime(tmp_path / ".old.csv.node7.1.tmp", (1, 1))
     write_text(tmp_path / "new.csv", "x")
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.csv"}
+
+
+def test_a_dead_process_that_its_parent_never_asked_after_is_dead():
+    with subprocess.Popen(["true"]) as child:
+        status = Path(f"/proc/{child.pid}/stat")
+        while status.is_file() and ") Z " not in status.read_text():
+            time.sleep(0.01)
+        assert not is_alive(child.pid)
+    assert is_alive(os.getpid())
+
+
+def test_json_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1')
+    with pytest.raises(DataError, match=r"a\.json: not readable JSON .*; delete it"):
+        read_json(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota")])

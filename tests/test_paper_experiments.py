@@ -3,6 +3,7 @@
 Only sizes are cut: images, crops, epochs, the backbone; see test_released_network for that.
 """
 
+import re
 import subprocess
 import sys
 
@@ -25,12 +26,16 @@ CUT = {
 }
 
 
-def run(project, file, splits, runs, data, **changes):
-    """Run an experiment file, cut down, as a person would."""
-    cut = project.root / "cut.yaml"
-    project.write(cut, {**CUT, "splits": splits, "runs": runs, **changes})
+def cut(project, splits, runs):
+    """Write cut.yaml, to be laid over an experiment file."""
+    project.write(project.root / "cut.yaml", {**CUT, "splits": splits, "runs": runs})
+
+
+def run(project, file, data, *arguments):
+    """Run an experiment file, cut down, as a person would; returns what is printed."""
     file = f"workflow/experiments/{file}.yaml"
-    project.snakemake("--configfile", file, str(cut), "--config", f"data={data}")
+    place = ("--config", f"data={data}")
+    return project.snakemake(*arguments, "--configfile", file, "cut.yaml", *place)
 
 
 def best(study, **wanted):
@@ -94,7 +99,8 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
         {"splits": ["106"], "methods": ["supervised"], "select": "valtiny"},
         {"splits": ["1"], "methods": ["supervised"]},
     ]
-    run(project, "voc", splits, runs, voc)
+    cut(project, splits, runs)
+    run(project, "voc", voc)
     study = project.root / "results/voc"
     labels = sorted(p.stem for p in (study / "106_0/dst-cbc/round2/pseudo_labels").glob("*.png"))
     unlabeled = (study / "splits/106_0.unlabeled.txt").read_text().split()
@@ -115,6 +121,10 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
         ("1", "val", "supervised"): 73.5,
     }
     assert any(r["relative"] for r in table if r["method"] == "dst-cbc")
+    # What table3.yaml adds is told, and nothing is trained.
+    said = run(project, "table3", voc, "-n", "--quiet", "rules")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
+    assert jobs == {"all": "1", "figures": "1", "tables": "1", "total": "3"}
 
 
 def test_cityscapes_runs_at_half_resolution_to_table_4(tmp_path):
@@ -136,7 +146,8 @@ def test_cityscapes_runs_at_half_resolution_to_table_4(tmp_path):
     methods = {"dst-cbc": {"curriculum": [1.0]}}
     project.write(project.root / "workflow/methods.yaml", methods)
     runs = [{"splits": ["30"], "methods": ["dst-cbc"], "select": "valtiny"}]
-    run(project, "cityscapes", {"30": {"divide": None, "count": 4}}, runs, data)
+    cut(project, {"30": {"divide": None, "count": 4}}, runs)
+    run(project, "cityscapes", data)
     study = project.root / "results/cityscapes"
     row = best(study, method="dst-cbc")
     assert (row["images"], row["labeled"], row["unlabeled"]) == ("19", "4", "5")

@@ -5,7 +5,6 @@ Shares are in percent. `models` are those of one labeled split where a function 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from .files import DataError, read_csv
+from .files import DataError, read_csv, read_json
 from .pseudo_labels import QUALITY
 from .summary import folder_of
 
@@ -290,12 +289,7 @@ def _seconds(benchmark: Path) -> float:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(path.read_text()) if path.is_file() else None
-    except ValueError as error:
-        raise DataError(
-            f"{path}: not readable JSON ({error}); delete it to make it again"
-        ) from error
+    return read_json(path) if path.is_file() else None
 
 
 def _csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:

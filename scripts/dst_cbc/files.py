@@ -89,14 +89,24 @@ _ABANDONED = 24 * 3600.0
 
 
 def is_alive(pid: int) -> bool:
-    """Whether this machine has a process of that number."""
+    """Whether this machine has a process of that number that has not ended."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:  # of another user
         return True
-    return True
+    # A parent that never asks, as the first process of many containers, keeps the dead listed.
+    return _state(pid) not in ("Z", "X")
+
+
+def _state(pid: int) -> str:
+    """Linux's letter for what a process does; "" where it cannot be had."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return ""
+    return status.rpartition(")")[2].split()[0]
 
 
 def _is_full(error: Exception, folder: Path) -> bool:
@@ -144,6 +154,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys; NaN is refused (use None)."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises DataError when it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: not readable JSON ({error}); delete it, and what makes it runs again"
+        ) from error
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -24,7 +24,7 @@ from .experiment import (
     nearest,
     read_yaml,
 )
-from .files import read_ids
+from .files import read_ids, read_json
 from .settings import (
     Compute,
     EvaluateStage,
@@ -401,13 +401,16 @@ class Plan:
         return [self._labeled_only(division, name, stage)]
 
     def replaced(self, study: Path) -> dict[str, str]:
-        """Paths of finished trainings below `study` that this plan would replace, and why."""
+        """Paths of finished trainings below `study` that this plan would replace, and why.
+
+        Raises DataError when the settings that one of them has written are damaged.
+        """
         stale: dict[str, str] = {}
         for path, model in self.models.items():
             written = study / path / "settings.json"
             if not (written.is_file() and (study / path / "model.pt").is_file()):
                 continue
-            old, new = json.loads(written.read_text()), json.loads(model.settings.canonical())
+            old, new = read_json(written), json.loads(model.settings.canonical())
             changes = [f"{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
             if changes:
                 stale[path] = "; ".join(changes)

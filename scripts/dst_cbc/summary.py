@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import read_csv, read_ids
+from .files import read_csv, read_ids, read_json
 from .splits import published
 
 COLUMNS = [
@@ -45,7 +44,7 @@ def _rows(study: Path, path: str, report: Sequence[str]) -> list[dict[str, Any]]
         "selected_on": selection[0] if selection else "val",
     }
     written = study / path / "metrics.json"
-    metrics = json.loads(written.read_text()) if written.is_file() else None
+    metrics = read_json(written) if written.is_file() else None
     rows = []
     for checkpoint in ("best", "last"):
         for subset in report:
@@ -118,7 +117,7 @@ def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, 
 
 
 def _seconds(run: Path) -> float | None:
-    return json.loads(run.read_text())["seconds"] if run.is_file() else None
+    return read_json(run)["seconds"] if run.is_file() else None
 
 
 def _chain(path: str) -> list[str]:
@@ -131,11 +130,11 @@ def _chain(path: str) -> list[str]:
 
 def _steps(study: Path, path: str) -> int:
     """Steps of the chain: of round 0, where the model comes from it, and of all rounds."""
-    settings = [json.loads((study / p / "settings.json").read_text()) for p in _chain(path)]
+    settings = [read_json(study / p / "settings.json") for p in _chain(path)]
     steps = sum(one["train"]["steps"] for one in settings)
     if settings[0]["network"] is None:
         first = study / path.split("/")[0] / "supervised" / "settings.json"
-        steps += json.loads(first.read_text())["train"]["steps"]
+        steps += read_json(first)["train"]["steps"]
     return steps
 
 

@@ -25,6 +25,7 @@ try:
     EXPERIMENT, RECORDS, PLAN = load_plan(
         HOUSE, workflow.config_settings.configfiles, workflow.config_settings.config
     )
+    REPLACED = PLAN.replaced(Path("results", EXPERIMENT.name))
 except (ConfigError, DataError, ValueError) as error:
     raise WorkflowError(str(error))
 DATA = EXPERIMENT.data
@@ -71,7 +72,6 @@ if EXPERIMENT.format == "digits" and (place[:1] != ("results",) or ".." in place
         f"data: found {DATA!r}; format `digits` draws its scenes, and nothing is "
         "written outside results/: choose a folder there, e.g. results/digits"
     )
-REPLACED = PLAN.replaced(Path(STUDY))
 if REPLACED and not EXPERIMENT.replace:
     raise WorkflowError(
         "Edited settings would replace finished trainings:",
