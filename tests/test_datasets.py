@@ -243,8 +243,24 @@ def test_cityscapes_training_numbers_are_not_taken_for_no_mask(cityscapes):
     root, dataset = cityscapes
     (mask,) = root.glob("gtFine/val/*/*_labelIds.png")
     mask.rename(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")))
-    with pytest.raises(DataError, match=r"val/lindau/lindau_0.*_labelIds\.png: not found; labelTr"):
+    said = (
+        r"_labelIds\.png: not found, but labelTrainIds.*`labels: \{0: road, 1: sidewalk, .* 18: bi"
+    )
+    with pytest.raises(DataError, match=r"val/lindau/lindau_0.*" + said):
         list_records(root, dataset)
+
+
+def test_cityscapes_training_numbers_are_read_where_labels_names_them(cityscapes, make_experiment):
+    root, dataset = cityscapes
+    numbers = dict(enumerate(dataset.classes))
+    own = dataset_stage(make_experiment(format="cityscapes", classes=None, labels=numbers))
+    assert own.labels == numbers and 255 in own.ignore and not {*own.ignore} & {*own.labels}
+    with pytest.raises(DataError, match=r"_labelTrainIds\.png: not found, but labelIds"):
+        list_records(root, own)
+    for mask in root.glob("gtFine/*/*/*_labelIds.png"):
+        mask.rename(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")))
+    masks = [record.label for record in list_records(root, own) if record.label]
+    assert len(masks) == 2 and all(label.endswith("_gtFine_labelTrainIds.png") for label in masks)
 
 
 def test_cityscapes_maps_its_19_classes_and_ignores_the_other_values(cityscapes):

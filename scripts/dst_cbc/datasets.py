@@ -56,6 +56,9 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
     ignore = experiment.ignore
     if ignore is None:
         ignore = layout.ignore if all(isinstance(value, int) for value in labels) else ()
+        if layout.labels:
+            # Other values than the format's own may be named.
+            ignore = tuple(value for value in ignore if value not in labels)
     try:
         return DatasetStage(
             format=experiment.format,
@@ -178,9 +181,14 @@ def _voc(root: Path, dataset: DatasetStage) -> Iterator[Record]:
 def _cityscapes(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     """leftImg8bit/<subset>/<id>_leftImg8bit.png and gtFine/<subset>/<id>_gtFine_labelIds.png.
 
-    An id is <city>/<name>. The test subset has no masks and is left out. Raises DataError when
-    there is no gtFine, or only the training numbers of a mask.
+    labelTrainIds instead where `labels` names their values, all of 0 to 18. An id is <city>/<name>.
+    The test subset has no masks and is left out. Raises DataError when there is no gtFine, or only
+    the other kind of a mask.
     """
+    kinds = ["labelIds", "labelTrainIds"]
+    if {*dataset.labels} == {*range(len(CITYSCAPES_CLASSES))}:
+        kinds.reverse()
+    wanted, other = kinds
     if not (root / "gtFine").is_dir():
         raise DataError(
             f"{root / 'gtFine'}: no such folder; format `cityscapes` needs it: get "
@@ -190,13 +198,19 @@ def _cityscapes(root: Path, dataset: DatasetStage) -> Iterator[Record]:
         masks = dict(_files(root, f"gtFine/{subset}", (".png",)))
         for name, path in _files(root, f"leftImg8bit/{subset}", (".png",)):
             id = name.removesuffix("_leftImg8bit")
-            label = masks.get(f"{id}_gtFine_labelIds", "")
-            if not label and f"{id}_gtFine_labelTrainIds" in masks:
+            label = masks.get(f"{id}_gtFine_{wanted}", "")
+            if not label and f"{id}_gtFine_{other}" in masks:
                 raise DataError(
-                    f"{root}/gtFine/{subset}/{id}_gtFine_labelIds.png: not found; labelTrainIds "
-                    "alone are not read yet: get gtFine_trainvaltest.zip, which has the others"
+                    f"{root}/gtFine/{subset}/{id}_gtFine_{wanted}.png: not found, but {other}; to "
+                    "read labelTrainIds, name their values in the experiment file, `labels: "
+                    f"{_yaml_of(enumerate(CITYSCAPES_CLASSES))}`; to read labelIds, leave "
+                    "`labels` out"
                 )
             yield Record(id, path, label, subset)
+
+
+def _yaml_of(labels: Iterable[tuple[int, str]]) -> str:
+    return f"{{{', '.join(f'{value}: {name}' for value, name in labels)}}}"
 
 
 def _folder(root: Path, dataset: DatasetStage) -> Iterator[Record]:
