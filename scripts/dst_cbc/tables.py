@@ -16,7 +16,8 @@ COLUMNS = [
 ]  # fmt: skip
 
 Row = dict[str, Any]
-_MODEL = ("split", "selected_on", "method", "round")
+_CHAIN = ("split", "selected_on", "method")
+_MODEL = (*_CHAIN, "round")
 _FIGURE = ("selected_on", "checkpoint", "subset")
 
 
@@ -33,7 +34,7 @@ def aggregate(
     image is unlabeled. paper, difference: of the last round's best on val. steps, seconds: of the
     whole chain, the mean.
     """
-    last = {_key(row, "split", "selected_on", "method"): row["round"] for row in rows}
+    last = _last(rows)
     of_control = {
         _key(row, "split", "seed", *_FIGURE): row["miou"]
         for row in rows
@@ -47,7 +48,7 @@ def aggregate(
     found = []
     for _, group in _groups(rows, (*_MODEL, "checkpoint", "subset")):
         row, done = group[0], [row for row in group if row["miou"] is not None]
-        is_last = row["round"] == last[_key(row, "split", "selected_on", "method")]
+        is_last = row["round"] == last[_key(row, *_CHAIN)]
         compared = is_last and row["method"] not in ("supervised", CONTROL)
         is_papers = is_last and (row["checkpoint"], row["subset"]) == ("best", "val")
         miou, miou_std = _spread(_values(done, "miou"))
@@ -81,8 +82,13 @@ def aggregate(
 
 def last_rounds(found: Sequence[Row]) -> list[Row]:
     """Of aggregated rows those of each chain's last round."""
-    last = {_key(row, "split", "selected_on", "method"): row["round"] for row in found}
-    return [r for r in found if r["round"] == last[_key(r, "split", "selected_on", "method")]]
+    last = _last(found)
+    return [row for row in found if row["round"] == last[_key(row, *_CHAIN)]]
+
+
+def _last(rows: Iterable[Row]) -> dict[tuple, int]:
+    """The last round of each chain."""
+    return {chain: max(row["round"] for row in group) for chain, group in _groups(rows, _CHAIN)}
 
 
 def _key(row: Row, *columns: str) -> tuple:
