@@ -304,6 +304,16 @@ def test_kept_shows_how_right_each_class_is_by_the_share_kept(full):
     assert road == {"dst-cbc": ([40, 90], [80, 55])}
 
 
+def test_kept_is_a_share_where_thresholds_counted_a_quarter_of_the_pixels(full):
+    for path in full.folder.glob("*/dst-cbc/round*/thresholds.csv"):
+        header, *rows = (line.rsplit(",", 1) for line in path.read_text().splitlines())
+        quarter = [",".join(header), *(f"{name},{int(pixels) // 4}" for name, pixels in rows)]
+        path.write_text("\n".join(quarter) + "\n")
+    sky, road = map(lines, full.draw("kept").axes)
+    assert sky == {"dst-cbc": ([20, 100], [100, 90])}
+    assert road == {"dst-cbc": ([40, 90], [80, 55])}
+
+
 def test_kept_shows_the_first_split_and_says_so(full):
     full.add("6_0/supervised", 10.0)
     full.chain("dst-cbc", 1.0, 2.0, division="6_0")

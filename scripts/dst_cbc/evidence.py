@@ -200,14 +200,16 @@ def kept_and_right(
         quality = _csv(folder / "pseudo_labels.quality.csv", QUALITY)
         predicted = _csv(folder / "thresholds.csv", ("name", "pixels"))
         precision = {row["name"]: row["precision"] for row in quality}
-        manifest = _csv(
-            folder / "pseudo_labels.csv", [f"pixels {row['name']}" for row in predicted]
-        )
+        columns = ["height", "width", *(f"pixels {row['name']}" for row in predicted)]
+        manifest = _csv(folder / "pseudo_labels.csv", columns)
+        native = sum(int(image["height"]) * int(image["width"]) for image in manifest)
+        # Fewer pixels are counted where thresholds are sampled, or images are predicted squashed.
+        scale = native / max(1, sum(int(row["pixels"]) for row in predicted))
         for row in predicted:
             kept, right = found.setdefault(row["name"], ({}, {}))
             if int(row["pixels"]) and precision.get(row["name"]):
                 labeled = sum(int(image[f"pixels {row['name']}"]) for image in manifest)
-                share = 100 * labeled / int(row["pixels"])
+                share = 100 * labeled / (scale * int(row["pixels"]))
                 kept.setdefault(model.round, {})[model.seed] = share
                 right.setdefault(model.round, {})[model.seed] = 100 * float(precision[row["name"]])
     return found
