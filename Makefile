@@ -50,7 +50,7 @@ document: venv  ## what is generated: schema, conda environment, tables of the R
 lock:  ## requirements.lock anew, from the ranges of pyproject.toml
 	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
-	.lock-venv/bin/pip install --quiet ".[demo,workflow,weights,dev]"
+	.lock-venv/bin/pip install --quiet ".[demo,workflow,export,weights,dev]"
 	(echo "# Made by 'make lock'. CUDA packages are left to torch, which pins them itself."; \
 	 .lock-venv/bin/pip freeze --exclude dst-cbc | grep -vE "^(nvidia|cuda|triton)") > requirements.lock
 	rm -rf .lock-venv build scripts/*.egg-info
