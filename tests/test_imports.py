@@ -18,8 +18,8 @@ FLOORS = [
     "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
     "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
     "predictions",
-    "thresholds", "pseudo_labels", "contact_sheet", "devices", "tiling", "inference", "training",
-    "summary", "tables", "evidence", "figures", "cost", "command",
+    "thresholds", "pseudo_labels", "contact_sheet", "devices", "tiling", "inference", "use",
+    "training", "summary", "tables", "evidence", "figures", "cost", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from .files import DataError, write_bytes
 from .settings import IGNORED, DatasetStage
@@ -229,12 +230,20 @@ def palette(colours: Sequence[str]) -> list[int]:
     return colour_table
 
 
-def indexed_png(classes: np.ndarray, colour_table: Sequence[int]) -> bytes:
-    """A uint8 (H, W) array of class numbers as the bytes of an indexed PNG."""
+def indexed_png(
+    classes: np.ndarray, colour_table: Sequence[int], notes: Mapping[str, str] | None = None
+) -> bytes:
+    """A uint8 (H, W) array of class numbers as the bytes of an indexed PNG.
+
+    notes: texts that the file carries beside its pixels, by keyword.
+    """
     image = Image.frombytes("P", classes.shape[::-1], np.ascontiguousarray(classes).tobytes())
     image.putpalette(colour_table)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=False, compress_level=6)
+    texts = PngInfo()
+    for key, text in (notes or {}).items():
+        texts.add_text(key, text)
+    image.save(buffer, "PNG", optimize=False, compress_level=6, pnginfo=texts)
     return buffer.getvalue()
 
 

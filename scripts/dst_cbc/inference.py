@@ -21,7 +21,7 @@ from .index import Row
 from .metrics import confusion_matrix
 from .models import Model
 from .settings import IGNORED, DatasetStage, Inference, PredictStage
-from .tiling import full_logits
+from .tiling import AS_IT_IS, View, full_logits
 from .transforms import Warp, whole
 
 
@@ -153,15 +153,16 @@ def predict(
     settings: Inference,
     device: torch.device,
     reduce: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    views: Sequence[View] = (AS_IT_IS,),
 ) -> tuple[torch.Tensor, ...]:
     """What `reduce` makes of the logits of uint8 (N, 3, H, W); leaves the model in eval mode.
 
     reduce: float32 (N, classes, h, W), some rows of the images, to tensors (N, h, W); they come
-    back as (N, H, W).
+    back as (N, H, W). views: as of `full_logits`.
     """
     model.network.eval()
     pixels = pixels.to(device, non_blocking=True)
-    stripes = full_logits(model, pixels, settings.tile, settings.precision)
+    stripes = full_logits(model, pixels, settings.tile, settings.precision, views)
     parts = zip(*map(reduce, stripes), strict=True)
     return tuple(torch.cat(part, 1) if len(part) > 1 else part[0] for part in parts)
 

@@ -79,13 +79,16 @@ def build(
     return Model(network, settings, classes, backbone.mean, backbone.std, window)
 
 
-def resize(model: Model, images: torch.Tensor) -> torch.Tensor:
-    """Images at the size at which the network sees them: `input_scale`, antialiased."""
-    scale = model.settings.input_scale
+def resize(model: Model, images: torch.Tensor, scale: float = 1) -> torch.Tensor:
+    """Images at the size at which the network sees them: `input_scale` times `scale`, antialiased.
+
+    images: of any type; float32 comes back where they are resized, they themselves where not.
+    """
+    scale *= model.settings.input_scale
     if scale == 1:
         return images
     size = [max(1, round(scale * side)) for side in images.shape[-2:]]
-    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def low_logits(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:

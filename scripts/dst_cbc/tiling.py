@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,26 +13,56 @@ from .files import Unusable
 from .models import Model, low_logits, resize, upsample
 
 
+@dataclass(frozen=True)
+class View:
+    """How the network sees an image once: resized by `scale`, mirrored left to right or not."""
+
+    scale: float = 1
+    flip: bool = False
+
+
+AS_IT_IS = View()
+
+
 def full_logits(
-    model: Model, images: torch.Tensor, tile: int, precision: str = "float32"
+    model: Model,
+    images: torch.Tensor,
+    tile: int,
+    precision: str = "float32",
+    views: Sequence[View] = (AS_IT_IS,),
 ) -> Iterator[torch.Tensor]:
     """Images as stored to logits at their own size, a stripe of rows after the other.
 
     images: uint8 (N, 3, H, W) on the network's device. tile: longest side, in the network's
-    pixels, that goes through the network in one piece. Yields float32 (N, classes, rows, W),
+    pixels, that goes through the network in one piece. views: of several, the logarithm of their
+    mean probabilities, which are logits, too. Yields float32 (N, classes, rows, W),
     bilinear with align_corners=True from the network's resolution; an image of up to tile x tile
     pixels is one stripe. Raises Unusable when the output is not finite.
     """
     height, width = images.shape[-2:]
-    low = _low_logits(model, resize(model, images.float()), tile, precision)
+    lows = [_seen(model, images, view, tile, precision) for view in views]
+    rows = height if height * width <= tile * tile else max(1, tile * tile // width)
+    for start in range(0, height, rows):
+        end = min(start + rows, height)
+        stripes = (_upsample_rows(low, (height, width), start, end) for low in lows)
+        yield next(stripes) if len(lows) == 1 else _log_mean(stripes, len(lows))
+
+
+def _seen(model: Model, images: torch.Tensor, view: View, tile: int, precision: str):
+    """Logits at the network's resolution, the right way round."""
+    images = resize(model, images, view.scale)
+    low = _low_logits(model, images.flip(-1) if view.flip else images, tile, precision)
     if not torch.isfinite(low).all():
         raise Unusable("the network's output is not finite; its weights are unusable")
-    if height * width <= tile * tile:
-        yield upsample(low, (height, width))
-        return
-    rows = max(1, tile * tile // width)
-    for start in range(0, height, rows):
-        yield _upsample_rows(low, (height, width), start, min(start + rows, height))
+    return low.flip(-1) if view.flip else low
+
+
+def _log_mean(logits: Iterator[torch.Tensor], count: int) -> torch.Tensor:
+    """log of the mean probabilities, one after the other: stripes are large."""
+    total = next(logits).log_softmax(1)
+    for one in logits:
+        total = torch.logaddexp(total, one.log_softmax(1))
+    return total - math.log(count)
 
 
 def _low_logits(model: Model, images: torch.Tensor, tile: int, precision: str) -> torch.Tensor:
@@ -80,6 +112,8 @@ def _upsample_rows(
     logits: torch.Tensor, size: tuple[int, int], start: int, end: int
 ) -> torch.Tensor:
     """Rows start .. end - 1 of `upsample(logits, size)`."""
+    if (start, end) == (0, size[0]):
+        return upsample(logits, size)
     height, width = size
     places = torch.arange(start, end, device=logits.device, dtype=torch.float32)
     places *= (logits.shape[-2] - 1) / max(1, height - 1)

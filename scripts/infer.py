@@ -1,0 +1,96 @@
+"""Use a model: write a mask for every image below a folder.
+
+Into --out it writes masks/ID.png, indexed PNGs of class numbers in the classes' colours; on request
+confidence/ID.png, 8-bit grey: 255 times the probability of the mask's class; and overlays/ID.jpg,
+the mask over its image. ID is the image's path below --images without its suffix. infer.json says
+with what they were made. Stopped and started again it goes on; bad images are named at the end,
+and then it exits with 1.
+"""
+
+from dst_cbc import devices, stopping
+from dst_cbc.command import Parser, main
+from dst_cbc.files import DataError, sha256_file
+from dst_cbc.settings import Compute, Inference
+
+
+def parse():
+    parser = Parser(__doc__)
+    parser.path("--model", "model.pt")
+    parser.path("--images", "folder of images, with its sub-folders; it is only read")
+    parser.path("--out", "folder to write, new or of an interrupted pass")
+    parser.add_argument("--confidence", action="store_true", help="write confidence/, too")
+    parser.add_argument("--overlay", action="store_true", help="write overlays/, too")
+    parser.add_argument(
+        "--flip", action="store_true", help="average with the mirrored image's probabilities"
+    )
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="FACTOR",
+        help="average the probabilities over images resized by these factors (default 1)",
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=1024,
+        metavar="PIXELS",
+        help="longest side that goes through the network in one piece (default 1024); larger "
+        "images pass in overlapping tiles, a larger tile takes more memory",
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.device()
+    arguments = parser.parse_args()
+    if not all(0.1 <= scale <= 4 for scale in arguments.scales):
+        parser.error("--scales: expected factors from 0.1 to 4")
+    if arguments.tile < 64 or (arguments.threads or 1) < 1:
+        parser.error("expected --tile from 64 and --threads from 1")
+    return arguments
+
+
+def run() -> None:
+    arguments = parse()
+    stopping.listen()
+    if arguments.threads:
+        devices.limit_threads(arguments.threads)
+    import torch
+
+    from dst_cbc import models, use
+    from dst_cbc.tiling import View
+
+    images = use.list_images(arguments.images, arguments.out)
+    model = models.read_model(arguments.model)
+    compute = Compute(compute_threads=arguments.threads or torch.get_num_threads())
+    device = devices.prepare(arguments.device, compute)
+    model.network.to(device)
+    use.claim(arguments.out, made_with(arguments, list(model.classes)))
+    outputs = use.Outputs(arguments.out, arguments.confidence, arguments.overlay)
+    flips = (False, True) if arguments.flip else (False,)
+    views = [View(scale, flip) for scale in arguments.scales for flip in flips]
+    settings = Inference(batch=1, tile=arguments.tile, **compute.model_dump())
+    with devices.memory_in_words("--tile"):
+        problems = use.segment_folder(
+            model, images, outputs, settings, views, device, arguments.workers
+        )
+    print(f"{len(images) - len(problems)} of {len(images)} images have masks in {arguments.out}")
+    if problems:
+        raise DataError(f"{len(problems)} bad images:\n" + "\n".join(problems.values()))
+
+
+def made_with(arguments, classes: list[str]) -> dict:
+    """What the results depend on beside the images."""
+    return {
+        "model_sha256": sha256_file(arguments.model),
+        "classes": classes,
+        "scales": arguments.scales,
+        "flip": arguments.flip,
+        "tile": arguments.tile,
+        "confidence": arguments.confidence,
+        "overlay": arguments.overlay,
+        "masks": "value n is class number n of `classes`, counted from 0",
+    }
+
+
+if __name__ == "__main__":
+    main(run)
