@@ -21,6 +21,7 @@ rule all:
         f"{REPORT}/table.md",
         [f"{REPORT}/{figure}.svg" for figure in FIGURES],
         EVIDENCE["contact_sheet.jpg"],
+        GALLERIES,
 
 
 onstart:

@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from dst_cbc import devices
 from dst_cbc.command import Parser, main, read_settings
-from dst_cbc.files import DataError, read_ids
-from dst_cbc.images import label_table, open_label
-from dst_cbc.index import Row, read_index, rows_of
+from dst_cbc.files import read_ids
+from dst_cbc.images import label_table
+from dst_cbc.index import Row, ground_truth, read_index, rows_of
 from dst_cbc.predictions import read_predictions
 from dst_cbc.pseudo_labels import (
     at_size,
@@ -53,15 +53,6 @@ def run() -> None:
     dataset, rows = arguments.settings, read_index(arguments.index)
     table, names = label_table(dataset), list(dataset.classes)
 
-    def truth(id: str) -> np.ndarray | None:
-        if not rows[id].label:
-            return None
-        try:
-            return np.asarray(open_label(arguments.data / rows[id].label, table))
-        except DataError as error:
-            print(f"no accuracy: {error}")
-            return None
-
     ids = read_ids(arguments.unlabeled)
     unlabeled = rows_of(rows, ids, arguments.unlabeled)
     found = _normalized(arguments, unlabeled, names) if arguments.model else _by_threshold(
@@ -73,7 +64,7 @@ def run() -> None:
         arguments.out,
         tqdm(native, "label", len(ids), disable=None),
         list(dataset.classes.values()),
-        truth,
+        lambda name: ground_truth(arguments.data, rows[name], table),
         quality,
     )
     write_manifest(arguments.out.with_suffix(".csv"), labeled, names)

@@ -18,12 +18,12 @@ FLOORS = [
     "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
     "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
     "predictions",
-    "thresholds", "pseudo_labels", "contact_sheet", "devices", "tiling", "inference", "use",
-    "training", "summary", "tables", "evidence", "figures", "cost", "command",
+    "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "tiling",
+    "inference", "use", "training", "summary", "tables", "evidence", "figures", "cost", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",
-    "tables", "figures", "contact_sheet", "compare",
+    "tables", "figures", "contact_sheet", "gallery", "compare",
 ]  # fmt: skip
 
 # Every stage without a network, one after the other, on real files in one process.
@@ -63,18 +63,22 @@ with new_part(root, 0) as file:
         store(file, [Prediction(row, id, classes, confidence)])
         flat = classes.astype(np.int64).ravel() * 65536 + confidence.ravel()
         counts = counts + np.bincount(flat, minlength=11 * 65536).reshape(11, -1)
+predictions, round = root / "supervised/predictions.h5", root / "st/round1"
 close_part(root, 0, counts)
-join_parts(root, 1, root / "predictions.h5", {})
+join_parts(root, 1, predictions, {})
 stage("thresholds", "--settings", json.dumps({"alpha": 0.5, "balance": "class"}),
       "--histogram", root / "000000.npz", "--classes", *CLASSES, "--out", root / "thresholds.csv")
 stage("pseudo_labels", "--settings", dataset, "--data", data, "--index", index,
-      "--unlabeled", unlabeled, "--predictions", root / "predictions.h5",
-      "--thresholds", root / "thresholds.csv", "--out", root / "pseudo_labels")
-stage("verify", root / "pseudo_labels.csv")
-stage("verify", "--accept", root / "pseudo_labels.csv")
+      "--unlabeled", unlabeled, "--predictions", predictions,
+      "--thresholds", root / "thresholds.csv", "--out", round / "pseudo_labels")
+stage("verify", round / "pseudo_labels.csv")
+stage("verify", "--accept", round / "pseudo_labels.csv")
 stage("contact_sheet", "--settings", dataset, "--data", data, "--index", index,
-      "--unlabeled", unlabeled, "--predictions", root / "predictions.h5",
-      "--labels", root / "pseudo_labels", "--out", root / "contact_sheet.jpg")
+      "--unlabeled", unlabeled, "--predictions", predictions,
+      "--labels", round / "pseudo_labels", "--out", root / "contact_sheet.jpg")
+stage("gallery", "--settings", dataset, "--data", data, "--index", index,
+      "--unlabeled", unlabeled, "--rounds", round,
+      "--agreement", root / "agreement.csv", "--out", root / "gallery.html")
 stage("summarize", root, "2_0/supervised", "--csv", root / "summary.csv",
       "--markdown", root / "s.md")
 stage("tables", root, "--settings", "{}", "--out", root)
@@ -101,7 +105,7 @@ def imported(path):
 def test_the_stages_without_a_network_run_without_torch(tmp_path):
     done = run("-c", STAGES, HOUSE / "scripts", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((tmp_path / "pseudo_labels").glob("*.png"))) == 2
+    assert len(list((tmp_path / "st/round1/pseudo_labels").glob("*.png"))) == 2
     assert "supervised" in (tmp_path / "summary.csv").read_text()
 
 

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from PIL import Image
 
+from browser import browse, chromium
 from dst_cbc.files import read_csv
 from workflow import Project
 
@@ -47,6 +48,8 @@ def test_a_run_ends_with_tables_figures_and_a_sheet_per_round(study):
     sheets = {path.parent for path in study.study.rglob("contact_sheet.jpg")}
     assert sheets == {path.parent for path in study.study.rglob("pseudo_labels.csv")}
     assert len(sheets) == 2 * (2 + 1) + 2 * 2
+    pages = {path.parent for path in study.study.rglob("gallery.html")}
+    assert pages == {folder.parent for folder in sheets}
     for folder in sheets:
         with Image.open(folder / "contact_sheet.jpg") as image:
             image.load()
@@ -117,22 +120,6 @@ def test_the_tables_of_an_unfinished_study_show_what_is_missing(study, tmp_path)
 
 
 # --------------------------------------------------------------------------- Snakemake's report
-
-chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium")
-
-
-def browse(page, *options: str) -> str:
-    """The page as headless Chromium renders it, as HTML; nothing may come from a network."""
-    return subprocess.run(
-        [
-            "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-            "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={page.parent / 'browser'}", "--virtual-time-budget=10000", *options,
-            "--dump-dom", page.as_uri(),
-        ],
-        capture_output=True, text=True, check=True, timeout=120,
-    ).stdout  # fmt: skip
 
 
 @chromium

@@ -62,6 +62,7 @@ def test_one_more_round_runs_only_that_round(study):
         "finetune 6_0/dst-cbc/round4": 1,
         "evaluate 6_0/dst-cbc/round4": 1,
         "contact_sheet 6_0/dst-cbc/round4": 1,
+        "gallery 6_0/dst-cbc": 1,
         "summary": 1,
         "tables report/tiny": 1,
         "figures report/tiny": 1,
@@ -79,6 +80,7 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
         *(f"{rule} 6_0/dst-c" for rule in ("thresholds", "pseudo_labels", "finetune", "evaluate")),
         "predict_round 6_0/dst-c",
         "contact_sheet 6_0/dst-c",
+        "gallery 6_0/dst-c",
         "summary",
         "tables report/tiny",
         "figures report/tiny",
@@ -88,7 +90,7 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
     )
     jobs = study.jobs()
     assert not [job for job in jobs if "6_0" in job]
-    assert sum("6_1" in job for job in jobs) == 3 + 3 * 5 + 2
+    assert sum("6_1" in job for job in jobs) == 3 + 3 * 5 + 3
 
 
 def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
@@ -174,7 +176,7 @@ def test_an_example_of_the_tables_matches_the_files(study):
 
 SUPERVISED = {"train", "predict", "thresholds", "pseudo_labels", "finetune", "predict_round"}
 TOLD = {"summary", "tables", "figures"}
-SUPERVISED |= {"evaluate", "contact_sheet"} | TOLD
+SUPERVISED |= {"evaluate", "contact_sheet", "gallery"} | TOLD
 LATER = SUPERVISED - {"train", "predict"}
 CHAIN_FROM_PREDICT = SUPERVISED - {"train"}
 EVERYTHING = SUPERVISED | {"draw_digits", "check_data", "split"}

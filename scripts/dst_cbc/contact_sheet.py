@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from . import confidence
-from .files import DataError, write_bytes
-from .images import decode, label_table, open_image, open_label, palette
-from .index import Row, window_of
+from .files import write_bytes
+from .images import label_table, open_image, palette
+from .index import Row, ground_truth, window_of
 from .predictions import read_prediction
+from .pseudo_labels import read_labels
 from .settings import DatasetStage
 
 ROWS = 12
@@ -24,8 +25,11 @@ SIDE = 240
 
 GAP, LINE = 10, 20
 NO_MASK = "#a0a0a0"
-# Eleven stations of the colour map cividis, seen alike with any colour vision and in grey.
-_CIVIDIS = "00224e08337035456c4f576c6669707d7c78948e77aea371c8b866e5cf52fee838"
+CIVIDIS = np.frombuffer(
+    bytes.fromhex("00224e08337035456c4f576c6669707d7c78948e77aea371c8b866e5cf52fee838"),
+    np.uint8,
+).reshape(-1, 3)
+"""Eleven stations of the colour map cividis, RGB: seen alike with any colour vision and in grey."""
 
 
 def choose(ids: Sequence[str]) -> list[int]:
@@ -96,7 +100,7 @@ def _tiles(
     yield image.resize(size, Image.Resampling.BOX)
     yield _mask(dataset, root, row, colours, size)
     yield _coloured(prediction.classes, colours, size)
-    yield _coloured(_pseudo_label(labels / f"{row.id}.png"), colours, size)
+    yield _coloured(read_labels(labels / f"{row.id}.png"), colours, size)
     shares = Image.fromarray(confidence.probabilities()[prediction.confidence])
     yield Image.fromarray(heat(np.asarray(shares.resize(size, Image.Resampling.BOX))))
 
@@ -104,23 +108,12 @@ def _tiles(
 def _mask(
     dataset: DatasetStage, root: Path, row: Row, colours: list[int], size: tuple[int, int]
 ) -> Image.Image:
-    if row.label:
-        try:
-            classes = np.asarray(open_label(root / row.label, label_table(dataset)))
-            return _coloured(classes, colours, size)
-        except DataError as error:
-            print(f"no mask: {error}")
+    classes = ground_truth(root, row, label_table(dataset))
+    if classes is not None:
+        return _coloured(classes, colours, size)
     tile = Image.new("RGB", size, NO_MASK)
     _text(ImageDraw.Draw(tile), (GAP, GAP // 2), "no mask", size[0])
     return tile
-
-
-def _pseudo_label(path: Path) -> np.ndarray:
-    image = decode(path).image
-    if image is None or image.mode not in ("P", "L"):
-        found = image.mode if image else "16 bits"
-        raise DataError(f"{path}: found {found}; expected 8-bit class numbers; make it again")
-    return np.asarray(image)
 
 
 def _coloured(classes: np.ndarray, colours: list[int], size: tuple[int, int]) -> Image.Image:
@@ -131,9 +124,8 @@ def _coloured(classes: np.ndarray, colours: list[int], size: tuple[int, int]) ->
 
 def heat(shares: np.ndarray) -> np.ndarray:
     """uint8 (..., 3) colours of shares in 0..1: dark blue, grey, yellow."""
-    stations = np.frombuffer(bytes.fromhex(_CIVIDIS), np.uint8).reshape(-1, 3)
-    at = np.linspace(0, 1, len(stations))
-    channels = [np.interp(shares, at, stations[:, channel]) for channel in range(3)]
+    at = np.linspace(0, 1, len(CIVIDIS))
+    channels = [np.interp(shares, at, CIVIDIS[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)
 
 

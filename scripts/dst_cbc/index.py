@@ -14,7 +14,15 @@ from tqdm import tqdm
 
 from .datasets import Record
 from .files import Changed, DataError, digest, read_csv, sha256_file, write_csv
-from .images import Window, decode, label_table, measured_window, read_label
+from .images import (
+    LabelTable,
+    Window,
+    decode,
+    label_table,
+    measured_window,
+    open_label,
+    read_label,
+)
 from .settings import DatasetStage
 
 
@@ -168,6 +176,17 @@ def rows_of(index: dict[str, Row], ids: Iterable[str], listing: Path) -> list[Ro
 def window_of(rows: Iterable[Row]) -> Window | None:
     """The window of the data set's 16-bit images; None where all have 8 bits."""
     return next(((row.black, row.white) for row in rows if row.black is not None), None)
+
+
+def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
+    """uint8 (H, W): the mask of an image for people and figures; None without a readable one."""
+    if not row.label:
+        return None
+    try:
+        return np.asarray(open_label(root / row.label, table))
+    except DataError as error:
+        print(f"no ground truth: {error}")
+        return None
 
 
 def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from .files import DataError, read_csv, sha256, sha256_file, write_bytes, write_csv
-from .images import indexed_png, palette
+from .images import decode, indexed_png, palette
 from .predictions import Prediction
 from .settings import IGNORED
 
@@ -81,6 +81,15 @@ def write_pseudo_labels(
             quality += _confusion(ground, labels, len(colours))
         counts = np.bincount(labels.ravel(), minlength=256)[: len(colours)]
         yield Labeled(id, sha256(content), *labels.shape, counts, correct, compared)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """uint8 (H, W): a PNG of pseudo labels as it is now. DataError where it holds no numbers."""
+    image = decode(path).image
+    if image is None or image.mode not in ("P", "L"):
+        found = image.mode if image else "16 bits"
+        raise DataError(f"{path}: found {found}; expected 8-bit class numbers; make it again")
+    return np.asarray(image)
 
 
 def _confusion(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -52,6 +52,10 @@ EVIDENCE = {
         "contact_sheet.jpg",
     )
 }
+# By method: one page, and the figures that need no ground truth.
+LABELED_METHODS = sorted({f"{STUDY}/{m.division}/{m.method}" for m in LABELED_ROUNDS})
+GALLERIES = [f"{folder}/gallery.html" for folder in LABELED_METHODS]
+AGREEMENTS = [f"{folder}/agreement.csv" for folder in LABELED_METHODS]
 EDITED_THRESHOLDS = [f"{STUDY}/{model.path}/thresholds.edited.csv" for model in LABELED_ROUNDS]
 FIGURES = [
     *(["rounds", "classes", "cost"] if SELF_TRAINED else []),
@@ -91,6 +95,7 @@ SHELL = {
     "DEVICE": EXPERIMENT.device,
     "WORKERS": str(EXPERIMENT.workers),
     "SAVE_SECONDS": str(EXPERIMENT.save_seconds),
+    "KEEP_PREDICTIONS": EXPERIMENT.keep_predictions,
 }
 assignments = "".join(f"{name}={shlex.quote(value)}; " for name, value in SHELL.items())
 # A job is tied to the process that started it: `exec` in the rules makes that Snakemake itself.
@@ -186,6 +191,25 @@ def pseudo_labels_of(wildcards):
 def pseudo_label_folder(wildcards):
     model = model_of(wildcards)
     return ancient(f"{STUDY}/{model.path}/pseudo_labels") if model.labeled_by else []
+
+
+def labeled_rounds(wildcards):
+    """Folders of the rounds of a method whose labels lie in files."""
+    found = [
+        f"{STUDY}/{model.path}"
+        for model in LABELED_ROUNDS
+        if (model.division, model.method) == (wildcards.division, wildcards.method)
+    ]
+    if not found:
+        raise WorkflowError(
+            f"{STUDY}/{wildcards.division}/{wildcards.method}: has no files of pseudo labels to "
+            "look at: the model in training labels, or no image is labeled"
+        )
+    return found
+
+
+def manifests_of_method(wildcards):
+    return [f"{folder}/pseudo_labels.csv" for folder in labeled_rounds(wildcards)]
 
 
 def labels_itself(wildcards):

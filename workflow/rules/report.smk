@@ -1,4 +1,4 @@
-"""What people read: the table, the figures, and a sheet of images per round of pseudo labels."""
+"""What people read: table, figures, a sheet of images per round, a page of images per method."""
 
 
 rule tables:
@@ -83,3 +83,28 @@ rule contact_sheet:
         " --index {input.index:q} --unlabeled {input.unlabeled:q}"
         " --predictions {input.predictions:q} --labels {input.labels:q} --out {output:q}"
         " >> {log:q} 2>&1"
+
+
+rule gallery:
+    input:
+        index=ancient(INDEX),
+        images=images,
+        unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
+        # Predictions are older than these and read where they exist. As inputs, those that are
+        # deleted after use would be made again for one more round, and all that once read them.
+        manifests=manifests_of_method,
+    output:
+        page=f"{STUDY}/{{division}}/{{method}}/gallery.html",
+        agreement=f"{STUDY}/{{division}}/{{method}}/agreement.csv",
+    log:
+        f"{STUDY}/logs/{{division}}/{{method}}/gallery.log",
+    conda:
+        "../../envs/dst-cbc.yaml"
+    params:
+        settings=PLAN.dataset.canonical(),
+        rounds=labeled_rounds,
+    shell:
+        'exec "$PYTHON" "$SCRIPTS/gallery.py" --settings {params.settings:q} --data "$DATA"'
+        " --index {input.index:q} --unlabeled {input.unlabeled:q} --rounds {params.rounds:q}"
+        ' --predictions "$KEEP_PREDICTIONS"'
+        " --agreement {output.agreement:q} --out {output.page:q} >> {log:q} 2>&1"

@@ -1,0 +1,122 @@
+"""What the rounds of a method say of themselves, without ground truth: `agreement.csv`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from . import confidence
+from .files import DataError, write_csv
+from .index import Row
+from .predictions import Prediction, read_predictions
+from .pseudo_labels import read_labels
+from .settings import IGNORED
+
+
+@dataclass(frozen=True)
+class Round:
+    """Labels of one round. labels: folder of the PNGs; predictions: what they were made from.
+
+    predictions is None where they are deleted.
+    """
+
+    number: int
+    labels: Path
+    predictions: Path | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One image in one round, a row of agreement.csv.
+
+    kept, both, same: pixels with a label; of these with one in the round before, too; of those
+    with the same class. changed: share of all pixels whose predicted class, before any threshold,
+    is another than in the round before. confidence: mean over all pixels of the probability of
+    the predicted class. None where there is no round before, or no prediction.
+    """
+
+    id: str
+    round: int
+    height: int
+    width: int
+    kept: int
+    both: int | None = None
+    same: int | None = None
+    changed: float | None = None
+    confidence: float | None = None
+
+
+COLUMNS = [field.name for field in fields(Agreement)]
+
+
+def round_in(folder: Path, later: bool = True) -> Round:
+    """The round of a folder `…/<method>/round<r>`; its predictions lie in that of the round before.
+
+    later: whether predictions of round 1 and later are taken where they exist.
+    """
+    number = int(folder.name.removeprefix("round"))
+    first = number == 1
+    source = folder.parents[1] / "supervised" if first else folder.with_name(f"round{number - 1}")
+    predictions = source / "predictions.h5"
+    known = (first or later) and predictions.is_file()
+    return Round(number, folder / "pseudo_labels", predictions if known else None)
+
+
+def labels_of(round: Round, row: Row) -> np.ndarray:
+    """uint8 (H, W): the pseudo label of an image; DataError where it is not of the image's size."""
+    path = round.labels / f"{row.id}.png"
+    labels = read_labels(path)
+    if labels.shape != (row.height, row.width):
+        raise DataError(
+            f"{path}: found {labels.shape[0]} x {labels.shape[1]} pixels, expected {row.height} x "
+            f"{row.width}; make it again"
+        )
+    return labels
+
+
+def measure(rounds: Sequence[Round], rows: Sequence[Row]) -> Iterator[list[Agreement]]:
+    """Of each image its rounds. rows: all unlabeled images, in the order of the id list."""
+    ids = [row.id for row in rows]
+    streams = [
+        read_predictions(round.predictions, ids) if round.predictions else repeat(None)
+        for round in rounds
+    ]
+    for row, *predictions in zip(rows, *streams, strict=False):
+        labels = [labels_of(round, row) for round in rounds]
+        yield [
+            _agreement(row, round.number, *of_round)
+            for round, *of_round in zip(
+                rounds, labels, [None, *labels], predictions, [None, *predictions], strict=False
+            )
+        ]
+
+
+def _agreement(
+    row: Row,
+    round: int,
+    labels: np.ndarray,
+    before: np.ndarray | None,
+    prediction: Prediction | None,
+    predicted_before: Prediction | None,
+) -> Agreement:
+    kept = labels != IGNORED
+    both = same = changed = sure = None
+    if before is not None:
+        both = int((kept & (before != IGNORED)).sum())
+        same = int((kept & (before == labels)).sum())
+    if prediction and predicted_before:
+        changed = float((prediction.classes != predicted_before.classes).mean())
+    if prediction:
+        sure = float(confidence.probabilities()[prediction.confidence].mean(dtype=np.float64))
+    return Agreement(
+        row.id, round, row.height, row.width, int(kept.sum()), both, same, changed, sure
+    )
+
+
+def write_agreement(path: Path, rows: Iterable[Agreement]) -> None:
+    """Write agreement.csv: one row per image and round."""
+    write_csv(path, COLUMNS, map(asdict, rows))

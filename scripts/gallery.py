@@ -1,0 +1,45 @@
+"""Make a page to leaf through the unlabeled images of a method, round by round, in a browser.
+
+One HTML file that needs no network. agreement.csv, beside it, says of every image and round how
+much is labeled, how far it agrees with the round before, and how sure the model was.
+"""
+
+from tqdm import tqdm
+
+from dst_cbc.agreement import measure, round_in, write_agreement
+from dst_cbc.command import Parser, main
+from dst_cbc.files import read_ids, write_text
+from dst_cbc.gallery import gallery
+from dst_cbc.index import read_index, rows_of
+from dst_cbc.settings import DatasetStage
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.settings(DatasetStage)
+    parser.path("--data", "folder of the data set")
+    parser.path("--index", "dataset.csv")
+    parser.path("--unlabeled", "list of the labeled rounds' ids")
+    parser.path("--rounds", "folders of the rounds, e.g. results/demo/12_0/st/round1", nargs="+")
+    parser.add_argument(
+        "--predictions", default="all", choices=("all", "supervised"),
+        help="supervised: those of round 1 and later are deleted after use, or will be",
+    )  # fmt: skip
+    parser.path("--agreement", "agreement.csv to write")
+    parser.path("--out", "gallery.html to write")
+    arguments = parser.parse_args()
+    rows = rows_of(read_index(arguments.index), read_ids(arguments.unlabeled), arguments.unlabeled)
+    rounds = [round_in(folder, arguments.predictions == "all") for folder in arguments.rounds]
+    measured = list(tqdm(measure(rounds, rows), "compare", len(rows), unit="image", disable=None))
+    write_agreement(arguments.agreement, (one for image in measured for one in image))
+    # Study, split and method, as in the path.
+    title = "/".join(arguments.rounds[0].parent.parts[-3:])
+    write_text(
+        arguments.out,
+        gallery(title, arguments.settings, arguments.data, rows, rounds, measured),
+    )
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main(run)
