@@ -5,14 +5,18 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
+from dst_cbc.agreement import COLUMNS as AGREEMENT
+from dst_cbc.confidence import BINS, probabilities
 from dst_cbc.evidence import series
 from dst_cbc.figures import FIGURES, write
 from dst_cbc.files import DataError, write_csv, write_json
+from dst_cbc.predictions import write_histogram
 from dst_cbc.pseudo_labels import QUALITY
 from dst_cbc.summary import COLUMNS
 
@@ -74,6 +78,25 @@ class Study:
             for row, precision, share in zip(rows, right, iou, strict=True)
         )
         write_csv(folder / "pseudo_labels.quality.csv", QUALITY, quality)
+
+    def agrees(self, method, *rounds):
+        """agreement.csv: of each round pixels labeled in both, of one class, share changed."""
+        values = ("both", "same", "changed")
+        rows = [
+            dict.fromkeys(AGREEMENT, "")
+            | {"id": id, "round": number, "height": 10, "width": width}
+            | dict(zip(values, round, strict=True))
+            for number, round in enumerate(rounds, 1)
+            for id, width in (("a", 10), ("b", 30))
+        ]
+        write_csv(self.folder / method / "agreement.csv", AGREEMENT, rows)
+
+    def sure(self, path, *levels):
+        """histogram.npz with one pixel at each level of confidence."""
+        counts = np.zeros((len(NAMES), BINS), np.int64)
+        for number, level in enumerate(levels):
+            counts[number % len(NAMES), level] += 1
+        write_histogram(self.folder / path / "histogram.npz", counts)
 
     def took(self, path, training=None, prediction=None):
         if training is not None:
@@ -259,10 +282,58 @@ def test_without_masks_the_figures_say_so_and_coverage_is_there(study):
     study.chain("dst-cbc", 41.0, 42.0)
     study.labels("12_0/dst-cbc/round1", [100, 0, 100], ["", "", ""])
     figure = study.draw("pseudo_labels")
-    assert "no masks to compare with" in texts(figure)
-    assert lines(figure.axes[0]) == {}
-    assert lines(figure.axes[1]) == {"dst-cbc": ([1], [50])}
+    (coverage,) = figure.axes
+    assert lines(coverage) == {"dst-cbc": ([1], [50])}
+    assert not said(figure, "mIoU of pseudo labels") and not said(figure, "no masks")
     assert "no masks to compare with" in texts(study.draw("kept"))
+
+
+def test_a_split_without_masks_beside_one_with_some_says_so(full):
+    full.add("6_0/supervised", 40.0)
+    full.chain("dst-cbc", 41.0, 42.0, division="6_0")
+    full.labels("6_0/dst-cbc/round1", [100, 0, 100], ["", "", ""])
+    figure = full.draw("pseudo_labels")
+    assert len(figure.axes) == 4 and texts(figure).count("no masks to compare with") == 1
+    assert lines(figure.axes[2]) == {} and lines(figure.axes[3]) == {
+        "dst-cbc (seed 0)": ([1], [50])
+    }
+
+
+# ---------------------------------------------------------------------------- agreement
+
+
+def test_agreement_needs_no_mask(study):
+    study.chain("dst-cbc", 41.0, 42.0)
+    # Of images of 100 and 300 pixels, rows that are equal but for their weight.
+    study.agrees("12_0/dst-cbc", ("", "", ""), (50, 40, 0.25))
+    study.sure("12_0/supervised", 20000, 65535)
+    study.sure("12_0/dst-cbc/round1", 65535, 65535)
+    figure = study.draw("agreement")
+    confidence, agreement, changed = map(lines, figure.axes)
+    first = 100 * (float(probabilities()[20000]) + 1) / 2
+    assert confidence == {"dst-cbc": ([1, 2], [pytest.approx(first, abs=1e-4), 100])}
+    assert agreement == {"dst-cbc": ([2], [80])}
+    assert changed == {"dst-cbc": ([2], [25])}
+
+
+def test_agreement_is_over_pixels_and_not_over_images(study):
+    study.chain("dst-cbc", 41.0, 42.0)
+    path = study.folder / "12_0/dst-cbc/agreement.csv"
+    study.agrees("12_0/dst-cbc", ("", "", ""), (0, 0, 0))
+    header, *rows = path.read_text().splitlines()
+    rows[2:] = ["a,2,10,10,0,10,10,1.0,", "b,2,10,30,0,90,45,0.0,"]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    agreement, changed = map(lines, study.draw("agreement").axes)
+    assert agreement == {"dst-cbc": ([2], [55])}
+    assert changed == {"dst-cbc": ([2], [25])}
+
+
+def test_what_no_method_has_is_no_panel(study):
+    study.chain("dst-cbc", 41.0, 42.0)
+    study.agrees("12_0/dst-cbc", ("", "", ""), (50, 40, ""))
+    figure = study.draw("agreement")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["agreement with the round before, %"]
+    assert not said(figure, "pixels changed")
 
 
 # ------------------------------------------------------------------------------ classes
@@ -455,8 +526,9 @@ def test_a_method_looks_the_same_in_every_figure(full):
     full.chain("ow", 41.0, 42.0)
     full.labels("12_0/ow/round1", [20, 40, 0], [1.0, 0.8, ""])
     full.iou("12_0/ow/round2", 78.0, 40.0, 5.0)
+    full.agrees("12_0/ow", ("", "", ""), (4, 3, 0.5))
     looks = set()
-    for name in ("rounds", "pseudo_labels", "kept", "classes"):
+    for name in ("rounds", "pseudo_labels", "agreement", "kept", "classes"):
         found = [
             (line.get_color(), line.get_marker())
             for axes in full.draw(name).axes
@@ -483,6 +555,8 @@ def test_nothing_is_cut_off_or_on_top_of_another(name, study):
                 for round in (1, 2):
                     place = f"{division}/{method}/round{round}"
                     study.labels(place, [9 * round] * 21, [0.5] * 21, pixels=[20] * 21)
+                    study.sure(place, 30000)
+                study.agrees(f"{division}/{method}", (4, 3, 0.5), (4, 4, 0.25))
                 for value in range(8):
                     study.add(f"{division}/{method}@weighting=a-long-value-{value}/round1", value)
         figure = study.draw(name)

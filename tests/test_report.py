@@ -38,7 +38,7 @@ def study(tmp_path_factory):
 
 def test_a_run_ends_with_tables_figures_and_a_sheet_per_round(study):
     folder = study.study / "report/tiny"
-    figures = ["rounds", "classes", "cost", "pseudo_labels", "kept", "sweep"]
+    figures = ["rounds", "classes", "cost", "pseudo_labels", "agreement", "kept", "sweep"]
     files = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert {path.name for path in folder.iterdir()} == files | {
         "table.csv", "table.md", "table.tex",

@@ -53,16 +53,23 @@ class Agreement:
 COLUMNS = [field.name for field in fields(Agreement)]
 
 
-def round_in(folder: Path, later: bool = True) -> Round:
-    """The round of a folder `…/<method>/round<r>`; its predictions lie in that of the round before.
-
-    later: whether predictions of round 1 and later are taken where they exist.
-    """
+def labeled_by(folder: Path) -> Path:
+    """Folder of the model that made the labels of `…/<method>/round<r>`: of the round before."""
     number = int(folder.name.removeprefix("round"))
-    first = number == 1
-    source = folder.parents[1] / "supervised" if first else folder.with_name(f"round{number - 1}")
+    return (
+        folder.with_name(f"round{number - 1}") if number > 1 else folder.parents[1] / "supervised"
+    )
+
+
+def round_in(folder: Path, later: bool = True) -> Round:
+    """The round of a folder `…/<method>/round<r>`.
+
+    later: whether predictions of models of round 1 and later are taken where they exist.
+    """
+    source = labeled_by(folder)
     predictions = source / "predictions.h5"
-    known = (first or later) and predictions.is_file()
+    known = predictions.is_file() and (later or source.name == "supervised")
+    number = int(folder.name.removeprefix("round"))
     return Round(number, folder / "pseudo_labels", predictions if known else None)
 
 

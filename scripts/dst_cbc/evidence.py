@@ -13,7 +13,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from .agreement import COLUMNS as AGREEMENT
+from .agreement import labeled_by
+from .confidence import probabilities
 from .files import DataError, read_csv, read_json
+from .predictions import read_histogram
 from .pseudo_labels import QUALITY
 from .summary import folder_of
 
@@ -168,8 +172,8 @@ def _iou(study: Path, model: Model) -> dict[str, float | None]:
     return {name: figures["iou"][name] for name in figures["classes"]}
 
 
-def label_quality(study: Path, models: Sequence[Model], method: str) -> tuple[Points, Points]:
-    """By round: mIoU of the pseudo labels where there are some, and the share of pixels kept."""
+def label_quality(study: Path, models: Sequence[Model], method: str) -> dict[str, Points]:
+    """By round: mIoU of the pseudo labels where there are some, and the coverage: pixels kept."""
     miou: Points = {}
     coverage: Points = {}
     for model in _done(models, method):
@@ -183,7 +187,38 @@ def label_quality(study: Path, models: Sequence[Model], method: str) -> tuple[Po
         if pixels:
             kept = sum(int(row["kept"]) for row in manifest)
             coverage.setdefault(model.round, {})[model.seed] = 100 * kept / pixels
-    return miou, coverage
+    return {"miou": miou, "coverage": coverage}
+
+
+def agreement(study: Path, models: Sequence[Model], method: str) -> dict[str, Points]:
+    """By round, what needs no ground truth.
+
+    confidence: mean over the unlabeled pixels, of the model that made the round's labels;
+    agreement: of the pixels labeled in this round and the one before, those with the same class;
+    changed: of all pixels, those that are predicted as another class than in the round before.
+    """
+    found: dict[str, Points] = {"confidence": {}, "agreement": {}, "changed": {}}
+    tables: dict[Path, list[dict[str, str]]] = {}
+    for model in _done(models, method):
+        folder = study / model.path
+        histogram = labeled_by(folder) / "histogram.npz"
+        if histogram.is_file():
+            counts = read_histogram(histogram).sum(0)
+            share = 100 * float(counts @ probabilities().astype(float)) / max(1, counts.sum())
+            found["confidence"].setdefault(model.round, {})[model.seed] = share
+        table = folder.with_name("agreement.csv")
+        rows = tables.setdefault(table, tables.get(table) or _csv(table, AGREEMENT))
+        rows = [row for row in rows if row["round"] == str(model.round)]
+        both = sum(int(row["both"] or 0) for row in rows)
+        if both:
+            share = 100 * sum(int(row["same"]) for row in rows if row["both"]) / both
+            found["agreement"].setdefault(model.round, {})[model.seed] = share
+        sizes = [(int(row["height"]) * int(row["width"]), row["changed"]) for row in rows]
+        pixels = sum(size for size, changed in sizes if changed)
+        if pixels:
+            share = 100 * sum(size * float(changed) for size, changed in sizes if changed) / pixels
+            found["changed"].setdefault(model.round, {})[model.seed] = share
+    return found
 
 
 def kept_and_right(

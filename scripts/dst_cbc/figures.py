@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,24 +81,32 @@ def rounds(study: Path, rows: Rows, subset: str) -> Figure:
 
 @style.context(STYLE)
 def pseudo_labels(study: Path, rows: Rows, subset: str) -> Figure:
-    """mIoU of the pseudo labels where there are some (the paper's figure 5), and how many are."""
-    models = evidence.read_models(study, rows, subset)
-    shown = [mine for mine in _splits(models) if _chains(mine)]
-    figure, panels = _panels(2 * len(shown), columns=2)
-    for number, mine in enumerate(shown):
-        pair = panels[2 * number : 2 * number + 2]
-        for method in _chains(mine):
-            for axes, points in zip(pair, evidence.label_quality(study, mine, method), strict=True):
-                _line(axes, points, _look(models, method), method, models)
-        for axes, points in zip(pair, evidence.label_quality(study, mine, "st"), strict=True):
-            _level(axes, points, LEVELS["st"], "st", models)
-        for axes, what in zip(pair, ("mIoU of pseudo labels", "pixels labeled"), strict=True):
-            axes.set(title=mine[0].split, xlabel="round", ylabel=f"{what}, %")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            if not axes.lines:
-                _say(axes, "no masks to compare with" if axes is pair[0] else "no pseudo labels")
-    note = "mIoU over the pixels that have a pseudo label, of the images with a mask; made by the "
-    return _finish(figure, models, note + _best(models))
+    """mIoU of the pseudo labels where there are some (the paper's figure 5), and how many are.
+
+    Without masks of unlabeled images how many alone.
+    """
+    kinds = {
+        "miou": ("mIoU of pseudo labels", "over the pixels that have one, of images with a mask"),
+        "coverage": ("pixels labeled", "of all unlabeled images"),
+    }
+    return _by_round(study, rows, subset, evidence.label_quality, kinds, ["st"])
+
+
+@style.context(STYLE)
+def agreement(study: Path, rows: Rows, subset: str) -> Figure:
+    """What needs no mask: how sure the models are, and how far each agrees with the one before."""
+    kinds = {
+        "confidence": ("mean confidence", "of all unlabeled pixels"),
+        "agreement": (
+            "agreement with the round before",
+            "the share of one class, of the pixels labeled in both",
+        ),
+        "changed": (
+            "pixels changed",
+            "of all, those whose predicted class is another than in the round before",
+        ),
+    }
+    return _by_round(study, rows, subset, evidence.agreement, kinds)
 
 
 @style.context(STYLE)
@@ -214,7 +222,8 @@ def cost(study: Path, rows: Rows, subset: str) -> Figure:
 
 
 FIGURES = {
-    figure.__name__: figure for figure in (rounds, pseudo_labels, classes, kept, sweep, cost)
+    figure.__name__: figure
+    for figure in (rounds, pseudo_labels, agreement, classes, kept, sweep, cost)
 }
 
 
@@ -225,6 +234,43 @@ def write(figure: Figure, path: Path) -> None:
         with style.context(STYLE):
             figure.savefig(buffer, format=suffix[1:], metadata=metadata)
         write_bytes(Path(f"{path}{suffix}"), buffer.getvalue())
+
+
+def _by_round(
+    study: Path,
+    rows: Rows,
+    subset: str,
+    numbers: Callable[[Path, Sequence[Model], str], Mapping[str, Points]],
+    kinds: Mapping[str, tuple[str, str]],
+    levels: Sequence[str] = (),
+) -> Figure:
+    """For each split a line of panels, one for each kind of `numbers` that any method has.
+
+    kinds: by their key in words, and what they are shares of; levels: methods of one round.
+    """
+    models = evidence.read_models(study, rows, subset)
+    shown = [mine for mine in _splits(models) if _chains(mine)]
+    found = [
+        {method: numbers(study, mine, method) for method in [*_chains(mine), *levels]}
+        for mine in shown
+    ]
+    which = [k for k in kinds if any(of[k] for methods in found for of in methods.values())]
+    figure, panels = _panels(len(which) * len(shown), columns=len(which) if len(which) > 1 else 3)
+    places = [
+        (mine, methods, kind) for mine, methods in zip(shown, found, strict=True) for kind in which
+    ]
+    for axes, (mine, methods, kind) in zip(panels, places, strict=True):
+        for method, of_method in methods.items():
+            if method in levels:
+                _level(axes, of_method[kind], LEVELS[method], method, models)
+            else:
+                _line(axes, of_method[kind], _look(models, method), method, models)
+        axes.set(title=mine[0].split, xlabel="round", ylabel=f"{kinds[kind][0]}, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if not axes.lines:
+            _say(axes, "no masks to compare with" if kind == "miou" else NOTHING)
+    note = "".join(f"{': '.join(kinds[kind])}; " for kind in which)
+    return _finish(figure, models, f"{note}labels by the {_best(models)}")
 
 
 def _splits(models: Sequence[Model]) -> list[list[Model]]:

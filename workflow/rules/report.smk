@@ -29,6 +29,8 @@ rule figures:
         thresholds=EVIDENCE["thresholds.csv"],
         manifests=EVIDENCE["pseudo_labels.csv"],
         quality=EVIDENCE["pseudo_labels.quality.csv"],
+        agreement=AGREEMENTS,
+        histograms=sorted({f"{STUDY}/{m.labeled_by.path}/histogram.npz" for m in LABELED_ROUNDS}),
     output:
         [
             report(
