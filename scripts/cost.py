@@ -40,6 +40,8 @@ def run() -> None:
     if not measured:
         with tempfile.TemporaryDirectory(dir=state) as folder:
             measured = cost.measure(plan, records, Path(folder, "cost"))
+        if measured:
+            cost.remember(plan, measured)
     work, free = cost.schedule(plan, records), shutil.disk_usage("results").free
     print("\n".join(cost.in_words(work, measured, arguments.jobs, free, free_memory())))
 

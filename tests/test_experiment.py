@@ -93,7 +93,7 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
         ({"train": {"batch": "many"}}, "train.batch", "'many'", "integer"),
         ({"train": {"batch": 0}}, "train.batch", "0", "greater than or equal to 1"),
         ({"train": 5}, "train", "5", "dictionary"),
-        ({"format": "cocoa"}, "format", "'cocoa'", "'folder' or 'voc'"),
+        ({"format": "cocoa"}, "format", "'cocoa'", "'pairs' or 'voc'"),
         ({"evaluation": {"select": "test"}}, "evaluation.select", "'test'", "'val'"),
         ({"runs": 3}, "runs", "3", "tuple"),
         ({"runs": []}, "runs", "[]", "at least 1"),

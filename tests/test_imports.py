@@ -15,11 +15,12 @@ SCRIPTS = sorted((HOUSE / "scripts").glob("*.py"))
 STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.read_text()]
 FLOORS = [
     "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
-    "metrics", "digits", "datasets", "index", "fingerprints", "splits", "experiment", "plan",
-    "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
+    "metrics", "digits", "pairs", "datasets", "index", "fingerprints", "splits", "experiment",
+    "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
     "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "tiling",
-    "inference", "use", "training", "summary", "tables", "evidence", "figures", "cost", "command",
+    "inference", "use", "training", "summary", "tables", "evidence", "figures", "cost", "survey",
+    "proposal", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -299,7 +299,7 @@ KEYS = {
 }  # fmt: skip
 
 # A study of its own, a data set of its own, or a single value: the table above cannot hold them.
-ELSEWHERE = {"name", "format", "test_from_val", "evaluation.select", "evaluation.valtiny"}
+ELSEWHERE = {"name", "format", "pairs", "test_from_val", "evaluation.select", "evaluation.valtiny"}
 
 
 def test_the_table_of_keys_is_complete():

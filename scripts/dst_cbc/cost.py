@@ -182,9 +182,12 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
         peak = torch.cuda.max_memory_allocated()
     size = len(models.model_bytes(model, model.network.state_dict(), {}))
     described = devices.describe(device.type)
-    measured = Measured(described, step, image, peak, size)
+    return Measured(described, step, image, peak, size)
+
+
+def remember(plan: Plan, measured: Measured) -> None:
+    """Keep for `remembered` what was measured for these settings."""
     write_json(study_of(plan) / REMEMBERED, {"key": _key(plan), "measured": asdict(measured)})
-    return measured
 
 
 def in_words(

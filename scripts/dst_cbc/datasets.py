@@ -9,12 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
-from . import digits
+from . import digits, pairs
 from .files import DataError, read_ids
+from .pairs import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from .settings import IGNORED, DatasetStage, Experiment, TrainStage
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
-MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
         if layout.labels:
             # Other values than the format's own may be named.
             ignore = tuple(value for value in ignore if value not in labels)
+    if (experiment.pairs is not None) != (experiment.format == "pairs"):
+        raise ValueError("pairs: goes with `format: pairs`, and only with it")
     try:
         return DatasetStage(
             format=experiment.format,
@@ -68,6 +68,7 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
             window=experiment.window,
             test_from_val=experiment.test_from_val,
             digits=experiment.digits if experiment.format == "digits" else None,
+            pairs=experiment.pairs,
         )
     except ValidationError as error:
         faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
@@ -109,10 +110,10 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
 
 def selecting(images: Iterable, stage: TrainStage) -> list:
     """Those of records, or of rows of dataset.csv, whose mIoU chooses the best model."""
-    if stage.select == "val":
-        return [image for image in images if image.subset == "val"]
-    chosen = set(stage.valtiny)
-    return [image for image in images if image.id in chosen]
+    if stage.select == "valtiny":
+        chosen = set(stage.valtiny)
+        return [image for image in images if image.id in chosen]
+    return [image for image in images if image.subset == "val"]
 
 
 def _hold_back(records: list[Record], every: int) -> list[Record]:
@@ -168,7 +169,7 @@ def _voc(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     ):
         if not needed.exists():
             raise DataError(f"{needed}: not found; format `voc` needs it: {advice}")
-    masks = dict(_files(root, "SegmentationClassAug", (".png",)))
+    masks = dict(files_below(root, "SegmentationClassAug", (".png",)))
     val = read_ids(lists / "val.txt")
     train = read_ids(trainaug) if trainaug.is_file() else masks.keys() - set(val)
     for id in train:
@@ -195,8 +196,8 @@ def _cityscapes(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             "gtFine_trainvaltest.zip of www.cityscapes-dataset.com and unpack it in `data`"
         )
     for subset in ("train", "val"):
-        masks = dict(_files(root, f"gtFine/{subset}", (".png",)))
-        for name, path in _files(root, f"leftImg8bit/{subset}", (".png",)):
+        masks = dict(files_below(root, f"gtFine/{subset}", (".png",)))
+        for name, path in files_below(root, f"leftImg8bit/{subset}", (".png",)):
             id = name.removesuffix("_leftImg8bit")
             label = masks.get(f"{id}_gtFine_{wanted}", "")
             if not label and f"{id}_gtFine_{other}" in masks:
@@ -220,19 +221,17 @@ def _folder(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     """
     for subset in ("train", "val", "test"):
         masks: dict[str, str] = {}
-        for id, path in _files(root, f"labels/{subset}", MASK_SUFFIXES):
+        for id, path in files_below(root, f"labels/{subset}", MASK_SUFFIXES):
             if masks.setdefault(id, path) != path:
                 raise DataError(f"{root}: two masks of {id!r}: {masks[id]} and {path}; keep one")
-        for id, path in _files(root, f"images/{subset}", IMAGE_SUFFIXES):
+        for id, path in files_below(root, f"images/{subset}", IMAGE_SUFFIXES):
             yield Record(id, path, masks.get(id, ""), subset)
 
 
-def _files(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Id and path below `root` of each file."""
-    for path in (root / folder).rglob("*"):
-        if path.suffix.lower() in suffixes and path.is_file():
-            id = path.relative_to(root / folder).with_suffix("").as_posix()
-            yield id, path.relative_to(root).as_posix()
+def _pairs(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """A folder of images, one of masks, and lists of what is held out."""
+    for id, image, label, subset in pairs.listed(root, dataset.pairs):
+        yield Record(id, image, label, subset)
 
 
 def _digits(root: Path, dataset: DatasetStage) -> Iterator[Record]:
@@ -343,6 +342,7 @@ LAYOUTS = {
     ),
     "folder": Layout(_folder),
     "digits": Layout(_digits, digits.CLASSES),
+    "pairs": Layout(_pairs),
     "voc": Layout(
         _voc,
         VOC_CLASSES,

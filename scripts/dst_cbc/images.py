@@ -109,27 +109,27 @@ def read_label(path: Path, table: LabelTable) -> tuple[Image.Image, bool]:
     """The same, and whether it was read by the colours of the format, not by its numbers."""
     mask = decode(path)
     if table.of_format and mask.deep is None and mask.image.mode in ("RGB", "RGBA"):
-        classes = table.of_format.classes_of(_colours(mask))
+        classes = table.of_format.classes_of(colours_of(mask))
         # A few formats store numbers as grey RGB.
         if (classes >= 0).all():
             return Image.fromarray(classes.astype(np.uint8)), True
     values = _mask_values(path, mask, table)
     classes = table.classes_of(values)
     if (classes < 0).any():
-        unknown = _in_words(values[classes < 0], table.coloured)
+        unknown = in_words(values[classes < 0], table.coloured)
         raise DataError(
             f"{path}: mask values {unknown} are neither under `labels` nor under `ignore`"
         )
     return Image.fromarray(classes.astype(np.uint8)), False
 
 
-def _in_words(values: np.ndarray, coloured: bool) -> str:
+def in_words(values: np.ndarray, coloured: bool) -> str:
     found = np.unique(values).tolist()
     shown = [f"#{value:06x}" for value in found] if coloured else found
     return f"{shown[:20]}" + (f" and {len(shown) - 20} others" if len(shown) > 20 else "")
 
 
-def _colours(mask: Decoded) -> np.ndarray:
+def colours_of(mask: Decoded) -> np.ndarray:
     """int (H, W): 0xrrggbb."""
     red, green, blue = np.asarray(mask.image.convert("RGB"), np.int32).transpose(2, 0, 1)
     return red << 16 | green << 8 | blue
@@ -140,7 +140,20 @@ def _mask_values(path: Path, mask: Decoded, table: LabelTable) -> np.ndarray:
     if table.coloured:
         if mask.deep is not None:
             raise DataError(f"{path}: a 16-bit mask, but `labels` names colours")
-        return _colours(mask)
+        return colours_of(mask)
+    values = numbers_of(mask)
+    if values is None:
+        raise DataError(
+            f"{path}: a mask of colours, but `labels` names numbers"
+            + _unknown_colours(mask, table)
+            + "; get masks of numbers, or name each colour under `labels` or `ignore`: "
+            "`labels: {'#rrggbb': class}`"
+        )
+    return values
+
+
+def numbers_of(mask: Decoded) -> np.ndarray | None:
+    """int (H, W): a mask's indexes or grey values, black and white as 0 and 255; None: colours."""
     values = mask.deep
     if values is None:
         # One bit a pixel is black and white, 0 and 255, as in every viewer.
@@ -148,14 +161,7 @@ def _mask_values(path: Path, mask: Decoded, table: LabelTable) -> np.ndarray:
         grey = grey.convert({"LA": "L", "RGBA": "RGB"}.get(grey.mode, grey.mode))
         values = np.asarray(grey)
     if values.ndim == 3:
-        if (values != values[..., :1]).any():
-            raise DataError(
-                f"{path}: a mask of colours, but `labels` names numbers"
-                + _unknown_colours(mask, table)
-                + "; get masks of numbers, or name each colour under `labels` or `ignore`: "
-                "`labels: {'#rrggbb': class}`"
-            )
-        values = values[..., 0]
+        return values[..., 0] if (values == values[..., :1]).all() else None
     return values
 
 
@@ -163,11 +169,11 @@ def _unknown_colours(mask: Decoded, table: LabelTable) -> str:
     """Those of a mask of 8 bits, in words; without those that the format knows."""
     if mask.deep is not None:
         return ""
-    colours = _colours(mask)
+    colours = colours_of(mask)
     if not table.of_format:
-        return f", found {_in_words(colours, True)}"
+        return f", found {in_words(colours, True)}"
     unknown = colours[table.of_format.classes_of(colours) < 0]
-    return f", and no class has {_in_words(unknown, True)}"
+    return f", and no class has {in_words(unknown, True)}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ often it saves) is part of no stage class.
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -103,8 +105,30 @@ Window = Annotated[
     AfterValidator(_strictly_increasing),
 ]
 Subset = Literal["train", "val", "test"]
-Selection = Literal["val", "valtiny"]
-Format = Literal["camvid", "cityscapes", "digits", "folder", "voc"]
+Selection = Literal["val", "valtiny", "last"]
+Format = Literal["camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    if groups < 1:
+        raise ValueError("expected a part in parentheses, which is the name of the group")
+    return pattern
+
+
+def _stays_below(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts or set(folder) & set("\\\0\n\r"):
+        raise ValueError("expected a path below `data`, without `..`")
+    return folder
+
+
+FolderBelow = Annotated[str, AfterValidator(_stays_below)]
+NamePattern = Annotated[str, Field(pattern=r"^[^/\\{}]*\{\}[^/\\{}]*$")]
+GroupPattern = Annotated[str, AfterValidator(_one_group)]
 
 
 # --------------------------------------------------------------------------- data and splits
@@ -144,6 +168,24 @@ class DrawSettings(Settings):
     seed: Annotated[int, Field(ge=0)] = Field(0, description="seed of the drawing")
 
 
+class PairSettings(Settings):
+    """A folder of images and one of masks, used where they are, and which images are held out."""
+
+    images: FolderBelow = Field(".", description="folder of the images, below `data`")
+    labels: FolderBelow = Field(description="folder of the masks, below `data`; may be the same")
+    image_name: NamePattern = Field(
+        "{}", description="name of an image's file without its ending; `{}` is what its mask shares"
+    )
+    mask_name: NamePattern = Field("{}", description="the same of a mask's file, e.g. `{}_mask`")
+    group: GroupPattern | None = Field(
+        None,
+        description="regular expression, searched in an id; its first part in parentheses names "
+        "the group of images that must not fall on two sides. none: each image for itself",
+    )
+    val: tuple[str, ...] = Field((), description="ids held out for validation")
+    test: tuple[str, ...] = Field((), description="ids held out for the test")
+
+
 # As pairs in JSON: the order numbers the classes, and keys of an object are sorted there.
 Classes = Annotated[
     dict[ClassName, Colour],
@@ -156,6 +198,8 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
+    added: ClassVar = ("pairs",)
+
     format: Format
     classes: Classes
     labels: dict[MaskValue, str]
@@ -163,6 +207,7 @@ class DatasetStage(Settings):
     window: Window | None = None
     test_from_val: Annotated[int, Field(ge=0)]
     digits: DrawSettings | None
+    pairs: PairSettings | None = None
 
     @model_validator(mode="after")
     def _labels_name_classes(self) -> DatasetStage:
@@ -521,7 +566,7 @@ class EvaluationSettings(Settings):
     select: Selection = Field(
         "val",
         description="images whose mIoU chooses the best model: val, or the few of it that are "
-        "`valtiny`; never test",
+        "`valtiny`; never test. `last`: none is chosen, each round's last step is its model",
     )
     valtiny: str | None = Field(
         None, description="file of ids of val, one a line; none: the authors' for voc, cityscapes"
@@ -614,6 +659,7 @@ class Experiment(Compute):
         description="hold back every n-th validation image, by id, as the test subset; 0: none",
     )
     digits: DrawSettings = DrawSettings()
+    pairs: PairSettings | None = Field(None, description="with `format: pairs`: what lies where")
     preset: Literal["standard", "paper", "released"] = Field(
         "standard", description="defaults of workflow/presets.yaml"
     )

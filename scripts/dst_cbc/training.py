@@ -133,6 +133,11 @@ def beats(score: float, best: dict[str, Any] | None) -> bool:
     return not math.isnan(score) and (best is None or score > best["score"])
 
 
+def is_chosen(stage: TrainStage, step: int, score: float, best: dict[str, Any] | None) -> bool:
+    """Whether the weights of a validated step become the chain's model."""
+    return step == stage.steps if stage.select == "last" else beats(score, best)
+
+
 def train(
     model: Model,
     best: dict[str, Any] | None,
@@ -303,8 +308,8 @@ def _validate(
         workers,
     )
     miou = 100 * mean_iou(confusion)
-    if beats(miou, progress.best):
-        progress.best = record(stage, progress.step, miou)
+    if is_chosen(stage, progress.step, miou, progress.best):
+        progress.best = record(stage, progress.step, None if math.isnan(miou) else miou)
         progress.best_state = copy.deepcopy(cpu_state(model))
     row = {
         "step": progress.step,

@@ -1,0 +1,104 @@
+"""Write an experiment file for your own images: a folder of images, a folder of some masks.
+
+Both are only read, and used where they are. It says what it found and what it assumed, measures
+some training steps on this machine, and chooses sizes and steps that fit the hours.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from dst_cbc import cost, proposal, survey
+from dst_cbc.command import Parser, main
+from dst_cbc.devices import cuda_is_likely, free_memory
+from dst_cbc.files import DataError, write_text
+from dst_cbc.plan import load_plan
+from dst_cbc.proposal import Machine, Proposal
+
+HOUSE = Path(__file__).resolve().parents[1]
+
+
+def parse():
+    parser = Parser(__doc__)
+    parser.path("--images", "folder of images, with folders in it or without")
+    parser.path("--labels", "folder of masks, named as their images or with an ending (_mask)")
+    parser.add_argument("--name", help="of the study (default: the folder's)")
+    parser.add_argument(
+        "--hours", type=float, default=8.0, help="that the whole run may take here (default 8)"
+    )
+    parser.add_argument(
+        "--group",
+        metavar="REGEX",
+        help="its first part in parentheses names the group of an image: a slide, a video; "
+        "default: guessed from the names",
+    )
+    parser.add_argument("--out", type=Path, metavar="PATH", help="default: NAME.yaml, here")
+    return parser.parse_args()
+
+
+def run() -> None:
+    # Bars of the measurement would say nothing.
+    os.environ["TQDM_DISABLE"] = "1"
+    arguments = parse()
+    name = arguments.name or proposal.study_name(arguments.images.resolve().name)
+    out = arguments.out or Path(f"{name}.yaml")
+    taken = next((path for path in (out, Path("results", name)) if path.exists()), None)
+    if taken:
+        raise DataError(f"{taken}: exists already; choose another --name, or remove it")
+    root, folders = survey.common_folder(arguments.images, arguments.labels)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = survey.take(root, survey.with_names(root, folders), cores)
+    ids = [id for id, _, _ in found.pairs]
+    group = arguments.group or survey.guess_group(ids, found.masked)
+    machine = Machine(cuda_is_likely(), min(cores, 8), 1)
+    proposed = proposal.propose(name, found, group, machine)
+    print("\n".join(proposal.found_in_words(proposed)), flush=True)
+    text = fit(proposed, arguments.hours, str(root))
+    write_text(out, text)
+    print(f"written: {out}. Read it, then: snakemake --cores {cores} --configfile {out}")
+
+
+def fit(proposed: Proposal, hours: float, root: str) -> str:
+    """The text of the experiment file, with sizes and steps that fit; says what it will take."""
+    command = f"python scripts/new_experiment.py {shlex.join(sys.argv[1:])}"
+    state = Path("results/.resume")
+    state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=state) as folder:
+
+        def planned(proposed: Proposal):
+            path = Path(folder, "experiment.yaml")
+            write_text(path, proposal.text(proposed, root, command))
+            return load_plan(HOUSE, [path], {})
+
+        def measured_with(proposed: Proposal) -> cost.Measured:
+            _, records, plan = planned(proposed)
+            return cost.measure(plan, records, Path(folder, "cost"))
+
+        # Where other programs compute, too, several threads wait for each other.
+        trials = [
+            replace(proposed, machine=replace(proposed.machine, threads=threads))
+            for threads in sorted({1, proposed.machine.cores}, reverse=True)
+        ]
+        pairs = [(measured_with(trial), trial) for trial in trials]
+        measured, proposed = min(pairs, key=lambda pair: pair[0].step)
+        proposed, enough = proposal.fitted(proposed, measured, hours)
+        while not enough and (halved := proposal.smaller(proposed)):
+            measured = measured_with(halved)
+            proposed, enough = proposal.fitted(halved, measured, hours)
+        _, records, plan = planned(proposed)
+        text = proposal.text(proposed, root, command)
+    cost.remember(plan, measured)
+    if not enough:
+        print(f"WARNING: {hours:g} hours are too few for this machine; see the time below")
+    print(f"assumed: network {proposed.backbone}, images seen at {proposed.scale:g} of their size")
+    work, free = cost.schedule(plan, records), shutil.disk_usage("results").free
+    print("\n".join(cost.in_words(work, measured, 1, free, free_memory())))
+    return text
+
+
+if __name__ == "__main__":
+    main(run)
