@@ -10,6 +10,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/export.smk"
 include: "workflow/rules/download.smk"
 
 

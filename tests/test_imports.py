@@ -19,8 +19,8 @@ FLOORS = [
     "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
     "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "tiling",
-    "inference", "use", "training", "summary", "tables", "evidence", "figures", "cost", "survey",
-    "proposal", "command",
+    "inference", "use", "export", "model_card", "training", "summary", "tables", "evidence",
+    "figures", "cost", "survey", "proposal", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

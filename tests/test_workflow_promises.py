@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -342,6 +343,19 @@ def test_an_empty_validation_subset_is_named(scenes, tmp_path):
     output = project.snakemake(fails=True)
     assert "evaluation.select: subset 'val' has no images" in output
     assert "rule " not in output
+
+
+def test_a_model_is_handed_over_by_name_and_compared_on_val(finished):
+    folder = finished.study / "6_0/dst-cbc/round3/export"
+    assert not folder.exists(), "nobody has asked for it"
+    target = str((folder / "model.onnx").relative_to(finished.root))
+    finished.snakemake(target)
+    assert {path.name for path in folder.iterdir()} == {"model.md", "model.onnx", "model.pt2"}
+    log = (finished.study / "logs/6_0/dst-cbc/round3/export.log").read_text()
+    assert "in 4 images" in log and "(real images)" in log
+    card = (folder / "model.md").read_text()
+    assert card.startswith("# tiny/6_0/dst-cbc/round3\n") and "6 labeled, 8 unlabeled" in card
+    assert finished.jobs(target) == Counter()
 
 
 def test_bad_files_fail_in_the_data_check_all_at_once(scenes, tmp_path):
