@@ -327,6 +327,12 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study)
     passes = {name for name in kinds if "device" in _log(logs / name / "round1/pseudo_labels.log")}
     assert passes == {"cbst"}
     assert labels["ost-na"] == {} and not (folder / "ost-na/round1/thresholds.csv").exists()
+    galleries = {path.parent.name for path in folder.rglob("gallery.html")}
+    assert galleries == set(kinds) - {"ost-na"}
+    said = project.snakemake("-n", "results/tiny/6_0/ost-na/gallery.html", fails=True)
+    assert "6_0/ost-na: has no files of pseudo labels to look at" in said
+    # No chain of rounds: no figure of one.
+    assert {path.name for path in project.study.rglob("*.svg")} == {"cost.svg"}
     summary = (project.study / "summary.csv").read_text()
     assert all(f"6,0,6,8,{name},1,best" in summary for name in kinds)
 

@@ -76,6 +76,15 @@ def test_no_mask_of_an_unlabeled_image_reaches_any_result(finished, scenes, tmp_
     assert (finished.study / manifest).read_bytes() != (garbled.study / manifest).read_bytes()
 
 
+def test_without_masks_of_unlabeled_images_no_figure_compares_with_any(scenes, tmp_path):
+    project = project_with(scenes, tmp_path / "project")
+    assert "kept.svg" in project.snakemake("-n")
+    for path in sorted((project.root / "data/labels/train").glob("*.png"))[6:]:
+        path.unlink()
+    planned = project.snakemake("-n")
+    assert "agreement.svg" in planned and "kept.svg" not in planned
+
+
 def test_settings_and_figures_hold_no_time_host_or_path_of_this_machine(finished):
     texts = results(finished.study, "settings.json", "metrics.json", "history.csv", "*.csv")
     for name, content in texts.items():

@@ -100,6 +100,8 @@ def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
     assert not (study.study / "6_0/dst-c/round1/predictions.h5").exists()
     assert (study.study / "6_0/dst-c/round1/histogram.npz").exists()
     assert (study.study / "6_0/supervised/predictions.h5").exists()
+    page = (study.study / "6_0/dst-c/gallery.html").read_text()
+    assert "labels of round 2 were made from are not kept" in page
     assert not study.jobs()
 
 

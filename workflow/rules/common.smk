@@ -57,13 +57,14 @@ LABELED_METHODS = sorted({f"{STUDY}/{m.division}/{m.method}" for m in LABELED_RO
 GALLERIES = [f"{folder}/gallery.html" for folder in LABELED_METHODS]
 AGREEMENTS = [f"{folder}/agreement.csv" for folder in LABELED_METHODS]
 EDITED_THRESHOLDS = [f"{STUDY}/{model.path}/thresholds.edited.csv" for model in LABELED_ROUNDS]
+CHAINS = [m for m in LABELED_ROUNDS if m.round > 1 and "@" not in m.method]
 MASKED = {record.id for record in RECORDS if record.label}
-COMPARABLE = any(MASKED.intersection(PLAN.splits[m.division].unlabeled) for m in LABELED_ROUNDS)
+COMPARABLE = any(MASKED.intersection(PLAN.splits[m.division].unlabeled) for m in CHAINS)
+# Those that have something to show.
 FIGURES = [
-    *(["rounds", "classes", "cost"] if SELF_TRAINED else []),
-    *(["pseudo_labels", "agreement"] if LABELED_ROUNDS else []),
-    # How right the labels of a class are, only masks of unlabeled images tell.
+    *(["rounds", "classes", "pseudo_labels", "agreement"] if CHAINS else []),
     *(["kept"] if COMPARABLE else []),
+    *(["cost"] if SELF_TRAINED else []),
     *(["sweep"] if any(run.vary for run in EXPERIMENT.runs) else []),
 ]
 SELECTIONS = sorted({split.select for split in PLAN.splits.values()})
