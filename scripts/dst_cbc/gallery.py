@@ -76,10 +76,10 @@ def choose(measured: Sequence[Sequence[Agreement]], limit: int) -> list[int]:
     ]
     turns = dict.fromkeys(place for turn in zip_longest(*orders) for place in turn)
     chosen = [place for place in turns if place is not None][: limit // 2]
-    rest = [place for place in by_id if place not in set(chosen)]
+    rest = [place for place in by_id if place not in chosen]
     missing = limit - len(chosen)
-    chosen += [rest[i * len(rest) // missing] for i in range(missing)]
-    return [place for place in by_id if place in set(chosen)]
+    shown = {*chosen, *(rest[i * len(rest) // missing] for i in range(missing))}
+    return [place for place in by_id if place in shown]
 
 
 def gallery(
