@@ -1,5 +1,7 @@
 """Evaluate a model, the best of its chain and its last step, on the reported subsets."""
 
+import numpy as np
+
 from dst_cbc import devices
 from dst_cbc.command import Parser, main
 from dst_cbc.files import write_json
@@ -40,10 +42,10 @@ def run() -> None:
 def _report(inference, model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
     chosen = [row for row in rows if row.subset == subset]
     with devices.memory_in_words("evaluation.batch or evaluation.tile"):
-        confusion = inference.evaluate(
+        confusions = inference.evaluate_each(
             model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
         )
-    figures = report(confusion, list(stage.dataset.classes))
+        figures = report(np.array(list(confusions)), list(stage.dataset.classes))
     print(f"{subset}: mIoU {figures['miou']} %, pixel accuracy {figures['pixel_accuracy']} %")
     return {"images": len(chosen), **figures}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dst_cbc.command import Parser, main
 from dst_cbc.files import write_csv, write_text
-from dst_cbc.summary import COLUMNS, published_note, summarize
+from dst_cbc.summary import COLUMNS, interval_notes, published_note, summarize
 from dst_cbc.tables import aggregate, markdown
 
 
@@ -23,7 +23,11 @@ def run() -> None:
     rows = summarize(arguments.study, arguments.models, arguments.report)
     write_csv(arguments.csv, COLUMNS, rows)
     found = aggregate(rows)
-    text = markdown(arguments.study.name, found, published_note(arguments.study, rows))
+    notes = (
+        published_note(arguments.study, rows),
+        interval_notes(arguments.study, arguments.models, arguments.report),
+    )
+    text = markdown(arguments.study.name, found, "\n\n".join(filter(None, notes)))
     write_text(arguments.markdown, text)
     print(text, end="")
 

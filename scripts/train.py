@@ -85,6 +85,8 @@ def run() -> None:
     if arguments.predictions:
         inputs.append(sha256_file(arguments.predictions))
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
+    if settings.start_from:
+        inputs.append(sha256_file(settings.start_from))
     # Of the data set where the chain starts; a later round's model brings its own.
     window = None if arguments.previous else window_of(rows.values())
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
@@ -109,8 +111,12 @@ def run() -> None:
             best = model.record
         else:
             torch.manual_seed(settings.train.seed)
-            classes = settings.dataset.classes
-            model, best = models.build(settings.network, classes, window=window), None
+            classes, best = settings.dataset.classes, None
+            if settings.start_from:
+                path = Path(settings.start_from)
+                model = models.going_on(path, settings.network, classes, window)
+            else:
+                model = models.build(settings.network, classes, window=window)
         try:
             end = training.train(
                 model,

@@ -11,7 +11,14 @@ from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from dst_cbc.datasets import LAYOUTS
-from dst_cbc.metrics import class_iou, confusion_matrix, mean_iou, pixel_accuracy, report
+from dst_cbc.metrics import (
+    bootstrap_interval,
+    class_iou,
+    confusion_matrix,
+    mean_iou,
+    pixel_accuracy,
+    report,
+)
 
 BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
 
@@ -83,12 +90,26 @@ def test_a_perfect_prediction_scores_one(truth):
 
 
 def test_the_report_is_in_percent_with_none_for_what_is_undefined():
-    figures = report(BY_HAND, ["sky", "road", "car"])
+    figures = report(BY_HAND[None], ["sky", "road", "car"])
     assert figures["pixel_accuracy"] == pytest.approx(70)
     assert figures["miou"] == pytest.approx(100 * (3 / 6 + 4 / 7) / 2)
     assert figures["iou"]["sky"] == pytest.approx(50) and figures["iou"]["car"] is None
     assert figures["confusion"] == BY_HAND.tolist()
-    assert report(np.zeros((2, 2), np.int64), ["a", "b"])["miou"] is None
+    assert report(np.zeros((1, 2, 2), np.int64), ["a", "b"])["miou"] is None
+
+
+def test_the_interval_of_few_images_is_that_of_the_images_drawn_again():
+    right, wrong = np.diag([4, 4]), np.array([[0, 4], [4, 0]])
+    assert bootstrap_interval(np.stack([right] * 5)) == (1, 1)
+    low, high = bootstrap_interval(np.stack([right, wrong]))
+    assert (low, high) == (0, 1)
+    many = np.stack([right, wrong] * 10)
+    low, high = bootstrap_interval(many)
+    assert 0 < low < mean_iou(many.sum(0)) < high < 1
+    assert bootstrap_interval(many) == (low, high)
+    figures = report(many, ["a", "b"])
+    assert figures["miou_interval"] == [100 * low, 100 * high]
+    assert "miou_interval" not in report(np.stack([right] * 30), ["a", "b"])
 
 
 def subset_of(seed, values, images=5, size=(13, 17)):

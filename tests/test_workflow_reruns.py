@@ -244,6 +244,7 @@ KEYS = {
         SUPERVISED,
     ),
     "network.input_scale": ({"network": {**NETWORK, "input_scale": 0.5}}, SUPERVISED),
+    "start_from": ({"start_from": "config.yaml"}, SUPERVISED),
     "train.batch": (_train(batch=2), SUPERVISED),
     "train.crop": (_train(crop=[24, 28]), SUPERVISED),
     "train.learning_rate": (_train(learning_rate=0.04), SUPERVISED),

@@ -128,6 +128,25 @@ def evaluate(
 ) -> np.ndarray:
     """Confusion matrix, int64 (classes, classes), of `model` in eval mode on labeled images.
 
+    Raises DataError as `evaluate_each`.
+    """
+    total = np.zeros((len(dataset.classes),) * 2, np.int64)
+    for confusion in evaluate_each(model, root, rows, dataset, settings, device, workers):
+        total += confusion
+    return total
+
+
+def evaluate_each(
+    model: Model,
+    root: Path,
+    rows: Sequence[Row],
+    dataset: DatasetStage,
+    settings: Inference,
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[np.ndarray]:
+    """The same of each image, in order.
+
     Raises DataError when an image has no label, or does not fit into `settings.pad`.
     """
     unlabeled = [row.id for row in rows if not row.label]
@@ -136,14 +155,13 @@ def evaluate(
     require_room(root, rows, settings)
     images = Images(root, rows, model, settings, label_table(dataset))
     batches = _batches(rows, settings)
-    total = np.zeros((len(dataset.classes),) * 2, np.int64)
     bar = tqdm(_loader(images, batches, workers, device), "evaluate", disable=None, leave=False)
     for pixels, labels in bar:
         stopping.stop_if_asked("this evaluation starts anew")
         (winner,) = predict(model, pixels, settings, device, lambda logits: (logits.argmax(1),))
         winner = winner.to(torch.uint8).cpu().numpy()
-        total += confusion_matrix(labels.numpy(), winner, len(total))
-    return total
+        for truth, found in zip(labels.numpy(), winner, strict=True):
+            yield confusion_matrix(truth, found, len(dataset.classes))
 
 
 @torch.inference_mode()

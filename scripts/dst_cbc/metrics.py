@@ -9,6 +9,11 @@ import numpy as np
 
 from .settings import IGNORED
 
+FEW_IMAGES = 30
+"""Below so many images a mIoU is too noisy to choose a model by, and is told with an interval."""
+DRAWS = 2000
+"""Of the bootstrap."""
+
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
     """int64 (classes, classes), row = truth, column = prediction; ignored truth left out.
@@ -39,9 +44,31 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
     return float(np.trace(confusion) / total) if total else math.nan
 
 
-def report(confusion: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """What metrics.json says of one model on one subset: figures in percent, None = undefined."""
+def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
+    """Ends, 0..1, of the middle 95 % of the mIoU of as many images drawn with replacement.
+
+    confusions: int64 (images, classes, classes), one matrix each; at least one image. The draws
+    are the same each time. NaN where no draw has a labeled pixel.
+    """
+    generator = np.random.default_rng(0)
+    count = len(confusions)
+    counts = generator.multinomial(count, [1 / count] * count, size=DRAWS)
+    drawn = np.array([mean_iou(np.tensordot(c, confusions, 1)) for c in counts])
+    if np.isnan(drawn).all():
+        return math.nan, math.nan
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def report(confusions: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """What metrics.json says of one model on one subset: figures in percent, None = undefined.
+
+    confusions: int64 (images, classes, classes). Of few images also `miou_interval`.
+    """
+    confusion = confusions.sum(0)
+    few = 0 < len(confusions) < FEW_IMAGES
     return {
+        **({"miou_interval": [*map(_percent, bootstrap_interval(confusions))]} if few else {}),
         "miou": _percent(mean_iou(confusion)),
         "pixel_accuracy": _percent(pixel_accuracy(confusion)),
         "classes": classes,

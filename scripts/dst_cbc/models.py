@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,29 @@ def build(
     if backbone.weights:
         load_head(network.head, backbone.weights)
     return Model(network, settings, classes, backbone.mean, backbone.std, window)
+
+
+def going_on(
+    path: Path, settings: NetworkSettings, classes: dict[str, str], window: Window | None = None
+) -> Model:
+    """A model with the weights of the earlier one at `path`, its head and window included.
+
+    window: where the earlier one saw no 16-bit images. Raises DataError as `read_model`, and when
+    its classes or its network are others.
+    """
+    earlier = read_model(path)
+    if list(earlier.classes) != list(classes):
+        raise DataError(
+            f"start_from: {path} has the classes {', '.join(earlier.classes)}; expected those of "
+            f"the experiment, in their order: {', '.join(classes)}"
+        )
+    kept = {"weights": None, "input_scale": 1.0}
+    theirs, ours = (s.model_copy(update=kept).canonical() for s in (earlier.settings, settings))
+    if theirs != ours:
+        raise DataError(f"start_from: {path} has the network {theirs}; found `network` {ours}")
+    return replace(
+        earlier, settings=settings, classes=classes, window=earlier.window or window, record={}
+    )
 
 
 def resize(model: Model, images: torch.Tensor, scale: float = 1) -> torch.Tensor:

@@ -336,6 +336,7 @@ class Plan:
                 dataset=self.dataset,
                 split=self.splits[division].stage,
                 network=self.experiment.network,
+                start_from=self.experiment.start_from,
                 train=stage,
             ),
         )

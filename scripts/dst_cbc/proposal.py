@@ -15,14 +15,13 @@ import yaml
 
 from .cost import JOB_SECONDS, Measured
 from .files import DataError
+from .metrics import FEW_IMAGES
 from .pairs import group_of
 from .settings import IGNORED
 from .survey import Survey
 
 MANY_VALUES = 64
 """Masks with more values than this, and no few among them that fill them, are none of classes."""
-FEW_VAL = 30
-"""Below so many val images their mIoU is too noisy to choose a model by."""
 MOST_HELD_OUT = 100
 """More images than this are not held out for val, or for test, of a data set that has many."""
 ROUNDS = 5
@@ -243,7 +242,7 @@ class Proposal:
 
     @property
     def select(self) -> str:
-        return "val" if len(self.val) >= FEW_VAL else "last"
+        return "val" if len(self.val) >= FEW_IMAGES else "last"
 
 
 def propose(name: str, survey: Survey, group: str | None, machine: Machine) -> Proposal:
@@ -408,7 +407,7 @@ def _crop(side: int, most: int) -> int:
 
 def _selection(p: Proposal) -> str:
     if p.select == "last":
-        return f"# under {FEW_VAL} val images are too few to choose a model by"
+        return f"# under {FEW_IMAGES} val images are too few to choose a model by"
     return "# the model with the best mIoU on val"
 
 
@@ -500,7 +499,7 @@ def _few(p: Proposal) -> list[str]:
     if p.select == "val":
         return []
     return [
-        f"{len(p.val)} val images are under {FEW_VAL}: too few to choose among models, so each "
+        f"{len(p.val)} val images are under {FEW_IMAGES}: too few to choose among models, so each "
         "round's last step is its model, and mIoU comes with an interval (95 %, bootstrap over "
         "the images)"
     ]

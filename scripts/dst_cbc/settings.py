@@ -464,9 +464,12 @@ class TrainStage(Optimization, Compute):
 class ModelSettings(Settings):
     """All that one model depends on beside its data; `settings.json` of its folder."""
 
+    added: ClassVar = ("start_from",)
+
     dataset: DatasetStage
     split: SplitStage
     network: NetworkSettings | None = None
+    start_from: str | None = None
     train: TrainStage
     predict: PredictStage | None = None
     thresholds: ThresholdStage | None = None
@@ -664,6 +667,11 @@ class Experiment(Compute):
         "standard", description="defaults of workflow/presets.yaml"
     )
     network: NetworkSettings = NetworkSettings()
+    start_from: str | None = Field(
+        None,
+        description="model.pt of an earlier study with these classes and this network, from whose "
+        "weights round 0 and the control go on; none: from `network.weights`",
+    )
     train: TrainSettings = TrainSettings()
     supervised: TrainOverrides = Field(
         TrainOverrides(), description="keys of `train` that differ in supervised training"

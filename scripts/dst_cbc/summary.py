@@ -111,6 +111,29 @@ def published_note(study: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"Identical to the published split: {', '.join(found)}." if found else ""
 
 
+def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) -> str:
+    """Where images are few: the intervals of the models' mIoU, a list in Markdown; "" if none.
+
+    models: folders below `study`.
+    """
+    lines = []
+    for path in models:
+        written = study / path / "metrics.json"
+        subsets = read_json(written)["best"]["subsets"] if written.is_file() else {}
+        for subset in report:
+            figures = subsets.get(subset, {})
+            low, high = figures.get("miou_interval", (None, None))
+            if low is not None:
+                lines.append(
+                    f"* `{path}` on `{subset}`, {figures['images']} images: mIoU "
+                    f"{figures['miou']:.2f} % ({low:.2f} to {high:.2f})"
+                )
+    if not lines:
+        return ""
+    heading = "Few images: in parentheses the 95 % interval of a bootstrap over the images."
+    return "\n".join([heading, "", *lines])
+
+
 def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of summary.csv, and the seconds that each model's own training took; None: not known."""
     return [{**row, "seconds": _seconds(study / folder_of(row) / "run.json")} for row in rows]

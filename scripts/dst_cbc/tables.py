@@ -259,11 +259,10 @@ def spread(row: Row, column: str, sign: str = "") -> str:
 def caption(found: Sequence[Row], subset: str) -> str:
     """What the figures of a table are: checkpoint rule, subset, and what the columns compare."""
     rows = _of(found, subset)
-    selection = " or ".join(dict.fromkeys(row["selected_on"] for row in rows))
     known = {column for row in rows for column, value in row.items() if value is not None}
     sentences = [
         f"mIoU on `{subset}`, mean ± standard deviation over the split seeds.",
-        f"Best: the best of the chain, selected on {selection}.",
+        f"Best: {selection_in_words(row['selected_on'] for row in rows)}.",
         "Gain: points over `supervised` of the same split and seed.",
         f"Over control: points over `{CONTROL}` of the same split and seed."
         if "over_control" in known
@@ -274,6 +273,15 @@ def caption(found: Sequence[Row], subset: str) -> str:
         else "Steps: of the whole chain.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def selection_in_words(selections: Iterable[str]) -> str:
+    """What the figures called best are, by what models were selected on."""
+    found = dict.fromkeys(selections)
+    chosen = " or ".join(selection for selection in found if selection != "last")
+    words = [f"the best of the chain, selected on {chosen}"] if chosen else []
+    words += ["the last step of each round: nothing was selected"] if "last" in found else []
+    return "; or ".join(words)
 
 
 # --------------------------------------------------------------------------- studies side by side

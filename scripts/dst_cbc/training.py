@@ -321,8 +321,9 @@ def _validate(
     }
     progress.history.append(row)
     progress.loss_sum, progress.loss_steps = 0.0, 0
+    subset = "val" if stage.select == "last" else stage.select
     print(
-        f"step {row['step']}/{stage.steps}  loss {row['loss']:.4f}  {stage.select} mIoU {miou:.2f}"
+        f"step {row['step']}/{stage.steps}  loss {row['loss']:.4f}  {subset} mIoU {miou:.2f}"
         f"  best of the chain {row['best'] if row['best'] is None else format(row['best'], '.2f')}",
         flush=True,
     )

@@ -19,6 +19,7 @@ from dst_cbc.files import DataError, digest, no_space
 from dst_cbc.fingerprints import Fingerprints
 from dst_cbc.index import read_index
 from dst_cbc.plan import load_plan
+from dst_cbc.tables import selection_in_words
 from snakemake.settings.types import DeploymentMethod
 
 try:
@@ -71,7 +72,7 @@ SELECTIONS = sorted({split.select for split in PLAN.splits.values()})
 # What the figures show, where a study reports several subsets.
 SHOWN_SUBSET = PLAN.evaluate.report[-1]
 WHAT_IS_SHOWN = (
-    f"best of the chain, selected on {' or '.join(SELECTIONS)}, and last step, "
+    f"{selection_in_words(SELECTIONS).removeprefix('the ')}, and last step, "
     f"reported on {', '.join(PLAN.evaluate.report)}"
 )
 
@@ -322,9 +323,9 @@ def index_of_training_ids(wildcards):
 
 
 def initial_weights(wildcards):
-    """The weights file of the network, when it is a file of the user's."""
-    weights = EXPERIMENT.network.weights
-    return [weights] if weights and not weights.startswith("package:") else []
+    """The files of the user's that training starts from: weights, an earlier model."""
+    weights = [EXPERIMENT.network.weights, EXPERIMENT.start_from]
+    return [path for path in weights if path and not path.startswith("package:")]
 
 
 def drawn_scenes(wildcards):
