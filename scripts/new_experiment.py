@@ -1,7 +1,8 @@
 """Write an experiment file for your own images: a folder of images, a folder of some masks.
 
 Both are only read, and used where they are. It says what it found and what it assumed, measures
-some training steps on this machine, and chooses sizes and steps that fit the hours.
+some training steps on this machine, and chooses sizes and steps that fit the hours. With --update
+it takes in what was added since.
 """
 
 import os
@@ -12,10 +13,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dst_cbc import cost, proposal, survey
+from dst_cbc import cost, proposal, survey, updating
 from dst_cbc.command import Parser, main
 from dst_cbc.devices import cuda_is_likely, free_memory
-from dst_cbc.files import DataError, write_text
+from dst_cbc.files import DataError, read_ids, write_text
 from dst_cbc.plan import load_plan
 from dst_cbc.proposal import Machine, Proposal
 
@@ -24,8 +25,16 @@ HOUSE = Path(__file__).resolve().parents[1]
 
 def parse():
     parser = Parser(__doc__)
-    parser.path("--images", "folder of images, with folders in it or without")
-    parser.path("--labels", "folder of masks, named as their images or with an ending (_mask)")
+    for name, what in (
+        ("--images", "folder of images, with folders in it or without"),
+        ("--labels", "folder of masks, named as their images or with an ending (_mask)"),
+        (
+            "--update",
+            "instead: experiment file whose folders have new masks or images; writes the next "
+            "one, under a new name, that goes on from its last model",
+        ),
+    ):
+        parser.add_argument(name, type=Path, metavar="PATH", help=what)
     parser.add_argument("--name", help="of the study (default: the folder's)")
     parser.add_argument(
         "--hours", type=float, default=8.0, help="that the whole run may take here (default 8)"
@@ -37,13 +46,45 @@ def parse():
         "default: guessed from the names",
     )
     parser.add_argument("--out", type=Path, metavar="PATH", help="default: NAME.yaml, here")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if bool(arguments.images and arguments.labels) == bool(arguments.update):
+        parser.error("give --images and --labels, or --update")
+    return arguments
 
 
 def run() -> None:
     # Bars of the measurement would say nothing.
     os.environ["TQDM_DISABLE"] = "1"
     arguments = parse()
+    if arguments.update:
+        update(arguments.update, arguments.name, arguments.out)
+    else:
+        start(arguments)
+
+
+def update(file: Path, name: str | None, out: Path | None) -> None:
+    """Write the next experiment file. What was labeled, val or test stays that."""
+    experiment, records, plan = load_plan(HOUSE, [file], {})
+    study = Path("results", experiment.name)
+
+    def is_taken(name: str) -> bool:
+        return Path(f"{name}.yaml").exists() or Path("results", name).exists()
+
+    name = name or updating.next_name(experiment.name, is_taken)
+    out = out or Path(f"{name}.yaml")
+    if out.exists():
+        raise DataError(f"{out}: exists already; choose another --name, or remove it")
+    lists = study.glob("splits/*.labeled.txt")
+    before = {id for path in lists for id in read_ids(path)}
+    print("\n".join(updating.changes_in_words(plan, records, before, Path(experiment.data))))
+    model = updating.last_model(plan, study)
+    print(f"start_from: {model}" if model else f"{study} has no model: starts from the beginning")
+    text = updating.renewed(file.read_text(encoding="utf-8"), name, model and str(model))
+    write_text(out, text)
+    print(f"written: {out}; {study} stays. Then: snakemake --cores all --configfile {out}")
+
+
+def start(arguments) -> None:
     name = arguments.name or proposal.study_name(arguments.images.resolve().name)
     out = arguments.out or Path(f"{name}.yaml")
     taken = next((path for path in (out, Path("results", name)) if path.exists()), None)

@@ -20,11 +20,12 @@ FLOORS = [
     "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "tiling",
     "inference", "use", "export", "model_card", "training", "summary", "tables", "evidence",
-    "figures", "cost", "survey", "proposal", "command",
+    "figures", "cost", "survey", "proposal", "updating", "suggestions", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",
-    "tables", "figures", "contact_sheet", "gallery", "compare",
+    "tables", "figures", "contact_sheet", "gallery", "compare", "new_experiment",
+    "suggest",
 ]  # fmt: skip
 
 # Every stage without a network, one after the other, on real files in one process.

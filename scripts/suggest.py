@@ -1,0 +1,66 @@
+"""List the unlabeled images that most deserve a mask, with drafts of the masks to correct.
+
+Those of which the last model that predicted them is least sure, all groups in turn. Writes
+suggest.csv and drafts/, masks in your own values: correct one, and move it to your masks.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from dst_cbc.command import Parser, main
+from dst_cbc.files import DataError, read_ids, write_bytes, write_csv
+from dst_cbc.plan import load_plan
+from dst_cbc.predictions import read_prediction, read_predictions
+from dst_cbc.pseudo_labels import at_size
+from dst_cbc.suggestions import COLUMNS, doubts, draft, draft_name, most_deserving
+
+HOUSE = Path(__file__).resolve().parents[1]
+
+
+def run() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("file", type=Path, metavar="FILE", help="experiment file of a finished run")
+    parser.add_argument("--count", type=int, default=20, help="of images (default 20)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="default: results/<study>/suggestions"
+    )
+    arguments = parser.parse_args()
+    experiment, records, plan = load_plan(HOUSE, [arguments.file], {})
+    study = Path("results", experiment.name)
+    found = [m for m in plan.models.values() if (study / m.path / "predictions.h5").is_file()]
+    if not found:
+        raise DataError(f"{study}: no predictions.h5; run {arguments.file} first")
+    model = max(found, key=lambda model: model.round)
+    predictions = study / model.path / "predictions.h5"
+    ids = read_ids(study / "splits" / f"{model.division}.unlabeled.txt")
+    images = {record.id: record.image for record in records}
+    group = experiment.pairs.group if experiment.pairs else None
+    chosen = most_deserving(doubts(read_predictions(predictions, ids), group), arguments.count)
+    out, rows = arguments.out or study / "suggestions", []
+    for rank, doubt in enumerate(chosen, 1):
+        classes = read_prediction(predictions, doubt.row, doubt.id).classes
+        name = f"drafts/{draft_name(doubt.id, experiment.pairs)}"
+        write_bytes(out / name, draft(native(classes, plan, doubt.id), plan.dataset))
+        told = {"uncertainty": round(doubt.uncertainty, 4), "draft": name}
+        rows.append(
+            {"rank": rank, "id": doubt.id, "image": images.get(doubt.id, "")}
+            | {"group": doubt.group, **told}
+        )
+        print(f"{rank:3}  {doubt.uncertainty:.3f}  {doubt.id}")
+    write_csv(out / "suggest.csv", COLUMNS, rows)
+    print(f"written: {out}/suggest.csv and {out}/drafts, of {predictions}")
+
+
+def native(classes: np.ndarray, plan, id: str) -> np.ndarray:
+    """At the size of the image, where it was predicted at another."""
+    if not plan.experiment.prediction.size:
+        return classes
+    from dst_cbc.index import read_index
+
+    row = read_index(Path("results", plan.experiment.name, "dataset.csv"))[id]
+    return at_size(classes, (row.height, row.width))
+
+
+if __name__ == "__main__":
+    main(run)
