@@ -25,6 +25,14 @@ VOC_BORDER = "#e0e0c0"
 """Colour of the pixels without a class in VOC's masks."""
 
 _BITS_PER_SAMPLE = 258
+_ONE_PAGE = (
+    "expected one image: write each page to a file of its own, or one of them: "
+    "tifffile.imwrite(NEW, tifffile.imread(OLD)[0])"
+)
+_TO_16_BITS = (
+    "; floating point or 32 bits: write x as 16 bits, with one low and high for all images: "
+    "tifffile.imwrite(NEW, numpy.uint16(65535 * ((x - low) / (high - low)).clip(0, 1)))"
+)
 # EXIF orientation: mirrored left to right?, then quarter turns counter-clockwise.
 _ORIENTATIONS = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 
@@ -263,7 +271,7 @@ def _decode(path: Path) -> Decoded:
         with Image.open(path) as image:
             # A phone's JPEG may carry a second picture (MPO); the first is the photograph.
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-                raise DataError(f"{path}: {image.n_frames} pages or frames; expected one image")
+                raise DataError(f"{path}: {image.n_frames} pages or frames; {_ONE_PAGE}")
             if _is_deep_colour(image):
                 return _of_array(path, _decode_deep(path, image))
             image.load()
@@ -277,6 +285,7 @@ def _decode(path: Path) -> Decoded:
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise DataError(
             f"{path}: image of mode {image.mode}, expected 8-bit or 16-bit grey, palette or RGB"
+            + (_TO_16_BITS if image.mode in ("F", "I") else "")
         )
     alpha = image.mode.endswith("A") or "transparency" in image.info
     return Decoded(image, None, alpha)
@@ -309,7 +318,7 @@ def _read_tiff(path: Path) -> np.ndarray:
     try:
         with tifffile.TiffFile(path) as file:
             if len(file.pages) != 1:
-                raise DataError(f"{path}: {len(file.pages)} pages; expected one image")
+                raise DataError(f"{path}: {len(file.pages)} pages; {_ONE_PAGE}")
             page = file.pages[0]
             # Planes of colour come first in some files.
             return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
@@ -329,7 +338,7 @@ def _of_array(path: Path, pixels: np.ndarray) -> Decoded:
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim > 3 or channels not in (1, 2, 3, 4):
         raise DataError(
             f"{path}: {pixels.dtype} pixels of shape {pixels.shape}, expected 8-bit or 16-bit grey "
-            "or RGB"
+            f"or RGB{_TO_16_BITS}"
         )
     colour = pixels[..., :3] if channels > 2 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
     alpha = channels in (2, 4)

@@ -1,0 +1,75 @@
+"""Which images to label next, drafts in a person's own values, and the next study's file."""
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dst_cbc.datasets import dataset_stage
+from dst_cbc.files import DataError
+from dst_cbc.images import label_table, open_label
+from dst_cbc.predictions import Prediction
+from dst_cbc.settings import PairSettings
+from dst_cbc.suggestions import Doubt, doubts, draft, draft_name, most_deserving
+from dst_cbc.updating import next_name, renewed
+
+
+def test_the_least_certain_image_comes_first_all_groups_in_turn():
+    found = [
+        Doubt(0, "a1", "a", 0.4), Doubt(1, "a2", "a", 0.5), Doubt(2, "b1", "b", 0.1),
+        Doubt(3, "a3", "a", 0.3),
+    ]  # fmt: skip
+    assert [doubt.id for doubt in most_deserving(found, 3)] == ["a2", "b1", "a1"]
+
+
+def test_uncertainty_is_what_the_winner_s_probability_lacks():
+    classes = np.zeros((1, 2), np.uint8)
+    sure, unsure = np.full((1, 2), 65535, np.uint16), np.full((1, 2), 13000, np.uint16)
+    items = [Prediction(0, "s1_a", classes, sure), Prediction(1, "s2_b", classes, unsure)]
+    first, second = doubts(items, "^(s.)")
+    assert first.uncertainty == 0 < second.uncertainty < 1
+    assert (first.group, second.group) == ("s1", "s2")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {0: "sky", 255: "road"}, {3: "road", 1: "sky"}, {0: "sky", 4000: "road"},
+        {"#000000": "sky", "#ff0010": "road"}, {0: "sky", 1: "road", 2: "road"},
+    ],
+)  # fmt: skip
+def test_a_draft_is_a_mask_of_the_data_set_itself(labels, make_experiment, tmp_path):
+    stage = dataset_stage(make_experiment(labels=labels, ignore=[]))
+    classes = np.random.default_rng(0).integers(0, 2, (5, 7)).astype(np.uint8)
+    (tmp_path / "mask.png").write_bytes(draft(classes, stage))
+    read = np.asarray(open_label(tmp_path / "mask.png", label_table(stage)))
+    assert (read == classes).all()
+
+
+def test_a_draft_is_called_as_its_mask_would_be():
+    pairs = PairSettings(labels="m", image_name="im_{}", mask_name="{}_mask")
+    assert draft_name("town/im_7", pairs) == "town/7_mask.png"
+    assert draft_name("town/im_7", None) == "town/im_7.png"
+
+
+def test_the_next_study_has_the_next_free_name():
+    assert next_name("cells", lambda name: False) == "cells-2"
+    assert next_name("cells-2", {"cells-3"}.__contains__) == "cells-4"
+
+
+TEXT = "# a remark\nname: cells   # here\ndata: d  # kept\nsplits:\n  name: x\n"
+
+
+@given(st.sampled_from([None, "results/a/model.pt"]), st.sampled_from([None, "old.pt"]))
+def test_a_renewed_file_changes_its_name_and_start_and_nothing_else(start, earlier):
+    text = TEXT + (f"start_from: {earlier}\n" if earlier else "")
+    found, before = yaml.safe_load(renewed(text, "cells-2", start)), yaml.safe_load(TEXT)
+    assert found.pop("start_from", None) == start
+    assert found == {**before, "name": "cells-2"}
+    assert "# a remark" in renewed(text, "cells-2", start) and "# kept" in text
+
+
+def test_a_file_whose_name_is_hidden_is_refused():
+    with pytest.raises(DataError, match="name: …"):
+        renewed("{name: cells}", "cells-2", None)
