@@ -12,6 +12,7 @@ from dst_cbc.files import DataError
 from dst_cbc.models import (
     DeepLabV2,
     build,
+    going_on,
     low_logits,
     model_bytes,
     read_checkpoint,
@@ -345,3 +346,39 @@ def test_a_file_of_torch_that_is_no_model_is_refused_by_name(spoil, tmp_path):
     torch.save(spoil(read_checkpoint(tmp_path / "m.pt")), tmp_path / "m.pt")
     with pytest.raises(DataError, match=r"m\.pt"):
         read_model(tmp_path / "m.pt")
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """The file of an earlier model of two classes, which saw 16-bit images; and that model."""
+    torch.manual_seed(3)
+    model = build(SMALL, {"sky": "#0000ff", "road": "#808080"}, window=(10, 900))
+    record = {"round": 5, "step": 7, "selected_on": "val", "score": 50.0}
+    write_model(tmp_path / "model.pt", model, model.network.state_dict(), record)
+    return tmp_path / "model.pt", model
+
+
+def test_going_on_takes_weights_head_and_window_and_no_record(earlier):
+    path, model = earlier
+    seen_smaller = SMALL.model_copy(update={"input_scale": 0.5})
+    found = going_on(path, seen_smaller, {"sky": "#111111", "road": "#222222"}, window=(0, 1))
+    before, after = model.network.state_dict(), found.network.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert (found.window, found.record, found.settings) == ((10, 900), {}, seen_smaller)
+    assert found.classes == {"sky": "#111111", "road": "#222222"}
+
+
+@pytest.mark.parametrize(
+    "classes, network, said",
+    [
+        (("road", "sky"), {}, "has the classes sky, road; expected .* road, sky"),
+        (("sky", "road", "car"), {}, "has the classes"),
+        (("sky", "road"), {"aspp_rates": (1, 2)}, "has the network"),
+    ],
+)
+def test_going_on_with_other_classes_or_another_network_is_refused(
+    classes, network, said, earlier
+):  # fmt: skip
+    settings = SMALL.model_copy(update=network)
+    with pytest.raises(DataError, match=rf"start_from: .*model\.pt {said}"):
+        going_on(earlier[0], settings, dict.fromkeys(classes, "#000000"))

@@ -144,6 +144,21 @@ def test_the_best_of_the_chain_keeps_its_weights_until_it_is_beaten(run, monkeyp
     assert same(end.best_state, states[2]) and not same(end.best_state, last)
 
 
+def test_where_the_last_step_is_selected_it_is_the_model_whatever_came_before(run, monkeypatch):
+    scores = iter([0.9, 0.4])
+    monkeypatch.setattr(training, "mean_iou", lambda confusion: next(scores))
+    before = {"round": 0, "step": 9, "selected_on": "last", "score": 99.0}
+    end, weights = run(make_stage(select="last"), best=before)
+    assert (end.best["step"], end.best["score"], end.best["selected_on"]) == (6, 40, "last")
+    assert same(end.best_state, weights)
+
+
+def test_a_last_step_without_a_score_is_still_the_model(run, monkeypatch):
+    monkeypatch.setattr(training, "mean_iou", lambda confusion: math.nan)
+    end, _ = run(make_stage(select="last"))
+    assert (end.best["step"], end.best["score"]) == (6, None)
+
+
 def test_a_chain_that_is_not_beaten_stays(run):
     before = {"round": 0, "step": 9, "selected_on": "val", "score": 100.0}
     end, _ = run(best=before)
