@@ -5,6 +5,7 @@ some training steps on this machine, and chooses sizes and steps that fit the ho
 it takes in what was added since.
 """
 
+import argparse
 import os
 import shlex
 import shutil
@@ -13,12 +14,15 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from dst_cbc import cost, proposal, survey, updating
 from dst_cbc.command import Parser, main
 from dst_cbc.devices import cuda_is_likely, free_memory
 from dst_cbc.files import DataError, read_ids, write_text
 from dst_cbc.plan import load_plan
 from dst_cbc.proposal import Machine, Proposal
+from dst_cbc.settings import GroupPattern
 
 HOUSE = Path(__file__).resolve().parents[1]
 
@@ -41,6 +45,7 @@ def parse():
     )
     parser.add_argument(
         "--group",
+        type=group_pattern,
         metavar="REGEX",
         help="its first part in parentheses names the group of an image: a slide, a video; "
         "default: guessed from the names",
@@ -50,6 +55,13 @@ def parse():
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
     return arguments
+
+
+def group_pattern(text: str) -> str:
+    try:
+        return TypeAdapter(GroupPattern).validate_python(text)
+    except ValidationError as error:
+        raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from None
 
 
 def run() -> None:

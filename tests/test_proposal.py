@@ -1,5 +1,7 @@
 """From two folders to an experiment file: what is found, assumed, held out and refused."""
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -222,3 +224,45 @@ def test_steps_fit_the_hours_and_more_hours_never_shorten():
 def test_any_value_is_written_so_that_yaml_reads_it_back(values):
     for value in values:
         assert yaml.safe_load(f"k: {proposal._flow(value)}")["k"] == value
+
+
+def command(script, *arguments, cwd, fails=False):
+    done = subprocess.run(
+        [sys.executable, HOUSE / "scripts" / script, *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(folders, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 40), np.uint8)
+    mask = np.zeros((48, 40), np.uint8)
+    mask[10:30] = 255
+    both = folders([f"a {n}" for n in range(9)], {f"a {n}": mask for n in range(6)}, noise)
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells", "--hours", 1)
+    before = {path: path.read_bytes() for folder in both for path in folder.rglob("*.*")}
+    work = tmp_path / "work"
+    work.mkdir()
+    said = command("new_experiment.py", *options, cwd=work)
+    assert "9 images, 6 of them with a mask" in said and "s a step" in said and "disk:" in said
+    experiment, _, plan = load_plan(HOUSE, [work / "cells.yaml"], {})
+    assert experiment.network.backbone == "small" and len(plan.models) == 6
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in work.iterdir()} == {"cells.yaml", "results"}
+    assert "exists already" in command("new_experiment.py", *options, cwd=work, fails=True)
+    said = command("new_experiment.py", "--update", "cells.yaml", cwd=work)
+    assert "has no model: starts from the beginning" in said
+    renamed = yaml.safe_load((work / "cells-2.yaml").read_text())
+    assert renamed == {**yaml.safe_load((work / "cells.yaml").read_text()), "name": "cells-2"}
+
+
+def test_a_group_that_is_no_pattern_is_refused_at_once(tmp_path):
+    options = ("--images", tmp_path, "--labels", tmp_path, "--group", "(")
+    assert "no regular expression" in command("new_experiment.py", *options, cwd=".", fails=True)
+
+
+def test_a_folder_s_name_cannot_end_a_comment(tmp_path):
+    proposed = propose("p", made_up({0: 1, 1: 1}), None, LAPTOP)
+    text = proposal.text(proposed, "data", "python x 'a\nname: other\u2028b'")
+    assert yaml.safe_load(text)["name"] == "p"

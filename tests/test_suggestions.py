@@ -6,13 +6,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dst_cbc.datasets import dataset_stage
+from dst_cbc.datasets import dataset_stage, list_records
+from dst_cbc.experiment import load_methods
 from dst_cbc.files import DataError
 from dst_cbc.images import label_table, open_label
+from dst_cbc.plan import Plan
 from dst_cbc.predictions import Prediction
 from dst_cbc.settings import PairSettings
 from dst_cbc.suggestions import Doubt, doubts, draft, draft_name, most_deserving
-from dst_cbc.updating import next_name, renewed
+from dst_cbc.updating import changes_in_words, next_name, renewed
+from workflow import REPOSITORY
 
 
 def test_the_least_certain_image_comes_first_all_groups_in_turn():
@@ -73,3 +76,45 @@ def test_a_renewed_file_changes_its_name_and_start_and_nothing_else(start, earli
 def test_a_file_whose_name_is_hidden_is_refused():
     with pytest.raises(DataError, match="name: …"):
         renewed("{name: cells}", "cells-2", None)
+
+
+@pytest.fixture
+def grown(tmp_path, write_image, make_experiment):
+    """Function that adds masks to six images of three groups; records and plan of the folder."""
+    for group in "abc":
+        for number in "12":
+            write_image(tmp_path / f"images/{group}_{number}.png", np.zeros((4, 4)))
+    pairs = {"images": "images", "labels": "masks", "group": "^(.)_", "val": ["c_1"]}
+    experiment = make_experiment(
+        format="pairs", data=str(tmp_path), pairs=pairs, splits={"few": {"all": True}}
+    )
+
+    def add(*ids, value=0):
+        for id in ids:
+            write_image(tmp_path / f"masks/{id}.png", np.full((4, 4), value))
+        records = list_records(tmp_path, dataset_stage(experiment))
+        methods = load_methods(REPOSITORY / "workflow/methods.yaml")
+        return Plan(experiment, methods, records), records, tmp_path
+
+    return add
+
+
+def test_new_masks_train_and_every_earlier_role_is_kept(grown):
+    grown("a_1", "a_2", "c_1")
+    plan, records, root = grown("b_1", "c_2")
+    roles = {r.id: (r.subset, bool(r.label)) for r in records}
+    assert roles == {
+        "a_1": ("train", True), "a_2": ("train", True), "b_1": ("train", True),
+        "b_2": ("train", False), "c_1": ("val", True),
+    }  # fmt: skip
+    said = "\n".join(changes_in_words(plan, records, {"a_1", "a_2"}, root))
+    assert "3 masks to train on, 1 of them new; 1 unlabeled" in said
+    assert "1 masks are left out, first 'c_2'" in said and "WARNING" not in said
+    assert "have lost their masks, first 'z'" in str(changes_in_words(plan, records, {"z"}, root))
+
+
+def test_a_new_mask_with_an_unknown_value_is_named(grown):
+    grown("a_1", "a_2", "c_1")
+    plan, records, root = grown("b_1", value=7)
+    with pytest.raises(DataError, match=r"1 new masks cannot be used:\n.*b_1\.png.*\[7\]"):
+        changes_in_words(plan, records, {"a_1", "a_2"}, root)

@@ -292,6 +292,8 @@ def smaller(proposal: Proposal) -> Proposal | None:
 def text(proposal: Proposal, source: str, command: str) -> str:
     """The experiment file, with comments. source: of `data`; command: that made it."""
     p = proposal
+    # A folder's name may hold what ends a line, and a comment with it.
+    command = "".join(letter if letter.isprintable() else "?" for letter in command)
     methods = "[dst-cbc]" if p.unlabeled else "[supervised]"
     reported = "[val, test]" if p.test else "[val]"
     run = f"snakemake --cores {p.machine.cores} --configfile {p.name}.yaml"
