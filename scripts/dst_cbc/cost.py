@@ -7,6 +7,7 @@ is counted: a prediction is 3 bytes a pixel, of models and labels the sizes are 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -29,6 +30,16 @@ JOB_SECONDS = 5.0
 """Start of a job: Python, torch, Snakemake's own work."""
 LABEL_BYTES = 0.1
 """A pixel of a pseudo label, as PNG; street scenes take less."""
+READ_SECONDS = 0.2
+"""An image that a stage without a network reads, checks or writes: a large one, a busy disk."""
+HOST_MEMORY = 8 * 10**9
+"""Bytes of a node's memory beside a GPU, and of stages without a network."""
+WORKER_MEMORY = 10**9
+"""Bytes of a process that loads images."""
+SLACK = 2
+"""What a cluster is asked for, times the estimate: other nodes and disks are slower."""
+LEAST_MINUTES = 15
+"""Of a job on a cluster: it must have started before it is told to end."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,10 @@ class Measured:
     image: float
     memory: int
     model: int
+
+
+GUESS = Measured("", step=1.0, image=0.5, memory=HOST_MEMORY, model=0)
+"""Where nothing was measured: a ResNet-101 on crops of 321x321 and a GPU takes less than half."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +96,34 @@ def schedule(plan: Plan, records: Sequence[Record]) -> Schedule:
     return Schedule(
         trainings=len(todo),
         steps=sum(model.settings.train.steps for model in todo),
-        validated=sum(
-            len(model.settings.train.validate_at) * len(selecting(records, model.settings.train))
-            for model in todo
-        ),
+        validated=sum(_validated(model, records) for model in todo),
         predictions=len(predict),
         predicted=sum(unlabeled),
         evaluated=2 * len(todo) * reported,
         prediction_bytes=round(3 * pixels * (sum(kept) + most)),
         label_bytes=round(LABEL_BYTES * pixels * sum(len(_unlabeled(plan, m)) for m in todo)),
     )
+
+
+def _validated(model: Model, records: Sequence[Record]) -> int:
+    stage = model.settings.train
+    return len(stage.validate_at) * len(selecting(records, stage))
+
+
+def training_seconds(model: Model, records: Sequence[Record], known: Measured) -> float:
+    """Of one training, validation included. records: of the plan's images."""
+    return known.step * model.settings.train.steps + known.image * _validated(model, records)
+
+
+def minutes(seconds: float) -> int:
+    """What a job of so many seconds asks a cluster for."""
+    return max(LEAST_MINUTES, math.ceil(SLACK * (seconds + JOB_SECONDS) / 60))
+
+
+def megabytes(known: Measured, workers: int) -> int:
+    """The same for the memory of the node, not of the GPU, of a stage with a network."""
+    own = HOST_MEMORY if known.device.startswith("cuda") else SLACK * known.memory
+    return math.ceil((max(own, HOST_MEMORY / SLACK) + workers * WORKER_MEMORY) / 1e6)
 
 
 def study_of(plan: Plan) -> Path:

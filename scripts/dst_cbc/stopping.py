@@ -52,9 +52,12 @@ def stop_if_asked(what_is_kept: str) -> None:
 
 
 def leave_to_parent(worker: int = 0) -> None:
-    """For processes that load data: Ctrl-C reaches them too, but their parent decides."""
+    """For processes that load data: Ctrl-C reaches them too, but their parent decides.
+
+    So does SLURM's SIGTERM, once: a training whose loaders die cannot save. The second ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def end_with_parent() -> None:

@@ -110,8 +110,52 @@ ties = "export END_WITH_PARENT=1; "
 prefix = f"set -euo pipefail; {assignments}{ties}"
 shell.prefix(prefix.replace("{", "{{").replace("}", "}}"))
 
+# Where jobs run elsewhere: this machine, a login node, then tells nothing of theirs.
+ON_SLURM = "slurm_partition" in (workflow.resource_settings.default_resources or {})
 # One `gpu` token where a stage will use CUDA, none on a CPU.
-GPU = int(EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and cuda_is_likely()))
+GPU = int(
+    EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and (ON_SLURM or cuda_is_likely()))
+)
+# Processes of a stage that reads images without a network.
+READERS = 4 if ON_SLURM else workflow.cores
+
+# What jobs ask a cluster for, from the cost estimate; without a cluster it says nothing.
+COST = cost.remembered(PLAN)
+if not COST or COST.device.startswith("cuda") != bool(GPU):
+    COST = cost.GUESS
+CPUS = EXPERIMENT.compute_threads + EXPERIMENT.workers
+
+
+def training_time(wildcards):
+    return cost.minutes(cost.training_seconds(model_of(wildcards), RECORDS, COST))
+
+
+def prediction_time(wildcards):
+    return cost.minutes(COST.image * len(PLAN.splits[wildcards.division].unlabeled))
+
+
+# What starts anew when its time is over gets more of it.
+def evaluation_time(wildcards, attempt):
+    images = sum(len(SUBSETS[subset]) for subset in PLAN.evaluate.report)
+    return attempt * cost.minutes(2 * COST.image * images)
+
+
+def labeling_time(wildcards, attempt):
+    seconds = COST.image if is_normalized(wildcards) else cost.READ_SECONDS
+    return attempt * cost.minutes(seconds * len(PLAN.splits[wildcards.division].unlabeled))
+
+
+def check_time(wildcards, attempt):
+    return attempt * cost.minutes(cost.READ_SECONDS * len(RECORDS))
+
+
+def memory(wildcards, attempt):
+    """MB; a job that may have run out of it is tried with half as much more."""
+    return cost.megabytes(COST, EXPERIMENT.workers) * (1 + attempt) // 2
+
+
+def labeling_gpu(wildcards):
+    return GPU * is_normalized(wildcards)
 
 
 MEASURED_FROM = 5000  # steps: shorter work is over sooner than it is worth to measure
@@ -120,7 +164,7 @@ MEASURED_FROM = 5000  # steps: shorter work is over sooner than it is worth to m
 def cost_in_words():
     """What the run will take, printed at its start; long work is measured first, once."""
     work = cost.schedule(PLAN, RECORDS)
-    if work.steps >= MEASURED_FROM and not cost.remembered(PLAN):
+    if work.steps >= MEASURED_FROM and not ON_SLURM and not cost.remembered(PLAN):
         settings = workflow.config_settings
         files = settings.configfiles or [HOUSE / "config.yaml"]
         pairs = [f"{key}={json.dumps(value)}" for key, value in settings.config.items()]
@@ -129,9 +173,13 @@ def cost_in_words():
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             return f"no estimate: {done.stderr.strip()}"
-    jobs = 1 if GPU else max(1, workflow.cores // EXPERIMENT.compute_threads)
     free = shutil.disk_usage(".").free
-    lines = cost.in_words(work, cost.remembered(PLAN), jobs, free, free_memory())
+    if ON_SLURM:
+        jobs, memory_here = workflow.resource_settings.nodes, 0
+    else:
+        jobs = 1 if GPU else max(1, workflow.cores // EXPERIMENT.compute_threads)
+        memory_here = free_memory()
+    lines = cost.in_words(work, cost.remembered(PLAN), jobs, free, memory_here)
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ rule draw_digits:
         f"{DATA}/scenes.json",
     log:
         f"{STUDY}/logs/draw_digits.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:
@@ -26,7 +27,10 @@ rule check_data:
         f"{STUDY}/logs/check_data.log",
     conda:
         "../../envs/dst-cbc.yaml"
-    threads: workflow.cores
+    threads: READERS
+    resources:
+        runtime=check_time,
+        mem_mb=memory,
     params:
         settings=PLAN.dataset.canonical(),
         files=FILES.used([record.id for record in RECORDS], True),
@@ -44,6 +48,7 @@ rule split:
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
     log:
         f"{STUDY}/logs/{{division}}/split.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:

@@ -40,7 +40,7 @@ rule download_voc:
     localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
-    threads: workflow.cores
+    threads: READERS
     shell:
         'exec "$PYTHON" "$SCRIPTS/build_trainaug.py" --voc {input.voc:q} --sbd {input.sbd:q}'
         " --out {output:q} --processes {threads} >> {log:q} 2>&1"

@@ -16,6 +16,9 @@ rule evaluate:
     threads: EXPERIMENT.compute_threads
     resources:
         gpu=GPU,
+        cpus_per_task=CPUS,
+        runtime=evaluation_time,
+        mem_mb=memory,
     params:
         settings=PLAN.evaluate.canonical(),
         files=digest_of(evaluated_files),
@@ -37,6 +40,7 @@ rule summary:
         markdown=f"{STUDY}/summary.md",
     log:
         f"{STUDY}/logs/summary.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:
@@ -52,6 +56,7 @@ rule summary:
 rule verify:
     log:
         f"{STUDY}/logs/verify.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:

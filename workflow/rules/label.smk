@@ -21,6 +21,9 @@ rule predict:
     threads: EXPERIMENT.compute_threads
     resources:
         gpu=GPU,
+        cpus_per_task=CPUS,
+        runtime=prediction_time,
+        mem_mb=memory,
     params:
         settings=PLAN.predict.canonical(),
         files=digest_of(predicted_files),
@@ -53,6 +56,7 @@ rule thresholds:
         f"{STUDY}/{{division}}/{{method}}/round{{round}}/thresholds.csv",
     log:
         f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/thresholds.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:
@@ -81,6 +85,11 @@ rule pseudo_labels:
         f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/pseudo_labels.log",
     conda:
         "../../envs/dst-cbc.yaml"
+    resources:
+        gpu=labeling_gpu,
+        cpus_per_task=CPUS,
+        runtime=labeling_time,
+        mem_mb=memory,
     params:
         settings=PLAN.dataset.canonical(),
         options=labeling_options,

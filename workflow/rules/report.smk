@@ -76,6 +76,7 @@ rule contact_sheet:
         ),
     log:
         f"{STUDY}/logs/{{division}}/{{method}}/round{{round}}/contact_sheet.log",
+    localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:

@@ -24,6 +24,9 @@ rule train:
     threads: EXPERIMENT.compute_threads
     resources:
         gpu=GPU,
+        cpus_per_task=CPUS,
+        runtime=training_time,
+        mem_mb=memory,
     params:
         settings=model_settings,
         files=digest_of(training_files),
@@ -64,6 +67,9 @@ rule finetune:
     threads: EXPERIMENT.compute_threads
     resources:
         gpu=GPU,
+        cpus_per_task=CPUS,
+        runtime=training_time,
+        mem_mb=memory,
     params:
         settings=model_settings,
         files=digest_of(training_files),

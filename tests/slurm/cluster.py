@@ -1,0 +1,163 @@
+"""A real SLURM of one node, in a temporary folder: own configuration, key, sockets and ports."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun")
+
+
+def why_not() -> str | None:
+    """What this machine lacks for a cluster, in words; None if nothing."""
+    missing = [name for name in NEEDED if not shutil.which(name)]
+    if missing:
+        return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
+    return None if os.geteuid() == 0 else "slurmd starts jobs as their users: run this as root"
+
+
+class Cluster:
+    """A context: inside it, SLURM's commands with `environment` mean this cluster and no other."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": f"{folder}/bin:{os.environ['PATH']}",
+        }
+        self.daemons: list[subprocess.Popen] = []
+
+    def __enter__(self) -> Cluster:
+        try:
+            self._configure()
+            munge = self.folder / "munge"
+            self._start(
+                ["munged", "--foreground", "--force", f"--socket={munge}/socket",
+                 f"--key-file={munge}/key", f"--pid-file={munge}/pid", f"--seed-file={munge}/seed",
+                 "--log-file=/dev/stderr"],
+            )  # fmt: skip
+            self._await("munged", (munge / "socket").exists)
+            self._start(["slurmctld", "-D"])
+            self._start(["slurmd", "-D", "-N", "node"])
+            self._await("an idle node", lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        """End every job, then the daemons, last started first."""
+        with suppress(Exception):
+            for job in self.ask("squeue", "-h", "-t", "pending,running", "-o", "%i").split():
+                self.ask("scancel", job)
+            self._await(
+                "an empty queue",
+                lambda: not self.ask("squeue", "-h", "-t", "pending,running,completing"),
+            )
+        for daemon in reversed(self.daemons):
+            daemon.send_signal(signal.SIGTERM)
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def ask(self, *command: str) -> str:
+        """What a command of SLURM's prints; it raises CalledProcessError when it fails."""
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+
+    def logs(self) -> str:
+        """The ends of the daemons' logs."""
+        logs = sorted(self.folder.glob("*.log"))
+        return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in logs)
+
+    def _configure(self) -> None:
+        for name in ("munge", "state", "spool", "bin"):
+            (self.folder / name).mkdir(mode=0o700)
+        key = self.folder / "munge/key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o400)
+        controller, node = _free_ports(2)
+        host = socket.gethostname()
+        (self.folder / "slurm.conf").write_text(f"""\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller}
+SlurmdPort={node}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={self.folder}/munge/socket
+CredType=cred/munge
+StateSaveLocation={self.folder}/state
+SlurmdSpoolDir={self.folder}/spool
+SlurmctldPidFile={self.folder}/slurmctld.pid
+SlurmdPidFile={self.folder}/slurmd.pid
+SlurmctldParameters=enable_configless
+# No control groups, which need a system of their own.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+# squeue must still know what has ended; a job past its limit has seconds.
+MinJobAge=43200
+OverTimeLimit=0
+KillWait=10
+ReturnToService=2
+# It says that it has what the profile asks for, whatever this machine has.
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 Gres=gpu:1
+PartitionName=main Nodes=node Default=YES MaxTime=60 State=UP
+""")
+        # Snakemake's plugin takes SLURM_CONF away from the srun in its jobs.
+        srun = self.folder / "bin/srun"
+        srun.write_text(
+            f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n'
+        )
+        srun.chmod(0o755)
+        # SLURM takes any device file for a GPU.
+        (self.folder / "gres.conf").write_text("NodeName=node Name=gpu File=/dev/null\n")
+
+    def _start(self, command: list[str]) -> None:
+        with open(self.folder / f"{command[0]}.log", "wb") as log:
+            # A group of its own: Ctrl-C is for the test, which then stops them in order.
+            daemon = subprocess.Popen(
+                command,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.daemons.append(daemon)
+
+    def _await(self, what: str, there) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with suppress(subprocess.CalledProcessError):
+                if there():
+                    return
+            time.sleep(0.1)
+        raise RuntimeError(f"no {what} within 30 s\n{self.logs()}")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
