@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # One thread a test process: more would only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES)
 
-.PHONY: demo test test-all faults lint format bench document lock venv clean
+.PHONY: demo test test-all test-slurm faults lint format bench document lock venv clean
 
 venv:
 	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
@@ -26,6 +26,9 @@ test-all: venv
 
 faults: venv  ## SEED=1 COUNT=60: killed anywhere, disks full, files damaged; all ends in the same bytes
 	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv $(PYTEST) tests/faults
+
+test-slurm: venv  ## the demo on a real SLURM of one node, disturbed: all goes on, same bytes; root
+	$(BIN)/python tests/slurm/run.py $(if $(TABLE),--table $(TABLE))
 
 lint: venv
 	$(BIN)/ruff check scripts tests benchmarks

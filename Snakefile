@@ -5,6 +5,13 @@
 
 
 include: "workflow/rules/common.smk"
+
+
+if EXPERIMENT.container:
+
+    container: EXPERIMENT.container
+
+
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/label.smk"

@@ -410,6 +410,7 @@ def canonical(plan):
         {"device": "cpu"},
         {"workers": 3},
         {"save_seconds": 1},
+        {"container": "dst-cbc.sif"},
         {"keep_predictions": "supervised"},
         {"replace": True},
         {"data": "elsewhere"},

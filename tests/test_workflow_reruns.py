@@ -299,6 +299,7 @@ KEYS = {
     "device": ({"device": "cpu"}, set()),
     "workers": ({"workers": 2}, set()),
     "save_seconds": ({"save_seconds": 1}, set()),
+    "container": ({"container": "docker://example.org/dst-cbc"}, set()),
 }  # fmt: skip
 
 # A study of its own, a data set of its own, or a single value: the table above cannot hold them.

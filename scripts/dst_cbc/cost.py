@@ -32,8 +32,8 @@ LABEL_BYTES = 0.1
 """A pixel of a pseudo label, as PNG; street scenes take less."""
 READ_SECONDS = 0.2
 """An image that a stage without a network reads, checks or writes: a large one, a busy disk."""
-HOST_MEMORY = 8 * 10**9
-"""Bytes of a node's memory beside a GPU, and of stages without a network."""
+HOST_MEMORY = 4 * 10**9
+"""Bytes of a node's memory that a stage takes beside a GPU, and one without a network."""
 WORKER_MEMORY = 10**9
 """Bytes of a process that loads images."""
 SLACK = 2
@@ -53,7 +53,7 @@ class Measured:
     model: int
 
 
-GUESS = Measured("", step=1.0, image=0.5, memory=HOST_MEMORY, model=0)
+GUESS = Measured("", step=1.0, image=0.5, memory=2 * HOST_MEMORY, model=0)
 """Where nothing was measured: a ResNet-101 on crops of 321x321 and a GPU takes less than half."""
 
 
@@ -120,10 +120,15 @@ def minutes(seconds: float) -> int:
     return max(LEAST_MINUTES, math.ceil(SLACK * (seconds + JOB_SECONDS) / 60))
 
 
-def megabytes(known: Measured, workers: int) -> int:
-    """The same for the memory of the node, not of the GPU, of a stage with a network."""
-    own = HOST_MEMORY if known.device.startswith("cuda") else SLACK * known.memory
-    return math.ceil((max(own, HOST_MEMORY / SLACK) + workers * WORKER_MEMORY) / 1e6)
+def megabytes(known: Measured, workers: int, attempt: int) -> int:
+    """Memory that a stage asks of its node, beside that of a GPU; each attempt asks half more.
+
+    workers: processes that load images. attempt: from 1.
+    """
+    own = known.memory
+    if known.device.startswith("cuda"):
+        own = HOST_MEMORY
+    return math.ceil((SLACK * own + workers * WORKER_MEMORY) / 1e6 * (1 + attempt) / 2)
 
 
 def study_of(plan: Plan) -> Path:

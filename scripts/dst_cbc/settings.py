@@ -704,6 +704,11 @@ class Experiment(Compute):
     save_seconds: NonNegative = Field(
         60.0, description="seconds between two saves of an unfinished training"
     )
+    container: str | None = Field(
+        None,
+        description="image, `docker://…` or a .sif file, that jobs run in with `snakemake "
+        "--software-deployment-method apptainer`; see Dockerfile",
+    )
 
     @model_validator(mode="after")
     def _sizes_are_the_networks(self) -> Experiment:

@@ -12,7 +12,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "srun")
+CLIENTS = ("sbatch", "squeue", "scancel", "srun", "sinfo", "scontrol", "sacctmgr", "sshare")
+NEEDED = ("munged", "slurmctld", "slurmd", *CLIENTS)
 
 
 def why_not() -> str | None:
@@ -96,7 +97,8 @@ SlurmctldPort={controller}
 SlurmdPort={node}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={self.folder}/munge/socket
+# A job that is put back waits until its credential is void.
+AuthInfo=socket={self.folder}/munge/socket,cred_expire=10
 CredType=cred/munge
 StateSaveLocation={self.folder}/state
 SlurmdSpoolDir={self.folder}/spool
@@ -119,17 +121,19 @@ ReturnToService=2
 # It says that it has what the profile asks for, whatever this machine has.
 SlurmdParameters=config_overrides
 GresTypes=gpu
-NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 Gres=gpu:1
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 Gres=gpu:2
 PartitionName=main Nodes=node Default=YES MaxTime=60 State=UP
 """)
-        # Snakemake's plugin takes SLURM_CONF away from the srun in its jobs.
-        srun = self.folder / "bin/srun"
-        srun.write_text(
-            f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {shutil.which("srun")} "$@"\n'
-        )
-        srun.chmod(0o755)
+        # Snakemake's plugin takes SLURM_CONF away from what runs inside a job.
+        for name in CLIENTS:
+            client = self.folder / "bin" / name
+            real = shutil.which(name)
+            client.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
+            client.chmod(0o755)
         # SLURM takes any device file for a GPU.
-        (self.folder / "gres.conf").write_text("NodeName=node Name=gpu File=/dev/null\n")
+        (self.folder / "gres.conf").write_text(
+            "NodeName=node Name=gpu File=/dev/null\nNodeName=node Name=gpu File=/dev/zero\n"
+        )
 
     def _start(self, command: list[str]) -> None:
         with open(self.folder / f"{command[0]}.log", "wb") as log:

@@ -93,9 +93,11 @@ if REPLACED and not EXPERIMENT.replace:
 
 # Where things are and how stages run, as variables of every rule's shell: part of no rule's
 # parameters, so that a moved folder or another number of workers reruns nothing.
-in_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+# Conda and a container bring their own.
+brought = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
+brought &= workflow.deployment_settings.deployment_method
 SHELL = {
-    "PYTHON": "python" if in_conda else sys.executable,
+    "PYTHON": "python" if brought else sys.executable,
     "SCRIPTS": str(HOUSE / "scripts"),
     "DATA": DATA,
     "DEVICE": EXPERIMENT.device,
@@ -150,8 +152,7 @@ def check_time(wildcards, attempt):
 
 
 def memory(wildcards, attempt):
-    """MB; a job that may have run out of it is tried with half as much more."""
-    return cost.megabytes(COST, EXPERIMENT.workers) * (1 + attempt) // 2
+    return cost.megabytes(COST, EXPERIMENT.workers, attempt)
 
 
 def labeling_gpu(wildcards):
