@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dst_cbc import resume
 from dst_cbc.files import Changed, DataError, Unusable
 from dst_cbc.resume import SILENCE, Busy, _lives, _started, resume_folder
 
@@ -135,6 +136,27 @@ def test_a_process_on_another_machine_that_fell_silent_is_given_up(tmp_path):
     os.utime(lock_of(folder), (silent, silent))
     with resume_folder(folder, "x") as work:
         assert (work.folder / "state").read_text() == "half"
+
+
+def test_on_a_cluster_the_end_of_a_silent_machine_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(resume, "SILENCE", 1.0)
+    folder = tmp_path / "work"
+    leave_unfinished(folder, "x")
+    lock_of(folder).write_text(json.dumps({"host": "node7", "pid": 1}))
+    with resume_folder(folder, "x") as work:
+        assert (work.folder / "state").read_text() == "half"
+
+
+def test_on_a_cluster_too_a_machine_that_works_on_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(resume, "SILENCE", 0.2)
+    folder = tmp_path / "work"
+    lock_of(folder).write_text(json.dumps({"host": "node7", "pid": 1}))
+    ahead = time.time() + 600  # as if it were refreshed all the time
+    os.utime(lock_of(folder), (ahead, ahead))
+    with pytest.raises(Busy, match="process 1 on node7"), resume_folder(folder, "x"):
+        pass
 
 
 def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path):

@@ -52,6 +52,13 @@ def test_it_has_nothing_to_do_from_another_folder_with_every_time_shuffled(study
     assert not study.jobs(*arguments, cwd=elsewhere)
 
 
+def test_it_has_nothing_to_do_on_a_cluster_whatever_its_jobs_would_ask_for(finished):
+    profile = ("--workflow-profile", "profiles/slurm", "--nolock")
+    assert not finished.jobs(*profile)
+    more = ("train:runtime=999", "finetune:mem_mb=99999", "predict:cpus_per_task=9")
+    assert not finished.jobs(*profile, "--set-resources", *more, "--set-threads", "train=7")
+
+
 def test_one_more_round_runs_only_that_round(study):
     longer = {**METHODS, "dst-cbc": {"curriculum": [0.2, 0.6, 1.0, 1.0]}}
     study.write(study.root / "workflow/methods.yaml", longer)

@@ -10,12 +10,14 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .files import Changed, DataError, Unusable, age, is_alive, sweep, temporary_name, write_text
+from .stopping import stop_if_asked
 
 SILENCE = 600.0
 """Seconds after which a process on another machine that never refreshed its lock is given up."""
@@ -92,11 +94,17 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
     sweep(path.parent)
     pid = os.getpid()
     owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "job": job}
+    # On a cluster a try follows one that has ended, may be by the end of its node: wait it out.
+    patience = time.monotonic() + (SILENCE if "SLURM_JOB_ID" in os.environ else 0)
     while not _created(path, owner):
         other, silent = _owner(path), age(path)
         if other is None:
             continue
         mine = other["host"] == owner["host"]
+        if not mine and silent < SILENCE and time.monotonic() < patience:
+            stop_if_asked("nothing was begun")
+            time.sleep(SILENCE / 100)
+            continue
         if _lives(other) if mine else silent < SILENCE:
             raise Busy(
                 f"{path}: process {other['pid']} on {other['host']} is at this work "
