@@ -58,7 +58,15 @@ COMPARED = (
     "*.pt", "history.csv", "metrics.json", "thresholds.csv", "*.h5", "histogram.npz",
     "pseudo_labels*.csv", "pseudo_labels/*.png", "dataset.csv", "*labeled.txt", "summary.csv",
 )  # fmt: skip
-COLUMNS = ("job", "stage", "disturbed by", "ended as", "resumed at step", "of")
+COLUMNS = (
+    "job",
+    "stage",
+    "disturbed by",
+    "ended as",
+    "resumed at step",
+    "of",
+    "files with the local run's bytes",
+)
 PATIENCE = 900  # seconds, for all
 
 
@@ -209,12 +217,16 @@ def complaints(jobs: list[Job], local: Run, slurm: Run) -> list[str]:
     return wrong + ([] if len(names) > 50 else [f"only {len(names)} results"])
 
 
-def rows(jobs: list[Job]) -> list[list[str]]:
+def rows(jobs: list[Job], equal: str) -> list[list[str]]:
+    """The table: a row per job, and one for all."""
     total = {"train": SHORT["supervised"]["steps"], "finetune": SHORT["train"]["steps"]}
     return [
-        [job.id, job.stage, job.disturbed, job.state, " ".join(job.resumed),
-         str(total.get(job.stage.split()[0], ""))]
-        for job in jobs
+        *(
+            [job.id, job.stage, job.disturbed, job.state, " ".join(job.resumed),
+             str(total.get(job.stage.split()[0], "")), ""]
+            for job in jobs
+        ),
+        ["all", "", "", "", "", "", equal],
     ]  # fmt: skip
 
 
@@ -234,12 +246,10 @@ def main() -> None:
             jobs, local, slurm = disturbed(cluster, folder)
         wrong = complaints(jobs, local, slurm)
         equal = len(slurm.results()) - sum("differs" in line for line in wrong)
-        table = [COLUMNS, *rows(jobs)]
-        table.append(["", f"{equal} of {len(local.results())} files have the local run's bytes"])
-    widths = [max(len(row[i]) for row in table[:-1]) for i in range(len(COLUMNS))]
-    for row in table[:-1]:
+        table = [COLUMNS, *rows(jobs, f"{equal} of {len(local.results())}")]
+    widths = [max(len(row[i]) for row in table) for i in range(len(COLUMNS))]
+    for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
-    print(table[-1][1])
     print(f"{time.monotonic() - started:.0f} s")
     if wrong:
         sys.exit("\n".join(wrong))

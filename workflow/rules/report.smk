@@ -103,6 +103,8 @@ rule gallery:
         f"{STUDY}/logs/{{division}}/{{method}}/gallery.log",
     conda:
         "../../envs/dst-cbc.yaml"
+    resources:
+        runtime=check_time,
     params:
         settings=PLAN.dataset.canonical(),
         rounds=labeled_rounds,
