@@ -37,7 +37,8 @@ def test_jobs_are_told_to_end_before_their_limit_and_the_limit_leaves_time_for_i
     signal, seconds = re.search(
         r"--signal=(\w+)@(\d+)", SLURM["default-resources"]["slurm_extra"]
     ).groups()
-    # Without `B:`: SLURM would tell the shell alone. It may tell a minute early.
+    # Without `B:`, which ends the shell alone: the training then has KillWait seconds, not minutes.
+    # SLURM may tell a minute early.
     assert signal == "TERM" and int(seconds) + 60 < 60 * cost.LEAST_MINUTES / 2
 
 
