@@ -7,9 +7,10 @@ killed goes on where it last saved.
 """
 
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 
-from dst_cbc import devices, stopping
+from dst_cbc import devices, ranks, stopping
 from dst_cbc.command import Parser, main
 from dst_cbc.datasets import selecting
 from dst_cbc.files import (
@@ -24,7 +25,7 @@ from dst_cbc.files import (
 )
 from dst_cbc.index import read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.pseudo_labels import read_manifest, require_unchanged
-from dst_cbc.resume import resume_folder
+from dst_cbc.resume import Work, resume_folder
 from dst_cbc.settings import ModelSettings
 
 
@@ -66,8 +67,14 @@ def parse():
 
 def run() -> None:
     arguments = parse()
-    stopping.listen()
     settings: ModelSettings = arguments.settings
+    gpus = settings.train.gpus
+    if gpus > 1 and not ranks.is_launched():
+        ranks.launch(gpus)
+        return
+    mine = ranks.here(gpus)
+    if gpus == 1:
+        stopping.listen()
     rows = read_index(arguments.index)
     labeled = rows_of(rows, read_ids(arguments.labeled), arguments.labeled)
     validation = selecting(rows.values(), settings.train)
@@ -75,7 +82,8 @@ def run() -> None:
     if arguments.pseudo_labels:
         manifest = read_manifest(arguments.pseudo_labels, list(settings.dataset.classes))
         folder = arguments.pseudo_labels.with_suffix("")
-        require_unchanged(folder, arguments.pseudo_labels, manifest)
+        if mine.first:
+            require_unchanged(folder, arguments.pseudo_labels, manifest)
         pseudo = rows_of(rows, (row.id for row in manifest), arguments.pseudo_labels)
         # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
         inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
@@ -91,10 +99,13 @@ def run() -> None:
     window = None if arguments.previous else window_of(rows.values())
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
     keys = "train.batch or train.crop; in validation, evaluation.batch or evaluation.tile"
-    with (
-        resume_folder(arguments.resume, fingerprint, f"training of {arguments.out}") as work,
-        devices.memory_in_words(keys),
-    ):
+    job = f"training of {arguments.out}"
+    holding = (
+        resume_folder(arguments.resume, fingerprint, job)
+        if mine.first
+        else nullcontext(Work.of_another(arguments.resume))
+    )
+    with holding as work, devices.memory_in_words(keys), ranks.losses_in_words():
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(settings.train.compute_threads)
         import torch
@@ -102,6 +113,7 @@ def run() -> None:
         from dst_cbc import models, training
 
         device = devices.prepare(arguments.device, settings.train)
+        mine.join(device, settings.train)
         data = training.Data(
             arguments.data, settings.dataset, labeled, pseudo, folder, validation,
             arguments.predictions,
@@ -128,12 +140,15 @@ def run() -> None:
                 arguments.board,
                 arguments.workers,
                 arguments.save_seconds,
+                mine,
             )
         except DataError:
             # The file at fault may be another one than was checked: that can be cured.
             require_checked_files(data)
             raise
         require_checked_files(data)
+        if not mine.first:
+            return
         work.require_held()
         write_model_folder(arguments, settings, model, end)
     write_run(arguments.out / "run.json", end, device)

@@ -17,7 +17,7 @@ FLOORS = [
     "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
     "metrics", "digits", "pairs", "datasets", "index", "fingerprints", "splits", "experiment",
     "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
-    "predictions",
+    "ranks", "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "tiling",
     "inference", "use", "export", "model_card", "training", "summary", "tables", "evidence",
     "figures", "cost", "survey", "proposal", "updating", "suggestions", "command",

@@ -500,3 +500,30 @@ def test_class_weights_name_classes_of_the_data_set(plan):
         plan(train={"class_weights": {"raod": 2.0}})
     with pytest.raises(ConfigError, match="class_weights"):
         plan("dst-cbc", by_split={"few": {"class_weights": {"car": 1}}})
+
+
+@pytest.mark.parametrize(
+    "gpus, methods, message",
+    [
+        (3, ["supervised"], r"train\.gpus: found 3 with batch 4, for few_0.*divides the batch"),
+        (4, ["dst-cbc"], r"dst-cbc: train\.gpus: found 4.*each half of it, labeled and pseudo: 2"),
+    ],
+)
+def test_gpus_must_divide_the_batch_and_both_halves_of_it(plan, gpus, methods, message):
+    train = {"batch": 4, "steps": 10, "validate_every": 4, "gpus": gpus}
+    with pytest.raises(ConfigError, match=message):
+        plan(*methods, train=train)
+
+
+def test_gpus_are_part_of_a_model_and_leave_no_trace_in_one_that_has_one(plan):
+    train = {"batch": 4, "steps": 10, "validate_every": 4}
+    one = plan("dst-cbc", train=train).models["few_0/dst-cbc/round1"].settings.canonical()
+    two = plan("dst-cbc", train={**train, "gpus": 2, "sync_norm": True})
+    assert "gpus" not in one and "sync_norm" not in one
+    assert '"gpus":2' in two.models["few_0/dst-cbc/round1"].settings.canonical()
+
+
+def test_synchronised_norm_without_cuda_is_refused_at_once(plan):
+    train = {"batch": 4, "steps": 10, "validate_every": 4, "gpus": 2, "sync_norm": True}
+    with pytest.raises(ConfigError, match=r"train\.sync_norm: found true with device 'cpu'"):
+        plan("dst-cbc", train=train, device="cpu")

@@ -347,10 +347,10 @@ def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(
 ):
     real, seen = training.dynamic_loss, []
 
-    def watch(logits, labels, pseudo, gamma, weights, confidence):
+    def watch(logits, labels, pseudo, gamma, weights, confidence, valid):
         assert weights is None and confidence is None
         seen.append((labels.clone(), pseudo, gamma))
-        return real(logits, labels, pseudo, gamma)
+        return real(logits, labels, pseudo, gamma, valid=valid)
 
     monkeypatch.setattr(training, "dynamic_loss", watch)
     run(data=pseudo_data)

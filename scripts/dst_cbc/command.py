@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from . import stopping
 from .experiment import ConfigError
 from .files import FULL, Changed, DataError, NoSpace, Unusable, no_space
+from .ranks import Lost
 from .resume import Busy
 from .settings import Settings
 
@@ -77,7 +78,7 @@ def main(run: Callable[[], None]) -> None:
         stopping.end_with_parent()
     try:
         run()
-    except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace) as error:
+    except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         sys.exit(f"error: {error}")
     except FileNotFoundError as error:
         sys.exit(f"error: {error.filename}: no such file; what is computed so far is kept")

@@ -15,6 +15,7 @@ def dynamic_loss(
     gamma: float,
     class_weights: torch.Tensor | None = None,
     confidence: torch.Tensor | None = None,
+    valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Cross-entropy, weighted on the pseudo-labeled images by the current confidence.
 
@@ -25,12 +26,13 @@ def dynamic_loss(
     logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
     the N images are pseudo-labeled. class_weights: float (C,), times the labeled pixels' CE, no
     part of the paper. confidence: float (pseudo, H, W) in 0..1, replaces p in w: of the model that
-    labeled ("OW", Table 5a). Returns a scalar, float32 unless the logits are
-    float64; 0 where every pixel is ignored.
+    labeled ("OW", Table 5a). valid: the number to divide by, where these images are a share of a
+    batch: of all of its pixels that are not ignored. Returns a scalar, float32 unless the logits
+    are float64; 0 where every pixel is ignored.
     """
     # Float32 at least; float64 stays.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    valid = (labels != IGNORED).sum().clamp(min=1)
+    valid = (valid_pixels(labels) if valid is None else valid).clamp(min=1)
     if not (pseudo and gamma) and class_weights is None:
         # Summed by torch: plain cross-entropy to the last bit.
         return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / valid
@@ -45,6 +47,11 @@ def dynamic_loss(
     else:
         weight = confidence**gamma
     return (labeled.sum() + (weight * self_trained).sum()) / valid
+
+
+def valid_pixels(labels: torch.Tensor) -> torch.Tensor:
+    """How many labels, int64 (N, H, W), are not ignored: int64 scalar."""
+    return (labels != IGNORED).sum()
 
 
 def online_labels(logits: torch.Tensor, labels: torch.Tensor, threshold: float) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from .files import DataError
@@ -26,6 +27,12 @@ def optimizer(network: DeepLabV2, stage: Optimization) -> torch.optim.SGD:
         for part, factor in ((network.backbone, stage.backbone_rate), (network.head, 1.0))
     ]
     return torch.optim.SGD(groups, 1.0, momentum=stage.momentum, weight_decay=stage.weight_decay)
+
+
+def synchronise_norm(network: DeepLabV2) -> None:
+    """Let batch normalisation count over all processes; parameters and state stay the same."""
+    # timm's own: torch's would drop the activation that timm's layers contain.
+    convert_sync_batchnorm(network)
 
 
 def training_mode(network: DeepLabV2, stage: Optimization) -> None:

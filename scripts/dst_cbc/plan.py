@@ -262,6 +262,17 @@ class Plan:
         except ValidationError as error:
             place = f"train, supervised, by_split or method, for {division}"
             raise ConfigError(explain(error, TrainSettings, [(place, merged)])) from None
+        device = self.experiment.device
+        if settings.sync_norm and settings.gpus > 1 and device not in ("auto", "cuda"):
+            raise ConfigError(
+                f"train.sync_norm: found true with device {device!r}; torch synchronises batch "
+                "normalisation on CUDA only: set it to false, or device to cuda"
+            )
+        if settings.batch % settings.gpus:
+            raise ConfigError(
+                f"train.gpus: found {settings.gpus} with batch {settings.batch}, for {division}; "
+                "expected a number that divides the batch"
+            )
         for name in settings.class_weights if isinstance(settings.class_weights, dict) else ():
             if name not in self.dataset.classes:
                 hint = nearest(name, list(self.dataset.classes))
@@ -347,6 +358,12 @@ class Plan:
         if settings.batch % 2:
             raise ConfigError(
                 f"{name}: batch: found {settings.batch}; half of it is pseudo-labeled, so even"
+            )
+        if settings.batch // 2 % settings.gpus:
+            raise ConfigError(
+                f"{name}: train.gpus: found {settings.gpus} with batch {settings.batch}, for "
+                f"{division}; expected a number that divides each half of it, labeled and pseudo: "
+                f"{settings.batch // 2}"
             )
         unlabeled = len(self.splits[division].unlabeled)
         online = row.labeling == "online"

@@ -35,6 +35,11 @@ class Work:
     lock: Path
     owner: dict
 
+    @classmethod
+    def of_another(cls, folder: Path) -> Work:
+        """The same work, for a process that helps its holder and only reads."""
+        return cls(folder, folder.with_name(folder.name + ".lock"), {})
+
     def refresh(self) -> None:
         """Show processes on other machines that this one lives; call it at each save."""
         self.require_held()

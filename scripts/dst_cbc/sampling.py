@@ -35,9 +35,13 @@ def sample_generator(seed: int, round: int, draw: Draw) -> np.random.Generator:
     return generator(seed, round, 1, draw.stream, draw.pass_, draw.index)
 
 
-def torch_seed(seed: int, round: int, step: int) -> int:
-    """Seed of torch's own generator before a step (dropout, if a backbone has any)."""
-    return int(generator(seed, round, 2, step).integers(2**63))
+def torch_seed(seed: int, round: int, step: int, rank: int = 0) -> int:
+    """Seed of torch's own generator before a step (dropout, if a backbone has any).
+
+    rank: of several processes that share a batch, each drops something else.
+    """
+    key = (2, step, rank) if rank else (2, step)
+    return int(generator(seed, round, *key).integers(2**63))
 
 
 @lru_cache(maxsize=8)

@@ -363,6 +363,16 @@ class Optimization(Settings):
         description="of the labeled loss: `balanced` by the classes' pixels, or class: weight "
         "(1 where not named)",
     )
+    gpus: Positive = Field(
+        1,
+        description="processes that share each batch and both halves of it, one a GPU (without "
+        "CUDA: on the CPU); the gradient stays that of the whole batch",
+    )
+    sync_norm: bool = Field(
+        False,
+        description="with several `gpus`, on CUDA: batch normalisation over the whole batch, not "
+        "over each one's share",
+    )
     augmentation: AugmentationSettings = AugmentationSettings()
 
 
@@ -445,7 +455,7 @@ class EvaluateStage(Inference):
 class TrainStage(Optimization, Compute):
     """One training, resolved: nothing left to compute. valtiny: ids, where `select` is that."""
 
-    added: ClassVar = ("valtiny",)
+    added: ClassVar = ("valtiny", "gpus", "sync_norm")
 
     algorithm: Literal[1] = 1
     steps: Positive

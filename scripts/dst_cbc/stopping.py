@@ -38,6 +38,11 @@ def _ask(number: int, frame: object) -> None:
         signal.raise_signal(number)
 
 
+def ask(number: int) -> None:
+    """Stop as if the signal of that number had come: another process of this job got it."""
+    _ask(number, None)
+
+
 def asked_by() -> str | None:
     """Name of the signal that asked this process to stop, None as long as none did."""
     return _asked_by

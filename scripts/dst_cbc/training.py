@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from .files import DataError, Unusable, atomic
 from .images import label_table, open_image, open_label
 from .index import Row
 from .inference import evaluate, image_tensor, mean_colour, require_room
-from .losses import dynamic_loss, online_labels
+from .losses import dynamic_loss, online_labels, valid_pixels
 from .metrics import mean_iou, pixel_accuracy
 from .models import Model, low_logits, read_checkpoint, upsample
 from .predictions import read_probabilities
+from .ranks import ALONE, Ranks
 from .resume import Work
 from .settings import DatasetStage, TrainStage
 from .transforms import draw_warp, jitter, whole
@@ -148,51 +150,63 @@ def train(
     board: Path | None = None,
     workers: int = 0,
     save_seconds: float = 60.0,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Train `model` in place for `stage.steps` steps.
 
     best: record of the model that must be beaten, None in round 0. work: where unfinished state
-    goes. board: folder of TensorBoard files. Returns where it ended; `history` has one row per
-    validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite, and
-    Stopped, with the state saved, when a signal asked for it.
+    goes. board: folder of TensorBoard files. ranks: this process among those that share the work,
+    of which the first validates and saves, and alone knows the history. Returns where it ended;
+    `history` has one row per validation, mIoU and accuracy in percent. Raises Unusable
+    when the loss is not finite, and Stopped, with the state saved, when a signal asked for it.
     """
     require_room(data.root, data.validation, stage.validation)
     state = work.folder / STATE
     network = model.network.to(device, memory_format=_memory_format(stage))
+    if stage.sync_norm and ranks.size > 1:
+        optimization.synchronise_norm(network)
     optimizer = optimization.optimizer(network, stage)
     weights = _class_weights(data, stage, device)
     scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "float16")
     progress = _resumed(state, network, optimizer, scaler) or Progress(0, best, None, [])
-    writer = _replay(board, progress.history)
-    loader, draws, samples = _batches(data, stage, model, progress.step, workers, device)
+    writer = _replay(board if ranks.first else None, progress.history)
+    loader, draws, samples = _batches(data, stage, model, progress.step, workers, device, ranks)
+    parallel = ranks.parallel(model)
     begun = time.monotonic() - progress.seconds
 
     def save() -> None:
         work.refresh()
         progress.seconds = time.monotonic() - begun
         save_state(state, progress, network, optimizer, scaler)
+
+    def save_and_stop() -> None:
+        if ranks.first:
+            save()
         stopping.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
 
     def validate() -> None:
         reached = progress.history[-1]["step"] if progress.history else None
         if progress.step in stage.validate_at and progress.step != reached:
-            try:
-                _validate(model, data, stage, device, workers, progress)
-            except stopping.Stopped:
-                save()
-                raise
-            _log(writer, progress.history[-1])
+            if ranks.first:
+                # Cut short, it is repeated.
+                with suppress(stopping.Stopped):
+                    _validate(model, data, stage, device, workers, progress)
+                    _log(writer, progress.history[-1])
+            if ranks.asked_to_stop():
+                save_and_stop()
         optimization.training_mode(network, stage)
 
     # Where the state was saved between a step and its validation.
     validate()
     saved = time.monotonic()
-    bar = tqdm(total=stage.steps, initial=progress.step, desc="train", disable=None)
+    quiet = None if ranks.first else True
+    bar = tqdm(total=stage.steps, initial=progress.step, desc="train", disable=quiet)
     for draw, batch in zip(draws, loader, strict=True):
-        torch.manual_seed(sampling.torch_seed(stage.seed, stage.round, progress.step))
+        seed = sampling.torch_seed(stage.seed, stage.round, progress.step, ranks.rank)
+        torch.manual_seed(seed)
         optimization.set_rate(optimizer, optimization.learning_rate(stage, progress.step))
-        loss = _loss(model, batch, data, stage, weights, device)
-        value = loss.item()
+        loss = _loss(parallel, batch, data, stage, weights, device, ranks)
+        value = ranks.sum(loss).item()
         if not math.isfinite(value):
             ids = ", ".join(samples.row(one).id for one in draw)
             # Not saved here: this forward pass has already reached the running statistics.
@@ -200,15 +214,17 @@ def train(
                 f"step {progress.step}: the loss is {value}; images: {ids}. The last saved state "
                 f"is kept in {work.folder}. Lower train.learning_rate or set train.clip"
             )
-        _descend(loss, network, stage, optimizer, scaler)
+        # The mean over the processes becomes their sum.
+        _descend(ranks.size * loss, network, stage, optimizer, scaler)
         progress.step += 1
         progress.loss_sum += value
         progress.loss_steps += 1
         bar.update()
-        if stopping.asked_by():
-            save()
+        if ranks.asked_to_stop():
+            save_and_stop()
         validate()
-        if time.monotonic() - saved >= save_seconds and progress.step < stage.steps:
+        due = time.monotonic() - saved >= save_seconds and progress.step < stage.steps
+        if due and ranks.first:
             save()
             saved = time.monotonic()
     if writer:
@@ -228,17 +244,20 @@ def _loss(
     stage: TrainStage,
     weights: torch.Tensor | None,
     device: torch.device,
+    ranks: Ranks,
 ) -> torch.Tensor:
+    """This process's part of the batch's loss: the parts add up to it."""
     images, labels, *confidence = batch
     images = images.to(device, non_blocking=True, memory_format=_memory_format(stage))
     labels = labels.to(device, non_blocking=True).long()
     logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
-    pseudo = _pseudo_share(data, stage)
+    pseudo = _pseudo_share(data, stage) // ranks.size
     if pseudo and stage.online_threshold is not None:
         own = online_labels(logits[-pseudo:], labels[-pseudo:], stage.online_threshold)
         labels = torch.cat((labels[:-pseudo], own))
     original = confidence[0][-pseudo:].to(device, non_blocking=True) if confidence else None
-    return dynamic_loss(logits, labels, pseudo, stage.gamma, weights, original)
+    valid = ranks.sum(valid_pixels(labels))
+    return dynamic_loss(logits, labels, pseudo, stage.gamma, weights, original, valid)
 
 
 def _descend(
@@ -271,17 +290,25 @@ def _pseudo_share(data: Data, stage: TrainStage) -> int:
 
 
 def _batches(
-    data: Data, stage: TrainStage, model: Model, start: int, workers: int, device: torch.device
+    data: Data,
+    stage: TrainStage,
+    model: Model,
+    start: int,
+    workers: int,
+    device: torch.device,
+    ranks: Ranks,
 ) -> tuple[DataLoader, list[list[sampling.Draw]], Samples]:
+    """The loader of this process's shares, and the draws of the whole batches."""
     pseudo = _pseudo_share(data, stage)
     streams = [(sampling.LABELED, len(data.labeled), stage.batch - pseudo)]
     if pseudo:
         streams.append((sampling.PSEUDO, len(data.pseudo), pseudo))
     draws = list(sampling.batches(stage.seed, stage.round, streams, start, stage.steps))
     samples = Samples(data, stage, model)
+    labeled = stage.batch - pseudo
     loader = DataLoader(
         samples,
-        batch_sampler=draws,
+        batch_sampler=[ranks.share(draw[:labeled]) + ranks.share(draw[labeled:]) for draw in draws],
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=stopping.leave_to_parent,

@@ -220,6 +220,24 @@ def model_settings(wildcards):
     return model_of(wildcards).settings.canonical()
 
 
+def training_gpus(wildcards):
+    """Tokens of a training: one for each GPU that it uses."""
+    return GPU * model_of(wildcards).settings.train.gpus
+
+
+def training_threads(wildcards):
+    """CPU threads of all processes of a training."""
+    return EXPERIMENT.compute_threads * model_of(wildcards).settings.train.gpus
+
+
+def training_cpus(wildcards):
+    return CPUS * model_of(wildcards).settings.train.gpus
+
+
+def training_memory(wildcards, attempt):
+    return memory(wildcards, attempt) * model_of(wildcards).settings.train.gpus
+
+
 def threshold_settings(wildcards):
     return model_of(wildcards).settings.thresholds.canonical()
 

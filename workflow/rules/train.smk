@@ -21,12 +21,12 @@ rule train:
         model="|".join(map(re.escape, LABELED_ONLY)),
     conda:
         "../../envs/dst-cbc.yaml"
-    threads: EXPERIMENT.compute_threads
+    threads: training_threads
     resources:
-        gpu=GPU,
-        cpus_per_task=CPUS,
+        gpu=training_gpus,
+        cpus_per_task=training_cpus,
         runtime=training_time,
-        mem_mb=memory,
+        mem_mb=training_memory,
     params:
         settings=model_settings,
         files=digest_of(training_files),
@@ -64,12 +64,12 @@ rule finetune:
         f"{STUDY}/benchmarks/{{division}}/{{method}}/round{{round}}/finetune.tsv"
     conda:
         "../../envs/dst-cbc.yaml"
-    threads: EXPERIMENT.compute_threads
+    threads: training_threads
     resources:
-        gpu=GPU,
-        cpus_per_task=CPUS,
+        gpu=training_gpus,
+        cpus_per_task=training_cpus,
         runtime=training_time,
-        mem_mb=memory,
+        mem_mb=training_memory,
     params:
         settings=model_settings,
         files=digest_of(training_files),
