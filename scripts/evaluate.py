@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dst_cbc import devices
+from dst_cbc import devices, free_gpus
 from dst_cbc.command import Parser, main
 from dst_cbc.files import write_json
 from dst_cbc.index import read_index
@@ -22,6 +22,7 @@ def run() -> None:
     arguments = parser.parse_args()
     stage = arguments.settings
     devices.limit_threads(stage.compute_threads)
+    free_gpus.take(arguments.device)
     from dst_cbc import inference, models
 
     rows = list(read_index(arguments.index).values())

@@ -1,6 +1,6 @@
 """Predict the unlabeled images once: class and confidence of every pixel, and their histogram."""
 
-from dst_cbc import devices, stopping
+from dst_cbc import devices, free_gpus, stopping
 from dst_cbc.command import Parser, main
 from dst_cbc.files import DataError, digest, read_ids, sha256_file
 from dst_cbc.index import read_index, require_same, rows_of, used_files
@@ -33,6 +33,7 @@ def run() -> None:
     ):
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(stage.compute_threads)
+        free_gpus.take(arguments.device)
         from tqdm import tqdm
 
         from dst_cbc import confidence, inference, models, predictions

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dst_cbc import devices
+from dst_cbc import devices, free_gpus
 from dst_cbc.command import Parser, main, read_settings
 from dst_cbc.files import read_ids
 from dst_cbc.images import label_table
@@ -82,6 +82,7 @@ def _normalized(arguments, rows: list[Row], names: list[str]) -> Labels:
     stage = read_settings(PredictStage, arguments.inference)
     thresholds = read_thresholds(arguments.thresholds, names)
     devices.limit_threads(stage.compute_threads)
+    free_gpus.take(arguments.device)
     from dst_cbc import inference, models
 
     device = devices.prepare(arguments.device, stage)

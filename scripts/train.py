@@ -10,7 +10,7 @@ import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
-from dst_cbc import devices, ranks, stopping
+from dst_cbc import devices, free_gpus, ranks, stopping
 from dst_cbc.command import Parser, main
 from dst_cbc.datasets import selecting
 from dst_cbc.files import (
@@ -70,6 +70,7 @@ def run() -> None:
     settings: ModelSettings = arguments.settings
     gpus = settings.train.gpus
     if gpus > 1 and not ranks.is_launched():
+        free_gpus.take(arguments.device, gpus)
         ranks.launch(gpus)
         return
     mine = ranks.here(gpus)
@@ -108,6 +109,8 @@ def run() -> None:
     with holding as work, devices.memory_in_words(keys), ranks.losses_in_words():
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(settings.train.compute_threads)
+        if gpus == 1:
+            free_gpus.take(arguments.device)
         import torch
 
         from dst_cbc import models, training

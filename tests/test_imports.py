@@ -18,9 +18,9 @@ FLOORS = [
     "metrics", "digits", "pairs", "datasets", "index", "fingerprints", "splits", "experiment",
     "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
     "ranks", "predictions",
-    "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "tiling",
-    "inference", "use", "export", "model_card", "training", "summary", "tables", "evidence",
-    "figures", "cost", "survey", "proposal", "updating", "suggestions", "command",
+    "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "free_gpus",
+    "tiling", "inference", "use", "export", "model_card", "training", "summary", "tables",
+    "evidence", "figures", "cost", "survey", "proposal", "updating", "suggestions", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",

@@ -155,10 +155,6 @@ def memory(wildcards, attempt):
     return cost.megabytes(COST, EXPERIMENT.workers, attempt)
 
 
-def labeling_gpu(wildcards):
-    return GPU * is_normalized(wildcards)
-
-
 MEASURED_FROM = 5000  # steps: shorter work is over sooner than it is worth to measure
 
 
@@ -310,6 +306,11 @@ def labeling_predictions(wildcards):
 def labeling_model(wildcards):
     """… or its model, where the rule needs the probabilities of all classes."""
     return previous("model.pt")(wildcards) if is_normalized(wildcards) else []
+
+
+def labeling_gpus(wildcards):
+    """Tokens of a labeling: it has a pass of its own where it needs all probabilities."""
+    return GPU if is_normalized(wildcards) else 0
 
 
 def labeling_options(wildcards, input):

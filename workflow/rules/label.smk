@@ -86,7 +86,7 @@ rule pseudo_labels:
     conda:
         "../../envs/dst-cbc.yaml"
     resources:
-        gpu=labeling_gpu,
+        gpu=labeling_gpus,
         cpus_per_task=CPUS,
         runtime=labeling_time,
         mem_mb=memory,
