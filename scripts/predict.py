@@ -1,6 +1,12 @@
-"""Predict the unlabeled images once: class and confidence of every pixel, and their histogram."""
+"""Predict the unlabeled images once: class and confidence of every pixel, and their histogram.
 
-from dst_cbc import devices, free_gpus, stopping
+With --shard only those of one shard, and with --join no more than to put the shards together:
+the files are the same as without.
+"""
+
+from pathlib import Path
+
+from dst_cbc import confidence, devices, free_gpus, predictions, stopping
 from dst_cbc.command import Parser, main
 from dst_cbc.files import DataError, digest, read_ids, sha256_file
 from dst_cbc.index import read_index, require_same, rows_of, used_files
@@ -8,7 +14,7 @@ from dst_cbc.resume import resume_folder
 from dst_cbc.settings import PredictStage
 
 
-def run() -> None:
+def parse():
     parser = Parser(__doc__)
     parser.settings(PredictStage)
     parser.path("--data", "folder of the data set")
@@ -18,14 +24,35 @@ def run() -> None:
     parser.path("--predictions", "HDF5 file to write")
     parser.path("--histogram", ".npz file to write: pixels per class and confidence level")
     parser.path("--resume", "folder for the parts of an unfinished pass")
+    parser.shard()
+    parser.add_argument(
+        "--join", type=Path, nargs="*", metavar="PATH", help="HDF5 files of all shards, in order"
+    )
     parser.device()
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def run() -> None:
+    arguments = parse()
     stopping.listen()
+    attributes = {
+        "model_sha256": sha256_file(arguments.model),
+        "confidence": confidence.__doc__.splitlines()[0],
+        "asinh_log_odds_lowest": confidence.LOWEST,
+        "asinh_log_odds_highest": confidence.HIGHEST,
+    }
+    if arguments.join:
+        counts = predictions.join(arguments.join, arguments.predictions, attributes)
+        predictions.write_histogram(arguments.histogram, counts)
+    else:
+        predict(arguments, attributes)
+
+
+def predict(arguments, attributes: dict[str, str | float]) -> None:
     stage = arguments.settings
     index = read_index(arguments.index)
     rows = rows_of(index, read_ids(arguments.unlabeled), arguments.unlabeled)
-    model_digest = sha256_file(arguments.model)
-    fingerprint = digest([stage.canonical(), model_digest, used_files(rows, False)])
+    fingerprint = digest([stage.canonical(), attributes["model_sha256"], used_files(rows, False)])
     job = f"prediction of {arguments.predictions}"
     with (
         resume_folder(arguments.resume, fingerprint, job) as work,
@@ -36,12 +63,12 @@ def run() -> None:
         free_gpus.take(arguments.device)
         from tqdm import tqdm
 
-        from dst_cbc import confidence, inference, models, predictions
+        from dst_cbc import inference, models
 
         device = devices.prepare(arguments.device, stage)
         model = models.read_model(arguments.model, device)
-        parts = -(-len(rows) // predictions.PART_IMAGES)
-        for part in tqdm(range(parts), "predict", unit="part", disable=None):
+        parts = predictions.parts_of_shard(len(rows), *arguments.shard)
+        for part in tqdm(parts, "predict", unit="part", disable=None):
             work.refresh()
             if predictions.part_is_closed(work.folder, part):
                 continue
@@ -60,16 +87,12 @@ def run() -> None:
                 # The image at fault may be another one than was checked: that can be cured.
                 require_same(arguments.data, rows, labels=False)
                 raise
-        attributes = {
-            "model_sha256": model_digest,
-            "confidence": confidence.__doc__.splitlines()[0],
-            "asinh_log_odds_lowest": confidence.LOWEST,
-            "asinh_log_odds_highest": confidence.HIGHEST,
-        }
         work.require_held()
-        counts = predictions.join_parts(work.folder, parts, arguments.predictions, attributes)
+        counts = predictions.join_parts(
+            work.folder, parts.stop, arguments.predictions, attributes, parts.start
+        )
         predictions.write_histogram(arguments.histogram, counts)
-    print(f"{len(rows)} images, {counts.sum()} pixels")
+    print(f"{len(parts)} parts of {predictions.PART_IMAGES} images, {counts.sum()} pixels")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Write the pseudo labels of one round as indexed PNGs, their manifest and their quality.
 
 The masks of unlabeled images, where there are any, are compared with: accuracy columns of the
-manifest, and <folder>.quality.csv by class. They decide nothing.
+manifest, and <folder>.quality.csv by class. They decide nothing. With --shard only the images of
+one shard are labeled, and with --join no more is done than to put the shards together: the files
+are the same as without.
 """
 
 from collections.abc import Iterator
@@ -15,13 +17,16 @@ from dst_cbc.command import Parser, main, read_settings
 from dst_cbc.files import read_ids
 from dst_cbc.images import label_table
 from dst_cbc.index import Row, ground_truth, read_index, rows_of
-from dst_cbc.predictions import read_predictions
+from dst_cbc.predictions import images_of_shard, read_predictions
 from dst_cbc.pseudo_labels import (
+    Labeled,
     at_size,
+    join_shards,
     label_pixels,
     write_manifest,
     write_pseudo_labels,
     write_quality,
+    write_shard,
 )
 from dst_cbc.settings import DatasetStage, PredictStage
 from dst_cbc.thresholds import read_levels, read_thresholds
@@ -29,7 +34,7 @@ from dst_cbc.thresholds import read_levels, read_thresholds
 Labels = Iterator[tuple[str, np.ndarray]]
 
 
-def run() -> None:
+def parse():
     parser = Parser(__doc__)
     parser.settings(DatasetStage)
     parser.path("--data", "folder of the data set")
@@ -48,33 +53,54 @@ def run() -> None:
     )
     parser.path("--thresholds", "thresholds.csv, or the copy that you edited")
     parser.path("--out", "folder of the PNGs; <folder>.csv and .quality.csv are written beside it")
+    parser.shard()
+    parser.add_argument(
+        "--join", type=Path, nargs="*", metavar="PATH", help="folders of all shards, in order"
+    )
     parser.device()
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def run() -> None:
+    arguments = parse()
+    names = list(arguments.settings.classes)
+    if arguments.join:
+        labeled, quality = join_shards(arguments.join, arguments.out, names)
+    else:
+        quality = np.zeros((len(names), len(names) + 1), np.int64)
+        labeled = label(arguments, quality)
+    if arguments.shard == [1, 1]:
+        write_manifest(arguments.out.with_suffix(".csv"), labeled, names)
+        write_quality(arguments.out.with_suffix(".quality.csv"), quality, names)
+    else:
+        write_shard(arguments.out, labeled, names, quality)
+    print(f"pseudo labels by {arguments.thresholds}")
+
+
+def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
+    """Write the PNGs one by one; rows of their manifest. Counts are added to `quality`."""
     dataset, rows = arguments.settings, read_index(arguments.index)
     table, names = label_table(dataset), list(dataset.classes)
-
     ids = read_ids(arguments.unlabeled)
+    mine = images_of_shard(len(ids), *arguments.shard)
+    ids = ids[mine]
     unlabeled = rows_of(rows, ids, arguments.unlabeled)
     found = _normalized(arguments, unlabeled, names) if arguments.model else _by_threshold(
-        arguments, ids, names
+        arguments, ids, names, mine.start
     )  # fmt: skip
     native = ((id, at_size(labels, (rows[id].height, rows[id].width))) for id, labels in found)
-    quality = np.zeros((len(names), len(names) + 1), np.int64)
-    labeled = write_pseudo_labels(
+    return write_pseudo_labels(
         arguments.out,
         tqdm(native, "label", len(ids), disable=None),
         list(dataset.classes.values()),
         lambda name: ground_truth(arguments.data, rows[name], table),
         quality,
     )
-    write_manifest(arguments.out.with_suffix(".csv"), labeled, names)
-    write_quality(arguments.out.with_suffix(".quality.csv"), quality, names)
-    print(f"{len(ids)} pseudo labels by {arguments.thresholds}")
 
 
-def _by_threshold(arguments, ids: list[str], names: list[str]) -> Labels:
+def _by_threshold(arguments, ids: list[str], names: list[str], first: int) -> Labels:
     levels = read_levels(arguments.thresholds, names)
-    for prediction in read_predictions(arguments.predictions, ids):
+    for prediction in read_predictions(arguments.predictions, ids, first):
         yield prediction.id, label_pixels(prediction, levels)
 
 

@@ -309,6 +309,7 @@ KEYS = {
     "workers": ({"workers": 2}, set()),
     "save_seconds": ({"save_seconds": 1}, set()),
     "container": ({"container": "docker://example.org/dst-cbc"}, set()),
+    "shards": ({"shards": 2}, set()),
 }  # fmt: skip
 
 # A study of its own, a data set of its own, or a single value: the table above cannot hold them.

@@ -43,6 +43,17 @@ class Parser(argparse.ArgumentParser):
             help=f"{cls.__name__} as JSON text, or a JSON file such as a model's settings.json",
         )
 
+    def shard(self) -> None:
+        """--shard I N: which of N jobs that share a pass this is; (1, 1) without."""
+        self.add_argument(
+            "--shard",
+            type=int,
+            nargs=2,
+            default=[1, 1],
+            metavar=("I", "N"),
+            help="only the images of shard I of 1 .. N (default: all)",
+        )
+
     def device(self) -> None:
         """--device and --workers: how a stage with a network runs; they change no result."""
         self.add_argument(

@@ -1,14 +1,15 @@
 """`predictions.h5` and `histogram.npz`: what a model says of every unlabeled pixel, streamed.
 
 The pass over the images is cut into parts. A part is an HDF5 file and its histogram, written
-whole; a killed pass goes on with the first part that is missing. Parts are joined at the end.
+whole; a killed pass goes on with the first part that is missing. Parts are joined at the end, and
+so are shards: neighbouring parts that one job has joined.
 """
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ import numpy as np
 
 from . import confidence
 from .files import DataError, atomic, write_bytes
+from .settings import PART_IMAGES
 
-PART_IMAGES = 256
 KINDS = ("classes", "confidence")
 
 
@@ -34,10 +35,15 @@ class Prediction:
     confidence: np.ndarray
 
 
+def part_file(folder: Path, part: int) -> Path:
+    """Name of the HDF5 file of a part; its histogram has the suffix .npz instead."""
+    return folder / f"{part:06d}.h5"
+
+
 @contextmanager
 def new_part(folder: Path, part: int) -> Iterator[h5py.File]:
     """The HDF5 file of a part, there under its name once the block succeeds."""
-    with atomic(folder / f"{part:06d}.h5") as path, h5py.File(path, "w", libver="latest") as file:
+    with atomic(part_file(folder, part)) as path, h5py.File(path, "w", libver="latest") as file:
         yield file
 
 
@@ -52,33 +58,58 @@ def store(file: h5py.File, items: Iterable[Prediction]) -> None:
 
 def close_part(folder: Path, part: int, counts: np.ndarray) -> None:
     """Write the histogram of a part, last: a part without one is made again."""
-    write_histogram(folder / f"{part:06d}.npz", counts)
+    write_histogram(part_file(folder, part).with_suffix(".npz"), counts)
 
 
 def part_is_closed(folder: Path, part: int) -> bool:
     """Whether both files of a part are there."""
-    return (folder / f"{part:06d}.npz").is_file() and (folder / f"{part:06d}.h5").is_file()
+    file = part_file(folder, part)
+    return file.with_suffix(".npz").is_file() and file.is_file()
+
+
+def parts_of_shard(images: int, shard: int = 1, shards: int = 1) -> range:
+    """The parts of shard 1 .. `shards` of that many images."""
+    parts = -(-images // PART_IMAGES)
+    return range(parts * (shard - 1) // shards, parts * shard // shards)
+
+
+def images_of_shard(images: int, shard: int = 1, shards: int = 1) -> slice:
+    """The images of a shard, of that many."""
+    parts = parts_of_shard(images, shard, shards)
+    return slice(parts.start * PART_IMAGES, parts.stop * PART_IMAGES)
 
 
 def join_parts(
-    folder: Path, parts: int, path: Path, attributes: dict[str, str | float]
+    folder: Path, stop: int, path: Path, attributes: dict[str, str | float], start: int = 0
 ) -> np.ndarray:
-    """Copy all parts into one file at `path`; returns the sum of their histograms."""
+    """`join` of the parts start .. stop - 1."""
+    return join([part_file(folder, part) for part in range(start, stop)], path, attributes)
+
+
+def join(files: Sequence[Path], path: Path, attributes: dict[str, str | float]) -> np.ndarray:
+    """Copy all images into one file at `path`; returns the sum of the histograms.
+
+    files: HDF5 files of parts or shards, in the order of the images; each has its histogram beside
+    it, under its name with .npz.
+    """
     with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file.attrs.update(attributes)
-        for part in range(parts):
-            with h5py.File(folder / f"{part:06d}.h5", "r") as source:
+        for one in files:
+            with h5py.File(one, "r") as source:
                 for row in sorted(map(int, source[KINDS[0]])):
                     for kind in KINDS:
                         source.copy(f"{kind}/{row}", file.require_group(kind), name=str(row))
-    return sum(read_histogram(folder / f"{part:06d}.npz") for part in range(parts))
+    return sum(read_histogram(one.with_suffix(".npz")) for one in files)
 
 
-def read_predictions(path: Path, ids: list[str]) -> Iterator[Prediction]:
-    """The predictions of `ids`, in order. Raises DataError when the file is not theirs."""
+def read_predictions(path: Path, ids: list[str], first: int = 0) -> Iterator[Prediction]:
+    """The predictions of `ids`, in order. Raises DataError when the file is not theirs.
+
+    first: row of the first of them in the file.
+    """
     # An open file remembers every image that was read; opened anew, it forgets.
-    for first in range(0, len(ids), PART_IMAGES):
-        yield from _read_some(path, first, ids[first : first + PART_IMAGES])
+    for start in range(0, len(ids), PART_IMAGES):
+        yield from _read_some(path, first + start, ids[start : start + PART_IMAGES])
 
 
 def read_prediction(path: Path, row: int, id: str) -> Prediction:

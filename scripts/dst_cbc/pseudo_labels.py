@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .files import DataError, read_csv, sha256, sha256_file, write_bytes, write_csv
+from .files import (
+    DataError,
+    read_csv,
+    read_json,
+    sha256,
+    sha256_file,
+    write_bytes,
+    write_csv,
+    write_json,
+)
 from .images import decode, indexed_png, palette
 from .predictions import Prediction
 from .settings import IGNORED
@@ -97,6 +107,30 @@ def _confusion(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarra
     columns = np.minimum(labels[known], classes).astype(np.int64)
     pairs = truth[known].astype(np.int64) * (classes + 1) + columns
     return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def write_shard(folder: Path, rows: Iterable[Labeled], names: Sequence[str], quality) -> None:
+    """Leave in a shard's folder what `join_shards` needs beside its PNGs."""
+    write_manifest(folder / "manifest.csv", rows, names)
+    write_json(folder / "quality.json", quality.tolist())
+
+
+def join_shards(
+    shards: Sequence[Path], folder: Path, names: Sequence[str]
+) -> tuple[list[Labeled], np.ndarray]:
+    """Give the PNGs of all shards a second name in `folder`; the manifest's rows, and the quality.
+
+    shards: their folders, in the order of the images.
+    """
+    rows = []
+    for shard in shards:
+        for row in read_manifest(shard / "manifest.csv", names):
+            path = folder / f"{row.id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            os.link(shard / f"{row.id}.png", path)
+            rows.append(row)
+    return rows, sum(np.array(read_json(shard / "quality.json")) for shard in shards)
 
 
 QUALITY = [

@@ -31,6 +31,10 @@ from pydantic import (
 IGNORED = 255
 """Label value of pixels without a class, in memory and in every label file that we write."""
 
+PART_IMAGES = 256
+"""Images of one part of a pass over the unlabeled ones: what a killed pass loses at most, and what
+shards are made of. It ends a batch, and so touches last bits."""
+
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, instances are immutable."""
@@ -718,6 +722,12 @@ class Experiment(Compute):
         None,
         description="image, `docker://…` or a .sif file, that jobs run in with `snakemake "
         "--software-deployment-method apptainer`; see Dockerfile",
+    )
+    shards: Positive = Field(
+        1,
+        description="jobs among which the prediction of the unlabeled images and their labeling "
+        f"are scattered, in parts of {PART_IMAGES} images; the files are the same. What is made "
+        "stays, and is remade as it was made",
     )
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ from dst_cbc.fingerprints import Fingerprints
 from dst_cbc.index import read_index
 from dst_cbc.plan import load_plan
 from dst_cbc.tables import selection_in_words
+from dst_cbc.settings import PART_IMAGES
+from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 try:
@@ -133,7 +135,8 @@ def training_time(wildcards):
 
 
 def prediction_time(wildcards):
-    return cost.minutes(COST.image * len(PLAN.splits[wildcards.division].unlabeled))
+    images = len(PLAN.splits[wildcards.division].unlabeled) / int(wildcards.get("shards", 1))
+    return cost.minutes(COST.image * images)
 
 
 # What starts anew when its time is over gets more of it.
@@ -201,6 +204,8 @@ wildcard_constraints:
     division="|".join(map(re.escape, PLAN.splits)),
     method="|".join(map(re.escape, SELF_TRAINED)) or "none",
     round=r"[1-9]\d*",
+    shard=r"\d+",
+    shards=r"\d+",
 
 
 def model_of(wildcards):
@@ -414,6 +419,43 @@ def imported_lists(wildcards):
 def imported_list_of(wildcards):
     files = PLAN.splits[wildcards.division].stage.rule.files
     return [files.labeled, files.unlabeled] if files else []
+
+
+# Of files that one of several jobs makes and another joins.
+SHARD = "{shard}of{shards}"
+
+
+def shards_for(name, joined):
+    """Input function: the files `name` of all shards; none where one job does the whole.
+
+    What is there is what it was made of: another number of shards reruns nothing.
+    """
+
+    def shards(wildcards):
+        path = expand(f"{STUDY}/{{division}}/{joined}", **wildcards)[0]
+        if Path(path).exists() and model_of(wildcards).path not in REPLACED:
+            made_of = workflow.persistence.input(IOFile(path)) or []
+            before, _, after = Path(name).name.partition(SHARD)
+            is_shard = re.compile(rf".*/{re.escape(before)}(\d+)of\d+{re.escape(after)}")
+            found = filter(None, map(is_shard.fullmatch, made_of))
+            return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
+        images = len(PLAN.splits[wildcards.division].unlabeled)
+        count = min(EXPERIMENT.shards, -(-images // PART_IMAGES))
+        numbers = range(1, count + 1) if count > 1 else []
+        pattern = f"{STUDY}/{{division}}/{name}"
+        return expand(pattern, **wildcards, shard=numbers, shards=count)
+
+    return shards
+
+
+def joining_gpus(wildcards, input):
+    """Tokens of a prediction: it has a pass of its own unless it joins shards."""
+    return 0 if input.shards else GPU
+
+
+def joined_labeling_gpus(wildcards, input):
+    """The same of a labeling."""
+    return 0 if input.shards else labeling_gpus(wildcards)
 
 
 def later_predictions(path):
