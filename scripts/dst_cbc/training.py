@@ -244,7 +244,7 @@ def _loss(
     stage: TrainStage,
     weights: torch.Tensor | None,
     device: torch.device,
-    ranks: Ranks,
+    ranks: Ranks = ALONE,
 ) -> torch.Tensor:
     """This process's part of the batch's loss: the parts add up to it."""
     images, labels, *confidence = batch
@@ -296,7 +296,7 @@ def _batches(
     start: int,
     workers: int,
     device: torch.device,
-    ranks: Ranks,
+    ranks: Ranks = ALONE,
 ) -> tuple[DataLoader, list[list[sampling.Draw]], Samples]:
     """The loader of this process's shares, and the draws of the whole batches."""
     pseudo = _pseudo_share(data, stage)

@@ -1,0 +1,95 @@
+"""What 100,000 images cost before the first job: dry runs, in one job a stage and scattered.
+
+Prints for each number of shards how many jobs are planned and files declared, and the dry run's
+seconds and peak memory. The images are links to a few tiny ones, in a folder that is removed.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HOUSE = Path(__file__).parents[1]
+LABELED, VALIDATION, SOURCES = 100, 10, 20
+EXPERIMENT = """
+name: many
+data: data
+format: folder
+classes: {{a: "#000000", b: "#ffffff"}}
+splits: {{"100": {{count: 100}}}}
+runs: [{{splits: ["100"], methods: [dst-cbc]}}]
+evaluation: {{report: [val]}}
+network: {{backbone: small, output_stride: 4}}
+train: {{epochs: 1, validate_every: 1000}}
+shards: {shards}
+"""
+
+
+def write_data(root: Path, images: int) -> None:
+    """Training images, the first LABELED of them with a mask, and some to validate on."""
+    random = np.random.default_rng(0)
+    sources = [root / f"{number}.png" for number in range(SOURCES)]
+    for source in sources:
+        Image.fromarray(random.integers(0, 2, (8, 8), np.uint8)).save(source)
+    for subset, count, masks in (("train", images, LABELED), ("val", VALIDATION, VALIDATION)):
+        for kind, number in (("images", count), ("labels", masks)):
+            folder = root / kind / subset
+            folder.mkdir(parents=True)
+            for i in range(number):
+                # A file can have some 65,000 names.
+                os.link(sources[i % SOURCES], folder / f"{subset}{i:06d}.png")
+    for source in sources:
+        source.unlink()
+
+
+def dry_run(folder: Path, shards: int) -> tuple[int, int, float, int]:
+    """Jobs, declared files, seconds, and peak memory in bytes of planning all in `folder`."""
+    experiment = folder / "many.yaml"
+    experiment.write_text(EXPERIMENT.format(shards=shards))
+    command = [
+        sys.executable, "-m", "snakemake", "-s", HOUSE / "Snakefile", "--directory", folder,
+        "--configfile", experiment, "--cores", "2", "--nocolor", "-n",
+    ]  # fmt: skip
+    begun = time.perf_counter()
+    with open(folder / "said.txt", "w+") as said:
+        process = subprocess.Popen([*map(str, command)], stdout=said, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        said.seek(0)
+        text = said.read()
+    if status:
+        sys.exit(text)
+    jobs = int(re.search(r"^total +(\d+)", text, re.MULTILINE)[1])
+    outputs = re.findall(r"^    output: (.*)$", text, re.MULTILINE)
+    files = {name for line in outputs for name in line.split(", ")}
+    return jobs, len(files), seconds, 1024 * usage.ru_maxrss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=100_000, help="default 100000")
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 64], help="default 1 8 64")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "data").mkdir()
+        write_data(folder / "data", arguments.images)
+        print(f"{arguments.images} images, {VALIDATION} to validate on, dst-cbc")
+        for shards in arguments.shards:
+            jobs, files, seconds, memory = dry_run(folder, shards)
+            print(
+                f"shards {shards:3d}: {jobs:5d} jobs, {files:5d} files, dry run {seconds:.1f} s, "
+                f"{memory / 1e6:.0f} MB",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
