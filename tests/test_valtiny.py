@@ -97,7 +97,7 @@ def test_a_format_brings_the_authors_list(format, make_experiment):
             "val1\ntrain1\ntest0\n", {"valtiny": "tiny.txt"},
             r"evaluation\.valtiny: .*tiny\.txt: 'train1' is not in val \(2 such ids\)",
         ),
-        ("", {"select": "test"}, "'val' or 'valtiny'"),
+        ("", {"select": "test"}, "'val', 'valtiny' or 'last'"),
     ],
 )  # fmt: skip
 def test_a_valtiny_that_cannot_be_meant_is_refused(lines, evaluation, reason, plan):
