@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 HOUSE = Path(workflow.basedir)
@@ -19,8 +20,8 @@ from dst_cbc.files import DataError, digest, no_space
 from dst_cbc.fingerprints import Fingerprints
 from dst_cbc.index import read_index
 from dst_cbc.plan import load_plan
-from dst_cbc.tables import selection_in_words
 from dst_cbc.settings import PART_IMAGES
+from dst_cbc.tables import selection_in_words
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
@@ -363,11 +364,22 @@ def evaluated_files(wildcards):
         yield SUBSETS[subset], True
 
 
+# Many jobs of a study use the same files.
+@cache
+def contents_of(ids, labels):
+    return FILES.used(ids, labels)
+
+
+@cache
+def are_changed(ids, labels):
+    return FILES.changed(CHECKED, ids, labels)
+
+
 def digest_of(files):
     """Parameter function: changes with the contents of `files`."""
 
     def of_contents(wildcards):
-        return [FILES.used(ids, labels) for ids, labels in files(wildcards)]
+        return [contents_of(tuple(ids), labels) for ids, labels in files(wildcards)]
 
     return of_contents
 
@@ -383,7 +395,7 @@ def index_for(files, output):
     def index(wildcards):
         made = Path(expand(f"{STUDY}/{{division}}/{output}", **wildcards)[0]).exists()
         path = model_of(wildcards).path
-        changed = any(FILES.changed(CHECKED, *used) for used in files(wildcards))
+        changed = any(are_changed(tuple(ids), labels) for ids, labels in files(wildcards))
         return INDEX if changed or not made or path in REPLACED else ancient(INDEX)
 
     return index
