@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -114,7 +115,7 @@ def test_the_tables_of_an_unfinished_study_show_what_is_missing(study, tmp_path)
          "--markdown", copy.study / "summary.md"],
         [scripts / "tables.py", copy.study, "--settings", "{}", "--out", tmp_path / "out"],
     ):  # fmt: skip
-        subprocess.run([shutil.which("python") or "python", *map(str, command)], check=True)
+        subprocess.run([sys.executable, *map(str, command)], check=True)
     text = (tmp_path / "out/table.md").read_text()
     assert re.search(r"\| `st` .* 0 \(missing: 1\) \|", text)
 
