@@ -111,6 +111,16 @@ def test_the_stages_without_a_network_run_without_torch(tmp_path):
     assert "supervised" in (tmp_path / "summary.csv").read_text()
 
 
+def test_a_training_starts_without_timm():
+    """It brings torchvision, and both are half of a start; backbones of timm's import it."""
+    code = (
+        "import sys; from dst_cbc import inference, training; "
+        "sys.exit(bool({'timm', 'torchvision'} & {*sys.modules}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE / "scripts")}
+    assert run("-c", code, env=environment).returncode == 0
+
+
 @pytest.mark.parametrize("script", WITHOUT_TORCH)
 def test_the_help_of_a_stage_without_a_network_imports_no_torch(script):
     code = (

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from .files import DataError
@@ -31,7 +30,10 @@ def optimizer(network: DeepLabV2, stage: Optimization) -> torch.optim.SGD:
 
 def synchronise_norm(network: DeepLabV2) -> None:
     """Let batch normalisation count over all processes; parameters and state stay the same."""
-    # timm's own: torch's would drop the activation that timm's layers contain.
+    # timm's own: torch's would drop the activation that timm's layers contain. Imported here: it
+    # is half of a stage's start-up.
+    from timm.layers import convert_sync_batchnorm
+
     convert_sync_batchnorm(network)
 
 
