@@ -73,6 +73,16 @@ def test_gamma_zero_is_plain_cross_entropy_to_the_last_bit(pseudo):
         assert torch.equal(gradient, expected)
 
 
+@pytest.mark.parametrize("pseudo, gamma", [(0, 9.0), (2, 0.0), (2, 9.0)])
+def test_among_deterministic_algorithms_torch_has_no_cross_entropy(pseudo, gamma, monkeypatch):
+    """On CUDA its nll_loss2d raises there; ours is the same to rounding."""
+    logits, labels = random_batch()
+    expected = dynamic_loss(logits, labels, pseudo, gamma)
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    monkeypatch.setattr(F, "cross_entropy", None)
+    torch.testing.assert_close(dynamic_loss(logits, labels, pseudo, gamma), expected)
+
+
 def test_without_pseudo_labels_gamma_changes_nothing():
     logits, labels = random_batch()
     assert torch.equal(dynamic_loss(logits, labels, 0, 9.0), dynamic_loss(logits, labels, 0, 0.0))
@@ -180,3 +190,28 @@ def test_in_float64_value_and_gradient_are_those_of_the_formula(gamma, pseudo, i
     assert (gradient - expected).abs().max() < 1e-10 * expected.abs().max()
     in_float32 = dynamic_loss(logits.float(), labels, pseudo, gamma)
     assert in_float32.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "gamma, weights", [(9.0, None), (0.0, torch.ones(5)), (3.0, torch.ones(5))]
+)
+def test_for_the_gradient_nothing_of_the_logits_size_is_kept_beside_them(gamma, weights):
+    logits, labels = random_batch(size=16)
+    logits.requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda x: x):
+        dynamic_loss(logits, labels, 2, gamma, weights)
+    assert [one.data_ptr() for one in kept if one.numel() >= logits.numel()] == [logits.data_ptr()]
+    assert kept
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_gradient_by_differences_and_by_stock_operators(memory_format):
+    logits, labels = random_batch(5, size=4)
+    logits = logits.double().to(memory_format=memory_format).requires_grad_()
+    weights = torch.tensor([0.0, 0.5, 1.0, 2.0, 7.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: dynamic_loss(x, labels, 0, 0, weights), logits)
+    (ours,) = torch.autograd.grad(dynamic_loss(logits, labels, 0, 0, weights), logits)
+    stock = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
+    (expected,) = torch.autograd.grad(stock / (labels != IGNORE).sum(), logits)
+    torch.testing.assert_close(ours, expected, rtol=1e-13, atol=1e-16)

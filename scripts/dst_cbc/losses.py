@@ -4,8 +4,37 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from .settings import IGNORED
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross-entropy of every pixel, (N, H, W); 0 and without a gradient where ignored.
+
+    torch's keeps log-probabilities until its gradient is there; here each image's are made again
+    in the gradient's own memory: beside the logits one tensor of their size, not two.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        ignored = labels == IGNORED
+        target = labels.masked_fill(ignored, 0).unsqueeze(1)
+        ctx.save_for_backward(logits, target, ignored)
+        pairs = zip(logits, target, strict=True)
+        loss = torch.cat([-one.log_softmax(0).gather(0, label) for one, label in pairs])
+        return loss.masked_fill_(ignored, 0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, weights: torch.Tensor) -> tuple[torch.Tensor, None]:
+        logits, target, ignored = ctx.saved_tensors
+        weights = weights.masked_fill(ignored, 0).unsqueeze(1)
+        gradient = torch.empty_like(logits)
+        for out, one, label, weight in zip(gradient, logits, target, weights, strict=True):
+            torch.softmax(one, 0, out=out)
+            out.mul_(weight).scatter_add_(0, label, -weight)
+        return gradient, None
 
 
 def dynamic_loss(
@@ -33,10 +62,12 @@ def dynamic_loss(
     # Float32 at least; float64 stays.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     valid = (valid_pixels(labels) if valid is None else valid).clamp(min=1)
-    if not (pseudo and gamma) and class_weights is None:
+    plain = not (pseudo and gamma) and class_weights is None
+    # On CUDA torch's is not among its deterministic algorithms.
+    if plain and not torch.are_deterministic_algorithms_enabled():
         # Summed by torch: plain cross-entropy to the last bit.
         return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / valid
-    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
+    loss = _CrossEntropy.apply(logits, labels)
     labeled, self_trained = loss.split((len(loss) - pseudo, pseudo))
     if class_weights is not None:
         # An ignored pixel's loss is 0, whatever its weight.

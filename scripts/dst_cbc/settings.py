@@ -461,7 +461,7 @@ class TrainStage(Optimization, Compute):
 
     added: ClassVar = ("valtiny", "gpus", "sync_norm")
 
-    algorithm: Literal[1] = 1
+    algorithm: Literal[2] = 2
     steps: Positive
     validate_at: tuple[Positive, ...] = Field(min_length=1)
     seed: int
