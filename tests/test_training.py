@@ -498,7 +498,9 @@ def test_what_lies_outside_the_image_has_the_mean_colour_and_is_ignored(data, di
     image, label = Samples(data, stage, model)[Draw(LABELED, 0, 0)]
     outside = label == 255
     assert outside.sum() == 60 * 60 - 40 * 40
-    assert image[:, outside].unique(dim=1).ravel().tolist() == [51, 102, 153]
+    # Bilinear: the pixels beside the image may show a share of it.
+    beside = F.max_pool2d((~outside).float()[None], 3, stride=1, padding=1)[0] > 0
+    assert image[:, ~beside].unique(dim=1).ravel().tolist() == [51, 102, 153]
 
 
 def test_a_pseudo_labeled_sample_reads_the_file_of_its_id(pseudo_data, digits_dataset):

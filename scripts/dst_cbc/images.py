@@ -79,7 +79,8 @@ def open_image(path: Path, window: Window | None = None) -> Image.Image:
     """
     decoded = decode(path)
     if decoded.deep is None:
-        return decoded.image.convert("RGB")
+        # Converted to its own mode it would be copied.
+        return decoded.image if decoded.image.mode == "RGB" else decoded.image.convert("RGB")
     if window is None:
         raise DataError(
             f"{path}: a 16-bit image, but there was none among the training images, which say "
@@ -166,7 +167,8 @@ def numbers_of(mask: Decoded) -> np.ndarray | None:
     if values is None:
         # One bit a pixel is black and white, 0 and 255, as in every viewer.
         grey = mask.image.convert("L") if mask.image.mode == "1" else mask.image
-        grey = grey.convert({"LA": "L", "RGBA": "RGB"}.get(grey.mode, grey.mode))
+        if grey.mode in ("LA", "RGBA"):
+            grey = grey.convert(grey.mode[:-1])
         values = np.asarray(grey)
     if values.ndim == 3:
         return values[..., 0] if (values == values[..., :1]).all() else None
@@ -199,7 +201,8 @@ class LabelTable:
     def classes_of(self, values: np.ndarray) -> np.ndarray:
         """int16 of the same shape: class number, 255 where ignored, -1 where unknown."""
         if not self.coloured:
-            return self._of_numbers[values]
+            # Half the time of indexing.
+            return self._of_numbers.take(values)
         places = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
         return np.where(self.values[places] == values, self.classes[places], np.int16(-1))
 

@@ -48,11 +48,11 @@ class Images(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         row = self.rows[index]
         warp = self._warp(row)
-        image = open_image(self.root / row.image, self.window)
-        sample = (image_tensor(np.asarray(warp.image(image, self.fill) if warp else image)),)
+        image = np.asarray(open_image(self.root / row.image, self.window))
+        sample = (image_tensor(warp.image(image, self.fill) if warp else image),)
         if self.table is not None:
-            label = open_label(self.root / row.label, self.table)
-            sample += (torch.from_numpy(np.array(warp.label(label) if warp else label)),)
+            label = np.array(open_label(self.root / row.label, self.table))
+            sample += (torch.from_numpy(warp.label(label) if warp else label),)
         return sample
 
     def _warp(self, row: Row) -> Warp | None:

@@ -102,12 +102,15 @@ class Samples(Dataset):
             warp = draw_warp(size, self.stage.crop, settings, random, self.input_scale)
         else:
             warp = whole(size, self.stage.crop)
-        image = warp.image(open_image(self.data.root / row.image, self.window), self.fill)
-        pixels = jitter(image, settings, random) if augmented else np.asarray(image)
-        label = np.array(warp.label(self._label(row, draw.stream)))
+        image = open_image(self.data.root / row.image, self.window)
+        pixels = warp.image(np.asarray(image), self.fill)
+        if augmented:
+            pixels = jitter(pixels, settings, random)
+        label = warp.label(np.asarray(self._label(row, draw.stream)))
         sample = (image_tensor(pixels), torch.from_numpy(label))
         if self.stage.weighting == "original":
-            sample += (torch.from_numpy(np.array(warp.values(self._confidence(row, draw)))),)
+            confidence = np.asarray(self._confidence(row, draw))
+            sample += (torch.from_numpy(warp.values(confidence)),)
         return sample
 
     def _is_augmented(self, draw: sampling.Draw) -> bool:

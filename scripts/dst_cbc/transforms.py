@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from .settings import IGNORED, AugmentationSettings
+
+# The loader has processes for that.
+cv2.setNumThreads(1)
 
 Affine = tuple[float, float, float, float, float, float]
 
@@ -28,23 +32,26 @@ class Warp:
     size: tuple[int, int]
     affine: Affine
 
-    def image(self, image: Image.Image, fill: tuple[int, int, int]) -> Image.Image:
-        """Bilinear; `fill` outside the image."""
-        return self._apply(image, Image.Resampling.BILINEAR, fill)
+    def image(self, image: np.ndarray, fill: tuple[int, ...]) -> np.ndarray:
+        """Bilinear, uint8 (H, W, 3); `fill` outside the image."""
+        return self._apply(image, cv2.INTER_LINEAR, fill)
 
-    def label(self, label: Image.Image) -> Image.Image:
-        """Nearest; ignored outside the image."""
-        return self._apply(label, Image.Resampling.NEAREST, IGNORED)
+    def label(self, label: np.ndarray) -> np.ndarray:
+        """Nearest, uint8 (H, W); ignored outside the image."""
+        return self._apply(label, cv2.INTER_NEAREST, IGNORED)
 
-    def values(self, image: Image.Image) -> Image.Image:
-        """Nearest; 0 outside the image."""
-        return self._apply(image, Image.Resampling.NEAREST, 0)
+    def values(self, values: np.ndarray) -> np.ndarray:
+        """Nearest, float32 (H, W); 0 outside the image."""
+        return self._apply(values, cv2.INTER_NEAREST, 0)
 
-    def _apply(self, image: Image.Image, resample: Image.Resampling, fill) -> Image.Image:
-        height, width = self.size
-        return image.transform(
-            (width, height), Image.Transform.AFFINE, self.affine, resample, fillcolor=fill
-        )
+    def _apply(self, pixels: np.ndarray, interpolation: int, fill) -> np.ndarray:
+        a, b, c, d, e, f = self.affine
+        # OpenCV counts from the centre of the first pixel, not from its corner.
+        matrix = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
+        return cv2.warpAffine(
+            pixels, matrix, self.size[::-1],
+            flags=interpolation | cv2.WARP_INVERSE_MAP, borderValue=fill,
+        )  # fmt: skip
 
 
 def draw_warp(
@@ -97,19 +104,22 @@ def whole(
 
 
 def jitter(
-    image: Image.Image, settings: AugmentationSettings, random: np.random.Generator
+    pixels: np.ndarray, settings: AugmentationSettings, random: np.random.Generator
 ) -> np.ndarray:
-    """Random brightness, contrast, saturation, hue and noise: uint8 (H, W, 3)."""
-    for amount, enhance in (
+    """Random brightness, contrast, saturation, hue and noise of uint8 (H, W, 3)."""
+    enhancers = (
         (settings.brightness, ImageEnhance.Brightness),
         (settings.contrast, ImageEnhance.Contrast),
         (settings.saturation, ImageEnhance.Color),
-    ):
-        if amount:
-            image = enhance(image).enhance(random.uniform(1 - amount, 1 + amount))
-    if settings.hue:
-        image = _shift_hue(image, random.uniform(-settings.hue, settings.hue))
-    pixels = np.asarray(image)
+    )
+    if settings.hue or any(amount for amount, _ in enhancers):
+        image = Image.fromarray(pixels)
+        for amount, enhance in enhancers:
+            if amount:
+                image = enhance(image).enhance(random.uniform(1 - amount, 1 + amount))
+        if settings.hue:
+            image = _shift_hue(image, random.uniform(-settings.hue, settings.hue))
+        pixels = np.asarray(image)
     if not settings.noise:
         return pixels
     deviation = 255 * random.uniform(0, settings.noise)
