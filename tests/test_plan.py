@@ -304,7 +304,7 @@ def test_what_a_study_does_not_use_is_not_in_its_json(plan):
     """Studies that are older than a key stay finished."""
     found = plan("st")
     assert found.predict.canonical() == (
-        '{"algorithm":1,"batch":8,"channels_last":false,"compute_threads":1,'
+        '{"algorithm":2,"batch":8,"channels_last":false,"compute_threads":1,'
         '"deterministic":false,"precision":"float32","tile":2048}'
     )
     _, thresholds, train = stages(found, "st/round1")

@@ -98,6 +98,10 @@ def test_the_file_says_what_it_holds(tmp_path):
         assert file["classes/0"].attrs["id"] == "town/a"
         assert file["classes/0"].chunks == file["classes/0"].shape == (4, 6)
         assert file["confidence/1"].chunks == (5, 3)
+        assert {kind: file[f"{kind}/0"].compression for kind in file} == {
+            "classes": "lzf",
+            "confidence": "lzf",
+        }
 
 
 def test_a_histogram_counts_each_class_at_each_level():
@@ -239,3 +243,15 @@ def test_values_that_lie_elsewhere_are_not_read(trick, tmp_path):
             file["classes/0"].attrs["id"] = IDS[0]
     with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not 'town/a'"):
         next(read_predictions(path, IDS))
+
+
+def test_smooth_predictions_take_half_of_their_size_and_noise_no_more_than_it(tmp_path):
+    smooth = np.add.outer(np.arange(300), np.arange(400)).astype(np.uint16) * 60
+    noise = np.random.default_rng(0).integers(0, BINS, smooth.shape).astype(np.uint16)
+    sizes = []
+    for name, confidence in (("smooth", smooth), ("noise", noise)):
+        classes = (confidence // 30000).astype(np.uint8)
+        (tmp_path / name).mkdir()
+        path, _ = joined(tmp_path / name, predictions=[Prediction(0, "a", classes, confidence)])
+        sizes.append(path.stat().st_size / confidence.size)
+    assert sizes[0] < 1.6 and sizes[1] < 3.05

@@ -1,7 +1,7 @@
 """What an experiment will cost, before it starts: time, disk and memory, from its schedule.
 
 Time and memory come from a few steps and images of the experiment's own, measured here; the disk
-is counted: a prediction is 3 bytes a pixel, of models and labels the sizes are known.
+is counted: a prediction is at most 3 bytes a pixel, of models and labels the sizes are known.
 """
 
 from __future__ import annotations

@@ -432,7 +432,7 @@ class PredictStage(Inference):
 
     added: ClassVar = (*Inference.added, "sampling")
 
-    algorithm: Literal[1] = 1
+    algorithm: Literal[2] = 2
     sampling: Sampling = 1
 
 
