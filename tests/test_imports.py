@@ -16,8 +16,8 @@ STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.rea
 FLOORS = [
     "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
     "metrics", "digits", "pairs", "datasets", "index", "fingerprints", "splits", "experiment",
-    "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "optimization",
-    "ranks", "predictions",
+    "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "interleaving",
+    "optimization", "ranks", "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "free_gpus",
     "tiling", "inference", "use", "export", "model_card", "training", "summary", "tables",
     "evidence", "figures", "cost", "survey", "proposal", "updating", "suggestions", "command",

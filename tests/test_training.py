@@ -534,6 +534,18 @@ def test_what_is_frozen_stays_frozen_through_validation_and_resume(run, digits_d
     }  # fmt: skip
 
 
+def test_on_a_cpu_dilated_depthwise_stages_train_interleaved(data, digits_dataset, tmp_path):
+    settings = NetworkSettings(backbone="tf_efficientnet_lite0", output_stride=16, aspp_rates=(1,))
+    model, seen = build(settings, digits_dataset.classes), set()
+    model.network.backbone.blocks[6][0].conv_dw.register_forward_hook(
+        lambda convolution, *_: seen.add((model.network.training, convolution.dilation))
+    )
+    stage = make_stage(crop=(64, 64), steps=1, validate_at=(1,))
+    with resume_folder(tmp_path / "state", "same") as work:
+        train(model, None, data, stage, CPU, work)
+    assert seen == {(True, (1, 1)), (False, (2, 2))}
+
+
 @pytest.mark.parametrize("gamma, weight_decay", [(0.0, 0.0), (0.0, 1e-3), (5.0, 1e-3)])
 def test_steps_in_float64_are_those_written_out_with_plain_pytorch(
     gamma, weight_decay, pseudo_data, digits_dataset, tmp_path
