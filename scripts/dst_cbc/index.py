@@ -65,7 +65,7 @@ def check(
     rows, problems, notices = [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
     with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(partial(_examine, root, dataset), records, chunksize=16)
+        results = pool.map(partial(_examine, root, label_table(dataset)), records, chunksize=16)
         for found in tqdm(results, "data check", len(records), unit="image", disable=None):
             problems += found.problems
             notices.update(found.notices)
@@ -107,7 +107,7 @@ class _Finding:
     deep: np.ndarray | None
 
 
-def _examine(root: Path, dataset: DatasetStage, record: Record) -> _Finding:
+def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
     problems, image, label, by_colour = [], None, None, False
     try:
         image = decode(root / record.image)
@@ -115,7 +115,7 @@ def _examine(root: Path, dataset: DatasetStage, record: Record) -> _Finding:
         problems.append(str(error))
     try:
         if record.label:
-            label, by_colour = read_label(root / record.label, label_table(dataset))
+            label, by_colour = read_label(root / record.label, table)
     except DataError as error:
         problems.append(str(error))
     if image and label and image.size != label.size:
