@@ -255,6 +255,13 @@ def test_the_table_knows_classes_ignored_and_unknown_values(folder_dataset):
     assert (classes[3:255] == -1).all() and (classes[256:] == -1).all()
 
 
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=20))
+def test_values_of_8_bits_are_what_the_same_of_16_are(folder_dataset, values):
+    table = label_table(folder_dataset)
+    bytes_ = table.classes_of(np.array([values], np.uint8))
+    assert bytes_.tolist() == table.classes_of(np.array([values], np.uint16)).tolist()
+
+
 def test_255_is_a_class_where_the_experiment_says_so(folder_dataset):
     dataset = folder_dataset.model_copy(update={"labels": {0: "sky", 255: "car"}, "ignore": ()})
     assert label_table(dataset).classes_of(np.array([255, 1])).tolist() == [2, -1]

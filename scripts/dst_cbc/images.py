@@ -199,18 +199,34 @@ class LabelTable:
     of_format: LabelTable | None = None
 
     def classes_of(self, values: np.ndarray) -> np.ndarray:
-        """int16 of the same shape: class number, 255 where ignored, -1 where unknown."""
-        if not self.coloured:
-            # Half the time of indexing.
-            return self._of_numbers.take(values)
-        places = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
-        return np.where(self.values[places] == values, self.classes[places], np.int16(-1))
+        """Of the same shape: class number, 255 where ignored, -1 where unknown.
+
+        int16, or uint8 where none of 8-bit values is unknown.
+        """
+        if self.coloured:
+            places = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
+            return np.where(self.values[places] == values, self.classes[places], np.int16(-1))
+        if values.dtype == np.uint8:
+            # A fifth of the time of indexing.
+            classes, known = self._of_bytes
+            content = values.tobytes()
+            if not content.translate(None, known):
+                return np.frombuffer(content.translate(classes), np.uint8).reshape(values.shape)
+        return self._of_numbers[values]
 
     @cached_property
     def _of_numbers(self) -> np.ndarray:
         table = np.full(1 << 16, -1, np.int16)
         table[self.values] = self.classes
         return table
+
+    @cached_property
+    def _of_bytes(self) -> tuple[bytes, bytes]:
+        """For bytes.translate: the class of every 8-bit value, and the values that have one."""
+        classes = self._of_numbers[:256]
+        return classes.astype(np.uint8).tobytes(), np.flatnonzero(classes >= 0).astype(
+            "B"
+        ).tobytes()
 
 
 def label_table(dataset: DatasetStage) -> LabelTable:
