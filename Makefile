@@ -42,10 +42,8 @@ format: venv
 	$(BIN)/ruff format scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile workflow
 
-bench: venv  ## ratios measured side by side
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/saving.py
-	$(BIN)/python benchmarks/data_check.py
+bench: venv  ## every figure beside its floor, under 10 minutes; results/bench.csv
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py
 
 document: venv  ## what is generated: schema, conda environment, tables of the README
 	$(BIN)/python scripts/document.py

@@ -1,0 +1,51 @@
+"""The networks and settings under test: the paper's, CamVid's, the demo's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import yaml
+
+from dst_cbc import models
+from dst_cbc.plan import load_plan
+from dst_cbc.settings import Inference, NetworkSettings, TrainStage
+from measure import HOUSE
+from pictures import CLASSES
+
+RESNET = NetworkSettings(backbone="resnet101", output_stride=8)
+SMALL = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
+CAMVID = yaml.safe_load((HOUSE / "workflow/experiments/camvid.yaml").read_text())
+LITE = NetworkSettings(**{**CAMVID["network"], "output_stride": 8})
+
+
+def model(network: NetworkSettings, classes: dict[str, str] = CLASSES) -> models.Model:
+    """A model with the initial weights of its settings, the same every time."""
+    torch.manual_seed(0)
+    return models.build(network, classes)
+
+
+def paper(**changes) -> TrainStage:
+    """Training as in the paper on VOC, but in float32 on a CPU."""
+    content = {
+        "steps": 1_000_000,
+        "validate_at": (1_000_000,),
+        "seed": 0,
+        "round": 1,
+        "select": "val",
+        "validation": Inference(batch=1, tile=2048),
+        "augmentation": {"scale": (0.5, 1.5), "flip": 0.5},
+    }
+    return TrainStage(**{**content, **changes})
+
+
+def camvid(**changes) -> TrainStage:
+    """Training as in camvid.yaml."""
+    left_out = ("epochs", "validate_every")
+    content = {key: value for key, value in CAMVID["train"].items() if key not in left_out}
+    return paper(**{**content, "channels_last": CAMVID["channels_last"], **changes})
+
+
+def demo():
+    """Experiment, images and plan of config.yaml."""
+    return load_plan(HOUSE, [Path(HOUSE, "config.yaml")], {})

@@ -1,0 +1,221 @@
+"""Rows of what happens between a batch and its step: the loss, the step, saving the state."""
+
+from __future__ import annotations
+
+import copy
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import cases
+import pictures
+from dst_cbc import models, optimization, training
+from dst_cbc.losses import dynamic_loss
+from dst_cbc.settings import IGNORED, TrainStage
+from measure import SCRIPTS, Row, in_turns, paired, peak, row
+from targets import (
+    LOSS,
+    LOSS_PEAK,
+    SAVE_LITE,
+    SAVE_RESNET,
+    STEP_DEMO,
+    STEP_LITE,
+    STEP_LITE_ALL,
+    STEP_RESNET,
+)
+
+try:
+    from dst_cbc.interleaving import interleave
+except ImportError:
+    # Of a commit before there was such a thing.
+    def interleave(network: torch.nn.Module) -> None:
+        """Leave the network as it is."""
+
+
+SAVE_SECONDS = 60.0  # between two saves, by default
+CPU = torch.device("cpu")
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    yield loss_row()
+    yield loss_peak_row()
+    resnet = cases.model(cases.RESNET)
+    yield step_row(STEP_RESNET, resnet, cases.paper(crop=(161, 161), batch=2), seconds=25)
+    yield step_row(STEP_DEMO, *demo_case(), seconds=8)
+    lite = cases.model(cases.LITE)
+    yield step_row(STEP_LITE, lite, cases.camvid(crop=(160, 160)), seconds=15)
+    learning = cases.camvid(crop=(160, 160), freeze_stages=0)
+    yield step_row(STEP_LITE_ALL, cases.model(cases.LITE), learning, seconds=15)
+    yield save_row(SAVE_RESNET, resnet, folder)
+    yield save_row(SAVE_LITE, lite, folder)
+
+
+# --------------------------------------------------------------------------- the loss
+
+
+def loss_row() -> Row:
+    logits, labels = _logits_and_labels()
+    calls = [lambda one=one: _descend_to(one, logits, labels) for one in (_ours, _cross_entropy)]
+    for call in calls:
+        call()
+    return paired(LOSS, *in_turns(*calls, seconds=10), 1000, "half pseudo-labeled, gamma 9")
+
+
+def loss_peak_row() -> Row:
+    """Each in a process of its own: what its memory grows by at most beyond the logits."""
+    found = []
+    for name in ("_ours", "_cross_entropy"):
+        code = f"import network; network.tell_memory_before(network.{name})"
+        paths = [str(Path(__file__).parent), str(SCRIPTS)]
+        program = f"import sys; sys.path[:0] = {paths}; {code}"
+        highest, said = peak([sys.executable, "-c", program])
+        found.append(highest - float(said.split()[-1]))
+    return row(LOSS_PEAK, *found, note="gradient of the logits included")
+
+
+def tell_memory_before(loss: Callable) -> None:
+    """Print this process's memory with the logits in it, MiB; then compute `loss`."""
+    # Code and pools of threads are no memory of the loss's.
+    _descend_to(loss, *_logits_and_labels(side=32))
+    logits, labels = _logits_and_labels()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
+    _descend_to(loss, logits, labels)
+
+
+def _ours(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return dynamic_loss(logits, labels, 4, 9.0)
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits, labels, ignore_index=IGNORED)
+
+
+def _descend_to(loss: Callable, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    logits.grad = None
+    loss(logits, labels).backward()
+
+
+def _logits_and_labels(side: int = 321) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    logits = torch.randn(8, 21, side, side, requires_grad=True)
+    return logits, _labels(8, 21, (side, side))
+
+
+def _labels(images: int, classes: int, size: tuple[int, int]) -> torch.Tensor:
+    """int64 (images, height, width): squares of one class, a twentieth of them ignored."""
+    coarse = torch.randint(classes, (images, 1, 12, 12)).float()
+    coarse[torch.rand(coarse.shape) < 0.05] = IGNORED
+    return F.interpolate(coarse, size, mode="nearest").squeeze(1).long()
+
+
+# --------------------------------------------------------------------------- the step
+
+
+def step_row(
+    what: str, model: models.Model, stage: TrainStage, seconds: float, device: torch.device = CPU
+) -> Row:
+    ours, floor = steps(model, stage, device)
+    for _ in range(3):
+        ours()
+        floor()
+    taken = in_turns(ours, floor, seconds=seconds)
+    return paired(what, *taken, 1000, f"batch {stage.batch}, {len(taken[0])} steps each")
+
+
+def demo_case() -> tuple[models.Model, TrainStage]:
+    """The demo's network, and the settings of its rounds."""
+    experiment, _, plan = cases.demo()
+    (stage, *_) = [m.settings.train for m in plan.models.values() if m.previous]
+    return cases.model(experiment.network, plan.dataset.classes), stage
+
+
+def steps(
+    model: models.Model, stage: TrainStage, device: torch.device
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """A step of our training loop, and one by hand of the same network as timm makes it.
+
+    Both learn the same layers from a batch of which half is pseudo-labeled.
+    """
+    torch.manual_seed(0)
+    images = torch.randint(256, (stage.batch, 3, *stage.crop), dtype=torch.uint8)
+    labels = _labels(stage.batch, len(model.classes), stage.crop)
+    # Before ours changes anything of it.
+    bare = copy.deepcopy(model.network).to(device)
+    floor = _bare_step(bare, images, labels, stage, device)
+    return _our_step(model, images, labels.to(torch.uint8), stage, device), floor
+
+
+def _our_step(model, images, labels, stage, device) -> Callable[[], None]:
+    """As in `training.train`."""
+    layout = torch.channels_last if stage.channels_last else torch.contiguous_format
+    network = model.network.to(device, memory_format=layout)
+    if device.type == "cpu":
+        interleave(network)
+    optimizer = optimization.optimizer(network, stage)
+    optimization.set_rate(optimizer, 1e-4)
+    optimization.training_mode(network, stage)
+    scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "float16")
+    # That there are pseudo-labeled images decides how the batch is divided; none is read.
+    data = training.Data(Path(), pictures.dataset(), [], [None], None, [])
+
+    def step() -> None:
+        loss = training._loss(model, (images, labels), data, stage, None, device)
+        loss.item()
+        training._descend(loss, network, stage, optimizer, scaler)
+        _wait(device)
+
+    return step
+
+
+def _bare_step(network, images, labels, stage, device) -> Callable[[], None]:
+    images, labels = images.to(device).float() / 255, labels.to(device)
+    optimization.optimizer(network, stage)  # freezes what does not learn
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learning, 1e-4, stage.momentum, weight_decay=stage.weight_decay)
+    optimization.training_mode(network, stage)
+    half = getattr(torch, stage.precision) if stage.precision != "float32" else None
+
+    def step() -> None:
+        with torch.autocast(device.type, half) if half else nullcontext():
+            low = network(images).float()
+        logits = F.interpolate(low, labels.shape[-2:], mode="bilinear", align_corners=True)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(logits, labels, ignore_index=IGNORED).backward()
+        optimizer.step()
+        _wait(device)
+
+    return step
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+# --------------------------------------------------------------------------- the state
+
+
+def save_row(what: str, model: models.Model, folder: Path, saves: int = 7) -> Row:
+    """Saving as the training loop does: weights, momentum, the best weights; fsync included."""
+    stage = cases.paper()
+    for parameter in model.network.parameters():
+        parameter.requires_grad_(True)
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer = optimization.optimizer(model.network, stage)
+    optimizer.step()
+    progress = training.Progress(1, {"score": 1.0}, training.cpu_state(model), [])
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    path, taken = folder / "state.pt", []
+    for _ in range(saves):
+        started = time.perf_counter()
+        training.save_state(path, progress, model.network, optimizer, scaler)
+        taken.append(time.perf_counter() - started)
+    seconds, size = statistics.median(taken), path.stat().st_size / 1e6
+    return row(what, seconds, SAVE_SECONDS, seconds / (SAVE_SECONDS + seconds), f"{size:.0f} MB")

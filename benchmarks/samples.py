@@ -1,0 +1,208 @@
+"""Rows of what happens to files before a network sees them: samples, the loader, the data check."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout, suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import cases
+import pictures
+from dst_cbc import training
+from dst_cbc.datasets import list_records
+from dst_cbc.index import check
+from dst_cbc.sampling import LABELED, Draw
+from measure import HOUSE, Row, in_turns, paired, row, run
+from pictures import Pictures
+from targets import CHECK, LOADER, SAMPLE
+
+IMAGES, CHECKED = 64, 1000
+BATCH, WARM, TIMED = 8, 4, 60  # of the loader: images a batch, batches before and while timed
+EXPERIMENT = """
+name: check
+data: data
+format: folder
+classes: {classes}
+splits: {{"10": {{count: 10}}}}
+runs: [{{splits: ["10"], methods: [supervised]}}]
+evaluation: {{report: [val]}}
+network: {{backbone: small, output_stride: 4}}
+train: {{steps: 1, validate_every: 1}}
+"""
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    data = pictures.write(folder / "samples", IMAGES)
+    decoders = fastest_decoders(data)
+    yield sample_row(data, decoders)
+    yield loader_row(data)
+    yield check_row(folder / "check", decoders)
+
+
+def sample_row(data: Pictures, names: dict[str, str]) -> Row:
+    samples, draws = _samples(data), _draws()
+    paths = [data.root / path for row in data.rows for path in (row.image, row.label)]
+
+    def ours() -> None:
+        for _ in range(IMAGES):
+            samples[next(draws)]
+
+    ours()
+    taken = in_turns(ours, lambda: [decode(path, names) for path in paths], seconds=12)
+    note = f"decoders: {', '.join(names.values())}; target 3.6 ms where decoding takes 1.5 ms"
+    return paired(SAMPLE, *taken, 1000 / IMAGES, note)
+
+
+def loader_row(data: Pictures) -> Row:
+    """Images a second of a loader that runs already, beside twice those of one process."""
+    samples, draws = _samples(data), _draws()
+    pairs = []
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in range(IMAGES):
+            samples[next(draws)]
+        alone = IMAGES / (time.perf_counter() - started)
+        pairs.append((_through_loader(data), 2 * alone))
+    ours, floor, _ = sorted((*pair, pair[0] / pair[1]) for pair in pairs)[1]
+    shares = sorted(loaded / twice for loaded, twice in pairs)
+    return row(LOADER, ours, floor, shares[1], f"{os.cpu_count()} cores")
+
+
+def _through_loader(data: Pictures) -> float:
+    """Images a second of two workers, while they have as much ahead of them as at the start."""
+    stage = cases.paper(batch=BATCH, steps=WARM + TIMED + 8, validate_at=(WARM + TIMED + 8,))
+    model = cases.model(cases.SMALL)
+    cpu = torch.device("cpu")
+    loader, *_ = training._batches(_of(data), stage, model, 0, 2, cpu)
+    batches = iter(loader)
+    for _ in range(WARM):
+        next(batches)
+    started = time.perf_counter()
+    for _ in range(TIMED):
+        next(batches)
+    return BATCH * TIMED / (time.perf_counter() - started)
+
+
+def _of(data: Pictures) -> training.Data:
+    return training.Data(data.root, data.dataset, data.rows, [], None, [])
+
+
+def _samples(data: Pictures) -> training.Samples:
+    return training.Samples(_of(data), cases.paper(), cases.model(cases.SMALL))
+
+
+def _draws() -> Iterator[Draw]:
+    """Every image once, then all again in another pass."""
+    return (Draw(LABELED, pass_, i) for pass_ in itertools.count() for i in range(IMAGES))
+
+
+# --------------------------------------------------------------------------- decoding alone
+
+
+def fastest_decoders(data: Pictures) -> dict[str, str]:
+    """By a file's ending the name of the installed library that decodes such files fastest."""
+    found = {}
+    for suffix, path in ((".jpg", data.rows[0].image), (".png", data.rows[0].label)):
+        content = (data.root / path).read_bytes()
+        wanted, fitting = _pillow(content), {}
+        for name, decoder in DECODERS[suffix].items():
+            # What is not installed is not the fastest. JPEG decoders may round otherwise.
+            with suppress(Exception):
+                if abs(np.asarray(decoder(content)).astype(int) - wanted).max() < 16:
+                    fitting[name] = decoder
+        calls = [partial(one, content) for one in fitting.values()]
+        times = map(min, in_turns(*calls, seconds=1.5))
+        found[suffix] = min(zip(times, fitting, strict=True))[1]
+    return found
+
+
+def decode(path: Path, names: dict[str, str]) -> np.ndarray:
+    """The pixels of a file by the library that `names` says for its ending."""
+    return DECODERS[path.suffix][names[path.suffix]](path.read_bytes())
+
+
+def _pillow(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def _opencv(content: bytes) -> np.ndarray:
+    import cv2
+
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def _torchvision(content: bytes) -> np.ndarray:
+    from torchvision.io import decode_image
+
+    decoded = decode_image(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+    return decoded.permute(1, 2, 0).squeeze(-1).numpy()
+
+
+def _imagecodecs(content: bytes) -> np.ndarray:
+    import imagecodecs
+
+    return imagecodecs.imread(content)
+
+
+DECODERS = {
+    ".jpg": {
+        "Pillow": _pillow,
+        "OpenCV": _opencv,
+        "torchvision": _torchvision,
+        "imagecodecs": _imagecodecs,
+    },
+    # The others give an indexed file's colours, not its numbers.
+    ".png": {"Pillow": _pillow, "torchvision": _torchvision},
+}
+"""By a file's ending: bytes -> uint8 (H, W, 3), of an indexed PNG (H, W)."""
+
+
+# --------------------------------------------------------------------------- the data check
+
+
+def check_row(folder: Path, names: dict[str, str]) -> Row:
+    """All cores in both; then the workflow checks once, and not again while nothing changes."""
+    data, cores = pictures.write(folder / "data", CHECKED), os.cpu_count()
+    records = list_records(data.root, data.dataset)
+    paths = [data.root / path for row in data.rows for path in (row.image, row.label)]
+
+    def floor() -> None:
+        with ProcessPoolExecutor(cores) as pool:
+            list(pool.map(partial(_decode_only, names), paths, chunksize=32))
+
+    def ours() -> None:
+        with redirect_stdout(io.StringIO()):
+            check(data.root, records, data.dataset, processes=cores)
+
+    floor()
+    taken = in_turns(ours, floor, seconds=15)
+    checks_once(folder)
+    return paired(CHECK, *taken, 1, f"{cores} cores")
+
+
+def _decode_only(names: dict[str, str], path: Path) -> None:
+    decode(path, names)
+
+
+def checks_once(folder: Path) -> None:
+    """End all unless the workflow's rule does nothing where nothing has changed."""
+    classes = json.dumps(pictures.CLASSES)
+    (folder / "check.yaml").write_text(EXPERIMENT.format(classes=classes))
+    command = [sys.executable, "-m", "snakemake", "results/check/dataset.csv", "--cores", "2"]
+    command += ["-s", HOUSE / "Snakefile", "--configfile", "check.yaml", "--nocolor"]
+    for expected in ("1 of 1 steps", "Nothing to be done"):
+        said = run(command, cwd=folder)
+        if expected not in said:
+            sys.exit(f"data check: expected {expected!r}, but\n{said}")
