@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,11 @@ class Pictures:
     root: Path
     dataset: DatasetStage
     rows: list[Row]
+
+    def without_masks(self) -> Pictures:
+        """The same images, unlabeled."""
+        rows = [replace(row, label="", label_sha256="") for row in self.rows]
+        return Pictures(self.root, self.dataset, rows)
 
     def write_lists(self, folder: Path) -> None:
         """dataset.csv, and ids.txt with all ids."""

@@ -22,7 +22,7 @@ os.environ["TQDM_DISABLE"] = "1"
 from measure import HOUSE, SCRIPTS, Row, machine  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
-GROUPS = ("samples", "network")
+GROUPS = ("samples", "network", "stages")
 COLUMNS = ["when", "group", "what", "ours", "floor", "unit", "ratio", "target", "reached", "note"]
 OUT = HOUSE / "results/bench.csv"
 
