@@ -42,8 +42,8 @@ format: venv
 	$(BIN)/ruff format scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile workflow
 
-bench: venv  ## every figure beside its floor, under 10 minutes; results/bench.csv
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/table.py
+bench: venv  ## every figure beside its floor, one table; results/bench.csv
+	$(BIN)/python benchmarks/table.py
 
 document: venv  ## what is generated: schema, conda environment, tables of the README
 	$(BIN)/python scripts/document.py

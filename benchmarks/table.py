@@ -14,15 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-# Before torch is imported: it reads the number of threads once.
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(name, "1")
-os.environ["TQDM_DISABLE"] = "1"
+from measure import HOUSE, SCRIPTS, Row, machine
+from targets import TARGETS
 
-from measure import HOUSE, SCRIPTS, Row, machine  # noqa: E402
-from targets import TARGETS  # noqa: E402
-
-GROUPS = ("samples", "network", "stages")
+GROUPS = ("samples", "network", "stages", "processes", "demo")
 COLUMNS = ["when", "group", "what", "ours", "floor", "unit", "ratio", "target", "reached", "note"]
 OUT = HOUSE / "results/bench.csv"
 
@@ -33,6 +28,10 @@ def main() -> None:
     parser.add_argument("--when", choices=("before", "after"), default="after", help="a column")
     parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT.relative_to(HOUSE)}")
     arguments = parser.parse_args()
+    # Before torch is imported: it reads the number of threads once.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ["TQDM_DISABLE"] = "1"
     sys.path.insert(0, str(SCRIPTS))
     begun, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:

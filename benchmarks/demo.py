@@ -1,0 +1,63 @@
+"""The row of the demo as a whole, beside the steps and passes that it cannot do without."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import cases
+import network
+from measure import HOUSE, Row, in_turns, row, run
+from processes import SNAKEMAKE
+from targets import DEMO
+
+CORES = 2
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    experiment, records, plan = cases.demo()
+    model, stage = network.demo_case()
+    _, step = network.steps(model, stage, network.CPU)
+    batch = experiment.evaluation.batch
+    side = experiment.digits.size
+    images = torch.rand(batch, 3, side, side)
+    bare = cases.model(experiment.network, plan.dataset.classes).network.eval()
+
+    @torch.inference_mode()
+    def one_pass() -> None:
+        bare(images)
+
+    # The machine before and after: the demo takes minutes.
+    before = in_turns(step, one_pass, seconds=5)
+    command = [*SNAKEMAKE, "-s", HOUSE / "Snakefile", "--directory", folder, "--cores", CORES]
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    run([*command, "--configfile", HOUSE / "config.yaml"])
+    seconds = time.perf_counter() - started
+    after = in_turns(step, one_pass, seconds=5)
+    each = [statistics.median(a + b) for a, b in zip(before, after, strict=True)]
+    steps, passes = necessary(records, plan)
+    floor = steps * each[0] + passes / batch * each[1]
+    note = f"{steps} steps, {passes} images, one after the other: a round needs the one before"
+    yield row(DEMO, seconds, floor, note=f"{note}; on {CORES} cores")
+
+
+def necessary(records, plan) -> tuple[int, int]:
+    """Steps of training, and images that are validated or predicted for the next round.
+
+    They follow one upon the other on one core. Loading, reports and the last evaluation have the
+    other core, and are no part of the floor.
+    """
+    val = sum(record.subset == "val" for record in records)
+    steps = passes = 0
+    for model in plan.models.values():
+        stage = model.settings.train
+        steps += stage.steps
+        passes += val * len(stage.validate_at)
+        if model.labeled_by:
+            passes += len(plan.splits[model.division].unlabeled)
+    return steps, passes

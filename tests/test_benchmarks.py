@@ -1,0 +1,97 @@
+"""The measuring itself: figures come from real runs of `make bench`."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+import measure
+import table
+import targets
+
+HOUSE = Path(__file__).parents[1]
+
+
+class Clock:
+    """Time passes only in `work`."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, *seconds):
+        durations = iter(seconds)
+
+        def call():
+            self.now += next(durations)
+
+        return call
+
+
+def test_calls_take_turns_until_time_is_up():
+    clock, order = Clock(), []
+    calls = [lambda: order.append("ours"), lambda: order.append("floor")]
+    slow = clock.work(*[2.0] * 9)
+    taken = measure.in_turns(*calls, slow, seconds=7, least=1, clock=clock)
+    assert order == ["ours", "floor"] * 4
+    assert taken == [[0.0] * 4, [0.0] * 4, [2.0] * 4]
+    taken = measure.in_turns(clock.work(5, 5, 5), seconds=1, least=3, clock=clock)
+    assert taken == [[5.0] * 3]
+
+
+def test_a_ratio_is_the_median_of_the_pairs_not_that_of_the_medians():
+    # The second pair met other work on the machine, in both.
+    row = measure.paired(targets.SAMPLE, [2.0, 90.0, 4.0], [1.0, 30.0, 1.0], each=1000)
+    assert row.ratio == 3.0
+    assert (row.ours, row.floor, row.unit, row.group) == (4000.0, 1000.0, "ms", "samples")
+
+
+@pytest.mark.parametrize(
+    "what, ours, floor, reached",
+    [
+        (targets.SAMPLE, 1.79, 1.0, True),
+        (targets.SAMPLE, 1.81, 1.0, False),
+        (targets.LOADER, 86.0, 100.0, True),
+        (targets.LOADER, 84.0, 100.0, False),
+        (targets.START, 0.39, 0.1, True),
+        (targets.START, 0.41, 0.1, False),
+        (targets.DISK, 1.5, 3.0, True),
+        (targets.DISK, 1.7, 3.0, False),
+    ],
+)
+def test_a_target_limits_what_its_kind_says(what, ours, floor, reached):
+    assert measure.row(what, ours, floor).reached is reached
+
+
+def test_rows_of_the_other_time_and_of_other_groups_stay(tmp_path):
+    path = tmp_path / "bench.csv"
+    rows = lambda ours: [measure.row(targets.SAMPLE, ours, 1.0)]  # noqa: E731
+    table.write(path, "before", [*rows(3.0), measure.row(targets.LOSS, 2.0, 1.0)], {"cpu": "x"})
+    table.write(path, "after", rows(2.0), {"cpu": "x"})
+    table.write(path, "after", rows(1.5), {"cpu": "y"})
+    with open(path, newline="") as file:
+        found = [(c["when"], c["what"], c["ours"], c["cpu"]) for c in csv.DictReader(file)]
+    assert found == [
+        ("before", targets.SAMPLE, "3", "x"),
+        ("before", targets.LOSS, "2", "x"),
+        ("after", targets.SAMPLE, "1.5", "y"),
+    ]
+
+
+def test_every_row_has_a_group_and_every_group_a_module():
+    assert {aim.group for aim in targets.TARGETS.values()} <= set(table.GROUPS)
+    for group in table.GROUPS:
+        assert (HOUSE / "benchmarks" / f"{group}.py").is_file()
+
+
+def test_the_peak_of_a_command_is_its_own_and_a_failed_one_ends_all(capfd):
+    big = "x = bytearray(200 << 20); print('made')"
+    small, said = measure.peak([sys.executable, "-c", "print('none')"])
+    large, said = measure.peak([sys.executable, "-c", big])
+    assert said == "made"
+    assert 190 < large - small < 230
+    with pytest.raises(SystemExit, match="ZeroDivisionError"):
+        measure.peak([sys.executable, "-c", "1 / 0"])
