@@ -63,6 +63,8 @@ def label_pixels(prediction: Prediction, levels: np.ndarray) -> np.ndarray:
 
 def at_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 labels of a squashed image at its own (height, width), nearest."""
+    if labels.shape == size:
+        return labels
     image = Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST)
     return np.asarray(image)
 

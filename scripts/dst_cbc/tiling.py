@@ -50,8 +50,8 @@ def full_logits(
 
 def _seen(model: Model, images: torch.Tensor, view: View, tile: int, precision: str):
     """Logits at the network's resolution, the right way round."""
-    images = resize(model, images, view.scale)
-    low = _low_logits(model, images.flip(-1) if view.flip else images, tile, precision)
+    images = resize(model, images.flip(-1) if view.flip else images, view.scale)
+    low = _low_logits(model, images, tile, precision)
     if not torch.isfinite(low).all():
         raise Unusable("the network's output is not finite; its weights are unusable")
     return low.flip(-1) if view.flip else low
