@@ -136,25 +136,24 @@ def _read_some(path: Path, first: int, ids: list[str]) -> Iterator[Prediction]:
             f"{path}: not a readable HDF5 file ({error}); delete it to make it again"
         ) from error
     with file:
+        groups = [_own(file, kind, h5py.Group) for kind in KINDS]
         for row, id in enumerate(ids, first):
-            classes, confidences = (_dataset(file, f"{kind}/{row}") for kind in KINDS)
+            classes, confidences = (_own(group, str(row), h5py.Dataset) for group in groups)
             if classes is None or confidences is None or classes.attrs["id"] != id:
                 raise DataError(f"{path}: row {row} is not {id!r}; delete it to make it again")
             yield Prediction(row, id, classes[...], confidences[...])
 
 
-def _dataset(file: h5py.File, name: str) -> h5py.Dataset | None:
-    """A data set whose values lie in the file itself: links and storage elsewhere are none."""
-    group, _, leaf = name.partition("/")
+def _own(holder: h5py.Group | None, name: str, kind: type):
+    """A group or data set whose values lie in the file itself; None: by a link, or elsewhere."""
     try:
-        for holder, key in ((file, group), (file[group], leaf)):
-            if not isinstance(holder.get(key, getlink=True), h5py.HardLink):
-                return None
-        found = file[name]
-        own = isinstance(found, h5py.Dataset) and not (found.external or found.is_virtual)
+        if holder is None or not isinstance(holder.get(name, getlink=True), h5py.HardLink):
+            return None
+        found = holder[name]
+        elsewhere = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
     except (KeyError, RuntimeError):
         return None
-    return found if own else None
+    return found if isinstance(found, kind) and not elsewhere else None
 
 
 def write_histogram(path: Path, counts: np.ndarray) -> None:
