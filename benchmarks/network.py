@@ -47,7 +47,7 @@ def rows(folder: Path) -> Iterator[Row]:
     yield loss_row()
     yield loss_peak_row()
     resnet = cases.model(cases.RESNET)
-    yield step_row(STEP_RESNET, resnet, cases.paper(crop=(161, 161), batch=2), seconds=25)
+    yield step_row(STEP_RESNET, resnet, cases.paper(crop=(161, 161), batch=2), seconds=45)
     yield step_row(STEP_DEMO, *demo_case(), seconds=8)
     lite = cases.model(cases.LITE)
     yield step_row(STEP_LITE, lite, cases.camvid(crop=(160, 160)), seconds=15)

@@ -379,3 +379,17 @@ def test_at_a_width_that_16_divides_only_one_column_is_sampled(by_colour, tmp_pa
     rows = [Row("id0", "0.png", "", 4, 32, "train", "", "")]
     counts, _ = predicted(by_colour, tmp_path, rows, tmp_path / "parts", sampling=16)
     assert counts.sum(1).tolist() == [0, 8, 0]
+
+
+def test_a_pass_lays_the_weights_out_as_its_settings_say(trained):
+    pixels = torch.randint(256, (2, 3, 24, 20), dtype=torch.uint8)
+    keep, logits, layouts = lambda found: (found,), [], []
+    for channels_last in (False, True, False):
+        stage = settings(channels_last=channels_last)
+        (found,) = predict(trained, pixels, stage, CPU, keep)
+        weight = trained.network.head[0].weight
+        logits.append(found)
+        layouts.append(weight.is_contiguous(memory_format=torch.channels_last))
+    assert layouts == [False, True, False]
+    assert torch.equal(logits[0], logits[2])
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-4, atol=1e-4)

@@ -183,7 +183,8 @@ def predict(
     reduce: float32 (N, classes, h, W), some rows of the images, to tensors (N, h, W); they come
     back as (N, H, W). views: as of `full_logits`.
     """
-    model.network.eval()
+    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model.network.eval().to(memory_format=layout)
     pixels = pixels.to(device, non_blocking=True)
     stripes = full_logits(model, pixels, settings.tile, settings.precision, views)
     parts = zip(*map(reduce, stripes), strict=True)
