@@ -46,6 +46,10 @@ def camvid(**changes) -> TrainStage:
     return paper(**{**content, "channels_last": CAMVID["channels_last"], **changes})
 
 
+CUDA = {"precision": "bfloat16", "channels_last": True}
+"""What a GPU computes with."""
+
+
 def demo():
     """Experiment, images and plan of config.yaml."""
     return load_plan(HOUSE, [Path(HOUSE, "config.yaml")], {})

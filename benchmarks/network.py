@@ -25,6 +25,7 @@ from targets import (
     LOSS_PEAK,
     SAVE_LITE,
     SAVE_RESNET,
+    STEP_CUDA,
     STEP_DEMO,
     STEP_LITE,
     STEP_LITE_ALL,
@@ -55,6 +56,9 @@ def rows(folder: Path) -> Iterator[Row]:
     yield step_row(STEP_LITE_ALL, cases.model(cases.LITE), learning, seconds=15)
     yield save_row(SAVE_RESNET, resnet, folder)
     yield save_row(SAVE_LITE, lite, folder)
+    if torch.cuda.is_available():
+        model, stage = cases.model(cases.RESNET), cases.paper(crop=(321, 321), **cases.CUDA)
+        yield step_row(STEP_CUDA, model, stage, seconds=20, device=torch.device("cuda"))
 
 
 # --------------------------------------------------------------------------- the loss
@@ -126,7 +130,9 @@ def step_row(
         ours()
         floor()
     taken = in_turns(ours, floor, seconds=seconds)
-    return paired(what, *taken, 1000, f"batch {stage.batch}, {len(taken[0])} steps each")
+    speed = stage.batch / statistics.median(taken[0])
+    note = f"batch {stage.batch}, {len(taken[0])} steps each, {speed:.1f} images/s"
+    return paired(what, *taken, 1000, note)
 
 
 def demo_case() -> tuple[models.Model, TrainStage]:

@@ -27,7 +27,7 @@ from dst_cbc.predictions import KINDS, Prediction
 from dst_cbc.settings import PART_IMAGES, Inference, PredictStage, ThresholdStage
 from measure import SCRIPTS, Row, in_turns, one_core, paired, row
 from pictures import CLASSES, Pictures
-from targets import DISK, LABELS, PREDICT_LITE, PREDICT_RESNET, VALIDATE
+from targets import DISK, LABELS, PREDICT_CUDA, PREDICT_LITE, PREDICT_RESNET, VALIDATE
 
 SIZE = (321, 321)
 LABELED = 64
@@ -41,6 +41,8 @@ def rows(folder: Path) -> Iterator[Row]:
     with one_core():
         yield from resnet_rows(data, folder)
         yield lite_row(data, folder)
+    if torch.cuda.is_available():
+        yield cuda_row(data, folder)
     torch.set_num_threads(threads)
     items = stored_or_synthetic()
     yield disk_row(items, folder)
@@ -83,6 +85,20 @@ def lite_row(data: Pictures, folder: Path, images: int = 32) -> Row:
     return _prediction_row(PREDICT_LITE, *times, images)
 
 
+def cuda_row(data: Pictures, folder: Path, device=torch.device("cuda")) -> Row:  # noqa: B008
+    """As on a workstation: bf16, and workers that load."""
+    model, batch = cases.model(cases.RESNET), 8
+    model.network.to(device)
+    stage = PredictStage(batch=batch, tile=2048, **cases.CUDA)
+    predicts = _prediction(model, data, stage, folder, device, workers=2)
+    closes = _closing(folder, len(model.classes))
+    floor = _bare_pass(model, data, batch, device, torch.bfloat16)
+    predicts()
+    floor()
+    times = in_turns(predicts, closes, floor, seconds=20)
+    return _prediction_row(PREDICT_CUDA, *times, len(data.rows))
+
+
 def _prediction_row(what: str, predicted, closed, bare, images: int) -> Row:
     """A part of few images is charged with their share of closing a whole one."""
     share = 1 - images / PART_IMAGES
@@ -90,13 +106,15 @@ def _prediction_row(what: str, predicted, closed, bare, images: int) -> Row:
     return paired(what, ours, bare, 1000 / images, f"{images} images")
 
 
-def _prediction(model, data: Pictures, stage: PredictStage, folder: Path) -> Callable[[], None]:
+def _prediction(
+    model, data: Pictures, stage: PredictStage, folder: Path, device=CPU, workers: int = 0
+) -> Callable[[], None]:
     """What the stage does with images, from their files to predictions.h5."""
 
     def predicts() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             parts = Path(name)
-            inference.predict_part(model, data.root, data.rows, 0, parts, stage, CPU)
+            inference.predict_part(model, data.root, data.rows, 0, parts, stage, device, workers)
             counts = predictions.join_parts(parts, 1, parts / "predictions.h5", {})
             predictions.write_histogram(parts / "histogram.npz", counts)
 
@@ -119,17 +137,22 @@ def _closing(folder: Path, classes: int) -> Callable[[], None]:
     return closes
 
 
-def _bare_pass(model: models.Model, data: Pictures, batch: int) -> Callable[[], None]:
+def _bare_pass(
+    model: models.Model, data: Pictures, batch: int, device=CPU, dtype=torch.float32
+) -> Callable[[], None]:
     """The network alone, on images that are in memory and normalised."""
     pixels = [np.asarray(Image.open(data.root / row.image)) for row in data.rows]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().contiguous() / 255
-    batches = images.split(batch)
-    network = cases.model(model.settings, model.classes).network.eval()
+    batches = images.to(device).split(batch)
+    network = cases.model(model.settings, model.classes).network.eval().to(device)
 
     @torch.inference_mode()
     def floor() -> None:
-        for one in batches:
-            network(one)
+        with torch.autocast(device.type, dtype, dtype != torch.float32):
+            for one in batches:
+                network(one)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     return floor
 

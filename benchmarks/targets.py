@@ -37,10 +37,12 @@ STEP_RESNET = "training step, DeepLabV2-ResNet101, 161x161"
 STEP_DEMO = "training step, the demo's network"
 STEP_LITE = "training step, EfficientNet-Lite0, 160x160, stride 8"
 STEP_LITE_ALL = "the same, all stages learn"
+STEP_CUDA = "training step, DeepLabV2-ResNet101, 321x321, CUDA"
 SAVE_RESNET = "saving the state, ResNet-101"
 SAVE_LITE = "saving the state, EfficientNet-Lite0"
 PREDICT_RESNET = "predict stage, ResNet-101, 321x321, one core"
 PREDICT_LITE = "predict stage, EfficientNet-Lite0, 321x321, one core"
+PREDICT_CUDA = "predict stage, ResNet-101, 321x321, CUDA"
 VALIDATE = "validation, ResNet-101, 321x321, one core"
 LABELS = "labels from predictions.h5, 321x321"
 DISK = "disk of predictions.h5"
@@ -63,10 +65,12 @@ TARGETS = {
     STEP_DEMO: Target("network", "ms", "bare forward, backward, step", 1.10),
     STEP_LITE: Target("network", "ms", "timm's as it is", 0.5),
     STEP_LITE_ALL: Target("network", "ms", "timm's as it is", 0.5),
+    STEP_CUDA: Target("network", "ms", "bare forward, backward, step", 1.03),
     SAVE_RESNET: Target("network", "s", "the time between two saves", 0.01),
     SAVE_LITE: Target("network", "s", "the time between two saves", 0.01),
     PREDICT_RESNET: Target("stages", "ms", "the network's pass", 1.05),
     PREDICT_LITE: Target("stages", "ms", "the network's pass", 1.25),
+    PREDICT_CUDA: Target("stages", "ms", "the network's pass", 1.05),
     VALIDATE: Target("stages", "ms", "the network's pass", 1.05),
     LABELS: Target("stages", "ms", "reading the file, writing the PNG", 1.3),
     DISK: Target("stages", "bytes/pixel", "as they are in memory", 1.6, "ours"),
