@@ -177,6 +177,11 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
 
 def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file that must have at least the columns of `header`, and all its cells."""
+    return list(iterate_csv(path, header))
+
+
+def iterate_csv(path: Path, header: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The rows of `read_csv` one by one, for files that have one an image."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in header if name not in (reader.fieldnames or ())]
@@ -185,14 +190,13 @@ def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
                 f"{path}: no column {missing[0]!r}; found {reader.fieldnames}, "
                 f"expected {list(header)}; delete the file and run the workflow again"
             )
-        rows = list(reader)
-    cut = [number for number, row in enumerate(rows, 2) if None in row.values() or None in row]
-    if cut:
-        raise DataError(
-            f"{path}, line {cut[0]}: not as many cells as the header; delete the damaged "
-            "file and run the workflow again, or repair the row that you edited"
-        )
-    return rows
+        for number, row in enumerate(reader, 2):
+            if None in row.values() or None in row:
+                raise DataError(
+                    f"{path}, line {number}: not as many cells as the header; delete the damaged "
+                    "file and run the workflow again, or repair the row that you edited"
+                )
+            yield row
 
 
 def read_ids(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .datasets import Record
-from .files import Changed, DataError, digest, read_csv, sha256_file, write_csv
+from .files import Changed, DataError, digest, iterate_csv, sha256_file, write_csv
 from .images import (
     LabelTable,
     Window,
@@ -26,7 +26,7 @@ from .images import (
 from .settings import DatasetStage
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image of the checked data set; sizes in pixels, digests SHA-256, "" without a label.
 
@@ -151,7 +151,7 @@ def write_index(path: Path, rows: Iterable[Row]) -> None:
 def read_index(path: Path) -> dict[str, Row]:
     """`dataset.csv` by id."""
     rows = {}
-    for line, cells in enumerate(read_csv(path, COLUMNS), 2):
+    for line, cells in enumerate(iterate_csv(path, COLUMNS), 2):
         try:
             size = {side: int(cells[side]) for side in ("height", "width")}
             window = {end: int(cells[end]) if cells[end] else None for end in ("black", "white")}
