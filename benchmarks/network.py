@@ -25,7 +25,6 @@ from targets import (
     LOSS_PEAK,
     SAVE_LITE,
     SAVE_RESNET,
-    STEP_CUDA,
     STEP_DEMO,
     STEP_LITE,
     STEP_LITE_ALL,
@@ -56,9 +55,6 @@ def rows(folder: Path) -> Iterator[Row]:
     yield step_row(STEP_LITE_ALL, cases.model(cases.LITE), learning, seconds=15)
     yield save_row(SAVE_RESNET, resnet, folder)
     yield save_row(SAVE_LITE, lite, folder)
-    if torch.cuda.is_available():
-        model, stage = cases.model(cases.RESNET), cases.paper(crop=(321, 321), **cases.CUDA)
-        yield step_row(STEP_CUDA, model, stage, seconds=20, device=torch.device("cuda"))
 
 
 # --------------------------------------------------------------------------- the loss
@@ -155,11 +151,19 @@ def steps(
     # Before ours changes anything of it.
     bare = copy.deepcopy(model.network).to(device)
     floor = _bare_step(bare, images, labels, stage, device)
-    return _our_step(model, images, labels.to(torch.uint8), stage, device), floor
+    step, bytes_ = our_step(model, stage, device), labels.to(torch.uint8)
+
+    def ours() -> None:
+        step(images, bytes_)
+        wait(device)
+
+    return ours, floor
 
 
-def _our_step(model, images, labels, stage, device) -> Callable[[], None]:
-    """As in `training.train`."""
+def our_step(
+    model: models.Model, stage: TrainStage, device: torch.device
+) -> Callable[[torch.Tensor, torch.Tensor], None]:
+    """What `training.train` does with a batch, as it comes from the loader."""
     layout = torch.channels_last if stage.channels_last else torch.contiguous_format
     network = model.network.to(device, memory_format=layout)
     if device.type == "cpu":
@@ -171,11 +175,10 @@ def _our_step(model, images, labels, stage, device) -> Callable[[], None]:
     # That there are pseudo-labeled images decides how the batch is divided; none is read.
     data = training.Data(Path(), pictures.dataset(), [], [None], None, [])
 
-    def step() -> None:
+    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
         loss = training._loss(model, (images, labels), data, stage, None, device)
         loss.item()
         training._descend(loss, network, stage, optimizer, scaler)
-        _wait(device)
 
     return step
 
@@ -195,12 +198,13 @@ def _bare_step(network, images, labels, stage, device) -> Callable[[], None]:
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(logits, labels, ignore_index=IGNORED).backward()
         optimizer.step()
-        _wait(device)
+        wait(device)
 
     return step
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Until all that the device was given is done."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

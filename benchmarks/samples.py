@@ -85,7 +85,7 @@ def _through_loader(data: Pictures) -> float:
     stage = cases.paper(batch=BATCH, steps=WARM + TIMED + 8, validate_at=(WARM + TIMED + 8,))
     model = cases.model(cases.SMALL)
     cpu = torch.device("cpu")
-    loader, *_ = training._batches(_of(data), stage, model, 0, 2, cpu)
+    loader, *_ = training._batches(of(data), stage, model, 0, 2, cpu)
     batches = iter(loader)
     for _ in range(WARM):
         next(batches)
@@ -95,12 +95,13 @@ def _through_loader(data: Pictures) -> float:
     return BATCH * TIMED / (time.perf_counter() - started)
 
 
-def _of(data: Pictures) -> training.Data:
+def of(data: Pictures) -> training.Data:
+    """All of them labeled."""
     return training.Data(data.root, data.dataset, data.rows, [], None, [])
 
 
 def _samples(data: Pictures) -> training.Samples:
-    return training.Samples(_of(data), cases.paper(), cases.model(cases.SMALL))
+    return training.Samples(of(data), cases.paper(), cases.model(cases.SMALL))
 
 
 def _draws() -> Iterator[Draw]:

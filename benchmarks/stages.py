@@ -27,7 +27,7 @@ from dst_cbc.predictions import KINDS, Prediction
 from dst_cbc.settings import PART_IMAGES, Inference, PredictStage, ThresholdStage
 from measure import SCRIPTS, Row, in_turns, one_core, paired, row
 from pictures import CLASSES, Pictures
-from targets import DISK, LABELS, PREDICT_CUDA, PREDICT_LITE, PREDICT_RESNET, VALIDATE
+from targets import DISK, LABELS, PREDICT_LITE, PREDICT_RESNET, VALIDATE
 
 SIZE = (321, 321)
 LABELED = 64
@@ -41,8 +41,6 @@ def rows(folder: Path) -> Iterator[Row]:
     with one_core():
         yield from resnet_rows(data, folder)
         yield lite_row(data, folder)
-    if torch.cuda.is_available():
-        yield cuda_row(data, folder)
     torch.set_num_threads(threads)
     items = stored_or_synthetic()
     yield disk_row(items, folder)
@@ -56,8 +54,8 @@ def resnet_rows(data: Pictures, folder: Path, images: int = 4) -> Iterator[Row]:
     """Prediction and validation beside the same bare pass."""
     model, batch = cases.model(cases.RESNET), 2
     some = Pictures(data.root, data.dataset, data.rows[:images])
-    floor = _bare_pass(model, some, batch)
-    predicts = _prediction(model, some, PredictStage(batch=batch, tile=2048), folder)
+    floor = bare_pass(model, some, batch)
+    predicts = prediction(model, some, PredictStage(batch=batch, tile=2048), folder)
     closes = _closing(folder, len(model.classes))
     settings = Inference(batch=batch, tile=2048)
 
@@ -75,28 +73,14 @@ def lite_row(data: Pictures, folder: Path, images: int = 32) -> Row:
     settings, batch = cases.LITE.model_copy(update={"output_stride": 16}), 4
     model = cases.model(settings, CAMVID_CLASSES)
     some = Pictures(data.root, data.dataset, data.rows[:images])
-    floor = _bare_pass(model, some, batch)
+    floor = bare_pass(model, some, batch)
     stage = PredictStage(batch=batch, tile=2048, channels_last=cases.CAMVID["channels_last"])
-    predicts = _prediction(model, some, stage, folder)
+    predicts = prediction(model, some, stage, folder)
     closes = _closing(folder, len(model.classes))
     predicts()
     floor()
     times = in_turns(predicts, closes, floor, seconds=20)
     return _prediction_row(PREDICT_LITE, *times, images)
-
-
-def cuda_row(data: Pictures, folder: Path, device=torch.device("cuda")) -> Row:  # noqa: B008
-    """As on a workstation: bf16, and workers that load."""
-    model, batch = cases.model(cases.RESNET), 8
-    model.network.to(device)
-    stage = PredictStage(batch=batch, tile=2048, **cases.CUDA)
-    predicts = _prediction(model, data, stage, folder, device, workers=2)
-    closes = _closing(folder, len(model.classes))
-    floor = _bare_pass(model, data, batch, device, torch.bfloat16)
-    predicts()
-    floor()
-    times = in_turns(predicts, closes, floor, seconds=20)
-    return _prediction_row(PREDICT_CUDA, *times, len(data.rows))
 
 
 def _prediction_row(what: str, predicted, closed, bare, images: int) -> Row:
@@ -106,7 +90,7 @@ def _prediction_row(what: str, predicted, closed, bare, images: int) -> Row:
     return paired(what, ours, bare, 1000 / images, f"{images} images")
 
 
-def _prediction(
+def prediction(
     model, data: Pictures, stage: PredictStage, folder: Path, device=CPU, workers: int = 0
 ) -> Callable[[], None]:
     """What the stage does with images, from their files to predictions.h5."""
@@ -137,7 +121,7 @@ def _closing(folder: Path, classes: int) -> Callable[[], None]:
     return closes
 
 
-def _bare_pass(
+def bare_pass(
     model: models.Model, data: Pictures, batch: int, device=CPU, dtype=torch.float32
 ) -> Callable[[], None]:
     """The network alone, on images that are in memory and normalised."""

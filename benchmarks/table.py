@@ -17,7 +17,7 @@ from pathlib import Path
 from measure import HOUSE, SCRIPTS, Row, machine
 from targets import TARGETS
 
-GROUPS = ("samples", "network", "stages", "processes", "demo")
+GROUPS = ("samples", "network", "stages", "processes", "gpu", "demo")
 COLUMNS = ["when", "group", "what", "ours", "floor", "unit", "ratio", "target", "reached", "note"]
 OUT = HOUSE / "results/bench.csv"
 

@@ -2,10 +2,15 @@
 
 import csv
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+import cases
+import gpu
 import measure
 import table
 import targets
@@ -95,3 +100,37 @@ def test_the_peak_of_a_command_is_its_own_and_a_failed_one_ends_all(capfd):
     assert 190 < large - small < 230
     with pytest.raises(SystemExit, match="ZeroDivisionError"):
         measure.peak([sys.executable, "-c", "1 / 0"])
+
+
+def test_the_rows_of_a_gpu_are_made_on_any_device(tmp_path):
+    cpu = torch.device("cpu")
+    small = {"side": 64, "images": 8, "steps": 2, "seconds": 0}
+    rows = list(gpu.rows_on(cpu, tmp_path, cases.SMALL, **small))
+    assert [row.group for row in rows] == ["gpu"] * 4
+    _, trained, predicted, hours = rows
+    # 3,857 steps of supervised training, five rounds of 15,723.
+    assert "82472 steps" in hours.note
+    learning, passing = 8 * 82472 / trained.ours, 224_841 * predicted.ours / 1000
+    assert hours.ours == pytest.approx((learning + passing) / 3600)
+
+
+def test_a_gpu_is_as_busy_as_nvidia_smi_says(tmp_path, monkeypatch):
+    smi, said = tmp_path / "nvidia-smi", tmp_path / "said"
+    smi.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = --id=GPU-12 ] && printf "100\\n[N/A]\\n60\\n" && touch {said}\n'
+        "exec sleep 60\n"
+    )
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    properties = SimpleNamespace(uuid="12")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    with gpu.busy(torch.device("cuda")) as shares:
+        for _ in range(1000):
+            if said.exists():
+                break
+            time.sleep(0.01)
+    assert shares == [100, 60]
+    with gpu.busy(torch.device("cpu")) as shares:
+        pass
+    assert shares == []

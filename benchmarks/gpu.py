@@ -1,0 +1,145 @@
+"""Rows of a GPU, where there is one: the paper's network in bf16, and the hours of a column."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import cases
+import demo
+import network
+import pictures
+import processes
+import samples
+import stages
+from dst_cbc import training
+from dst_cbc.plan import load_plan
+from dst_cbc.settings import NetworkSettings, PredictStage
+from measure import HOUSE, Row, in_turns, paired, row
+from targets import HOURS, PREDICT_CUDA, STEP_CUDA, TRAIN_CUDA
+
+SIDE, BATCH, WORKERS = 321, 8, 4
+STEPS, IMAGES = 50, 256  # of one turn
+MOST = 20_000  # steps that the loader has batches for
+COLUMN = {"runs": [{"splits": ["106"], "seeds": [0], "methods": ["dst-cbc"]}]}
+"""Table 3's first: 100 labeled images, one seed."""
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    if torch.cuda.is_available():
+        yield from rows_on(torch.device("cuda"), folder, cases.RESNET)
+
+
+def rows_on(
+    device: torch.device,
+    folder: Path,
+    settings: NetworkSettings,
+    side: int = SIDE,
+    images: int = IMAGES,
+    steps: int = STEPS,
+    seconds: float = 20.0,
+) -> Iterator[Row]:
+    """On `device`, and of any network, so that all of it can be tried without a GPU."""
+    schedule = {"steps": MOST, "validate_at": (MOST,)}
+    stage = cases.paper(crop=(side, side), batch=BATCH, **schedule, **cases.CUDA)
+    yield network.step_row(STEP_CUDA, cases.model(settings), stage, seconds, device)
+    data = pictures.write(folder / "data", images)
+    yield (trained := train_row(data, cases.model(settings), stage, steps, seconds, device))
+    data = pictures.write(folder / "squares", images, (side, side))
+    yield (predicted := predict_row(data, cases.model(settings), folder, seconds, device))
+    yield hours_row(folder / "voc", trained, predicted)
+
+
+def train_row(data, model, stage, steps: int, seconds: float, device: torch.device) -> Row:
+    """From files, through workers, into the training loop's step; beside the bare step."""
+    _, bare = network.steps(copy.deepcopy(model), stage, device)
+    step = network.our_step(model, stage, device)
+    workers = min(WORKERS, os.cpu_count())
+    loader, *_ = training._batches(samples.of(data), stage, model, 0, workers, device)
+    batches = iter(loader)
+
+    def ours() -> None:
+        for batch in itertools.islice(batches, steps):
+            step(*batch)
+        network.wait(device)
+
+    def floor() -> None:
+        for _ in range(steps):
+            bare()
+
+    ours()
+    floor()
+    with busy(device) as shares:
+        ours()
+    taken = in_turns(ours, floor, seconds=seconds)
+    share = statistics.median(b / a for a, b in zip(*taken, strict=True))
+    speeds = (steps * stage.batch / statistics.median(one) for one in taken)
+    return row(TRAIN_CUDA, *speeds, share, f"{workers} workers{_in_words(shares)}")
+
+
+def predict_row(data, model, folder: Path, seconds: float, device: torch.device) -> Row:
+    """The stage, with workers that load, beside the network's pass over images in its memory."""
+    workers = min(WORKERS, os.cpu_count())
+    model.network.to(device)
+    stage = PredictStage(batch=BATCH, tile=2048, **cases.CUDA)
+    predicts = stages.prediction(model, data, stage, folder, device, workers)
+    floor = stages.bare_pass(model, data, BATCH, device, torch.bfloat16)
+    predicts()
+    floor()
+    with busy(device) as shares:
+        predicts()
+    taken = in_turns(predicts, floor, seconds=seconds)
+    speed = len(data.rows) / statistics.median(taken[0])
+    note = f"{speed:.1f} images/s, {workers} workers{_in_words(shares)}"
+    return paired(PREDICT_CUDA, *taken, 1000 / len(data.rows), note)
+
+
+def hours_row(folder: Path, trained: Row, predicted: Row) -> Row:
+    """Five rounds by the two rows before. Validation takes as long an image as prediction."""
+    place, files = processes.voc_case(folder)
+    overrides = {**COLUMN, "data": str(place / "data")}
+    _, records, plan = load_plan(HOUSE, files, overrides)
+    steps, passes = demo.necessary(records, plan)
+
+    def hours(images_per_second: float, milliseconds: float) -> float:
+        return (BATCH * steps / images_per_second + passes * milliseconds / 1000) / 3600
+
+    note = f"{steps} steps, {passes} images; the paper: 7 hours on an RTX 2080 Ti"
+    ours, floor = (hours(*both) for both in (
+        (trained.ours, predicted.ours), (trained.floor, predicted.floor)
+    ))  # fmt: skip
+    return row(HOURS, ours, floor, note=note)
+
+
+@contextmanager
+def busy(device: torch.device, every: int = 200) -> Iterator[list[int]]:
+    """Per cent of the time that kernels ran, by nvidia-smi every so many ms; filled at the end."""
+    shares: list[int] = []
+    if device.type != "cuda" or not shutil.which("nvidia-smi"):
+        yield shares
+        return
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    command = ["nvidia-smi", f"--id={uuid}", "--query-gpu=utilization.gpu"]
+    command += ["--format=csv,noheader,nounits", f"--loop-ms={every}"]
+    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said) as smi:
+        try:
+            yield shares
+        finally:
+            smi.terminate()
+            smi.wait()
+            said.seek(0)
+            shares += [int(line) for line in said if line.strip().isdigit()]
+
+
+def _in_words(shares: list[int]) -> str:
+    return f", GPU busy {statistics.mean(shares):.0f} %" if shares else ""
