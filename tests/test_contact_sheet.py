@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,9 @@ from PIL import Image
 
 from dst_cbc.confidence import probabilities
 from dst_cbc.contact_sheet import COLUMNS, ROWS, choose, contact_sheet, heat, write
-from dst_cbc.files import DataError, write_csv
+from dst_cbc.files import DataError
 from dst_cbc.images import indexed_png, palette
-from dst_cbc.index import COLUMNS as INDEX
-from dst_cbc.index import Row
+from dst_cbc.index import Row, write_index
 from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -141,7 +141,7 @@ def test_every_column_shows_its_own_of_the_image_the_right_way_up(line, n, made)
 
 
 def test_an_image_without_a_mask_has_a_grey_tile(made, capsys):
-    rows = [Row(**{**vars(row), "label": ""}) if row.id == "b" else row for row in made.rows]
+    rows = [replace(row, label="") if row.id == "b" else row for row in made.rows]
     sheet = made.sheet(rows=rows)
     assert quarters(sheet, 1, 1) == [GREY] * 4
     assert quarters(sheet, 0, 1) != [GREY] * 4
@@ -182,7 +182,7 @@ def test_predictions_of_another_list_are_refused(made):
 
 
 def test_an_image_of_16_bits_is_seen_through_the_window_of_the_data_set(made):
-    row = Row(**{**vars(made.rows[1]), "black": 1000, "white": 2000})
+    row = replace(made.rows[1], black=1000, white=2000)
     values = quadrants([1000, 1200, 1600, 2500]).astype(np.uint16)
     Image.fromarray(values).save(made.folder / row.image)
     sheet = made.sheet(rows=[made.rows[0], row, made.rows[2]])
@@ -231,7 +231,7 @@ def test_a_legend_of_many_classes_goes_on_in_new_lines(made, folder_dataset):
 )
 def test_any_id_is_only_text_in_one_line(id, made):
     plain = made.sheet()
-    rows = [Row(**{**vars(row), "id": id}) if row.id == "a" else row for row in made.rows]
+    rows = [replace(row, id=id) if row.id == "a" else row for row in made.rows]
     with new_part(made.folder, 1) as file:
         for n, row in enumerate(rows):
             store(file, [Prediction(n, row.id, *np.zeros((2, 20, 40), np.uint8))])
@@ -281,7 +281,7 @@ def test_the_same_sheet_is_written_in_the_same_bytes(made, tmp_path):
 
 def test_the_command_writes_the_sheet_without_torch(made, tmp_path):
     (tmp_path / "unlabeled.txt").write_text("".join(f"{id}\n" for id in IDS))
-    write_csv(tmp_path / "dataset.csv", INDEX, map(vars, made.rows))
+    write_index(tmp_path / "dataset.csv", made.rows)
     options = {
         "--settings": made.dataset.model_dump_json(),
         "--data": tmp_path,

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,11 +21,10 @@ from PIL import Image
 from browser import browse, chromium
 from dst_cbc.agreement import COLUMNS, Agreement, Round, labels_of, measure, round_in
 from dst_cbc.confidence import probabilities
-from dst_cbc.files import DataError, read_csv, write_csv
+from dst_cbc.files import DataError, read_csv
 from dst_cbc.gallery import LIMIT, TEMPLATE, choose, gallery, measures
 from dst_cbc.images import indexed_png, palette
-from dst_cbc.index import COLUMNS as INDEX
-from dst_cbc.index import Row
+from dst_cbc.index import Row, write_index
 from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -312,7 +312,7 @@ def test_a_page_fits_its_budget_and_says_its_scale(tmp_path, folder_dataset):
 
 def test_the_same_page_is_written_in_the_same_bytes_without_torch(study, tmp_path):
     (tmp_path / "unlabeled.txt").write_text("".join(f"{id}\n" for id in IDS))
-    write_csv(tmp_path / "dataset.csv", INDEX, map(vars, study.rows))
+    write_index(tmp_path / "dataset.csv", study.rows)
     words = [
         "--settings", study.dataset.model_dump_json(), "--data", tmp_path,
         "--index", tmp_path / "dataset.csv", "--unlabeled", tmp_path / "unlabeled.txt",
@@ -460,7 +460,7 @@ def test_names_are_only_text_and_every_control_has_a_name(tmp_path, folder_datas
 
 @chromium
 def test_one_round_without_masks_or_predictions_is_a_page(study, tmp_path):
-    rows = [Row(**{**vars(row), "label": ""}) for row in study.rows]
+    rows = [replace(row, label="") for row in study.rows]
     rounds = [Round(1, study.method / "round1/pseudo_labels", None)]
     measured = list(measure(rounds, rows))
     page = tmp_path / "page/gallery.html"
