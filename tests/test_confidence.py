@@ -82,6 +82,19 @@ def test_a_tie_has_the_log_odds_of_its_share():
     assert lower_edge(thirds) <= -math.log(2) < lower_edge(thirds + 1)
 
 
+@pytest.mark.parametrize("classes", [2, 21, 255])
+def test_of_classes_as_likely_the_first_wins_however_the_logits_lie(classes):
+    logits = torch.randint(
+        3, (2, classes, 9, 7), generator=torch.Generator().manual_seed(0)
+    ).float()
+    logits[0, -1, 0, 0] = 3
+    winner, levels = quantise(logits)
+    np.testing.assert_array_equal(winner, logits.numpy().argmax(1))
+    assert winner[0, 0, 0] == classes - 1
+    other = quantise(logits.to(memory_format=torch.channels_last))
+    assert torch.equal(winner, other[0]) and torch.equal(levels, other[1])
+
+
 def test_two_classes_have_the_difference_of_their_logits():
     winner, levels = quantised([[0.25, 3.25], [7.0, 2.0]])
     assert winner.tolist() == [1, 0]
