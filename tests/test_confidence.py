@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dst_cbc import confidence
-from dst_cbc.confidence import BINS, HIGHEST, LOWEST, level_from, lower_edge, probability, quantise
+from dst_cbc.confidence import (
+    BINS,
+    HIGHEST,
+    LOWEST,
+    level_from,
+    lower_edge,
+    probability,
+    quantise,
+    winners,
+)
 from dst_cbc.files import Unusable
 
 finite = st.floats(-1e4, 1e4, width=32)
@@ -91,8 +100,18 @@ def test_of_classes_as_likely_the_first_wins_however_the_logits_lie(classes):
     winner, levels = quantise(logits)
     np.testing.assert_array_equal(winner, logits.numpy().argmax(1))
     assert winner[0, 0, 0] == classes - 1
+    assert torch.equal(winners(logits), winner)
     other = quantise(logits.to(memory_format=torch.channels_last))
     assert torch.equal(winner, other[0]) and torch.equal(levels, other[1])
+
+
+def test_pieces_are_put_together_as_they_lay(monkeypatch):
+    logits = torch.randn(3, 4, 10, 6, generator=torch.Generator().manual_seed(0))
+    whole = *quantise(logits), winners(logits)
+    for rows in (1, 3, 10):
+        monkeypatch.setattr(confidence, "_PIECE", rows * 4 * 6 + 5)
+        cut = *quantise(logits), winners(logits)
+        assert all(map(torch.equal, whole, cut))
 
 
 def test_two_classes_have_the_difference_of_their_logits():

@@ -23,6 +23,8 @@ LOWEST, HIGHEST = -16.0, 131072.0
 _START = math.asinh(LOWEST)
 _STEP = (math.asinh(HIGHEST) - _START) / (BINS - 1)
 
+_PIECE = 1 << 21  # logits, of 4 bytes
+
 
 def quantise(logits):
     """The winner of each pixel and its confidence, in float32 on the logits' device.
@@ -36,12 +38,23 @@ def quantise(logits):
     # The extremes tell, in a twentieth of the time of asking every logit.
     if not all(extreme.isfinite() for extreme in logits.aminmax()):
         raise Unusable("the network's output is not finite; the model is unusable")
-    # Image by image: what one needs on the way stays in the processor's cache.
-    return tuple(map(torch.stack, zip(*map(_quantise, logits), strict=True)))
+    size = (len(logits), *logits.shape[-2:])
+    parts = zip(*map(_quantise, _pieces(logits)), strict=True)
+    return tuple(torch.cat(part).view(size) for part in parts)
+
+
+def _pieces(logits):
+    """Stripes (C, rows, W), one image after the other: what each needs on the way stays in cache.
+
+    In small pieces, too, memory is used again; in large ones the system clears it each time.
+    """
+    rows = max(1, _PIECE // (logits.shape[1] * logits.shape[3]))
+    for image in logits:
+        yield from image.split(rows, 1)
 
 
 def _quantise(logits):
-    """The same of one image, (C, H, W)."""
+    """The same of a stripe, (C, rows, W)."""
     import torch
 
     # Differences to the winner stay exact where the logits are large.
@@ -64,6 +77,18 @@ def _first_zero(values):
     places = torch.arange(len(values), dtype=torch.uint8, device=values.device).view(-1, 1, 1)
     # All bits where there is none, so that the least is the first.
     return (255 * values.bool().view(torch.uint8)).bitwise_or_(places).amin(0, keepdim=True)
+
+
+def winners(logits):
+    """The class of the highest logit, the first of equal ones; in a third of the time of max.
+
+    logits: finite (N, C, H, W), C <= 255. Returns uint8 (N, H, W).
+    """
+    import torch
+
+    size = (len(logits), *logits.shape[-2:])
+    found = [_first_zero(piece - piece.amax(0, keepdim=True)) for piece in _pieces(logits)]
+    return torch.cat(found, 1).view(size)
 
 
 def lower_edge(level: int) -> float:
