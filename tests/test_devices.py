@@ -64,3 +64,12 @@ def test_threads_are_fixed_whatever_the_environment_says(monkeypatch):
     devices.limit_threads(3)
     assert {os.environ[f"{name}_NUM_THREADS"] for name in ("OMP", "MKL", "OPENBLAS")} == {"3"}
     devices.limit_threads(1)
+
+
+def test_torch_is_told_to_use_large_pages_unless_the_user_has_said_otherwise(monkeypatch):
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    devices.use_large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    devices.use_large_pages()
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"

@@ -27,6 +27,15 @@ def limit_threads(threads: int) -> None:
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
+    use_large_pages()
+
+
+def use_large_pages() -> None:
+    """Have torch ask Linux for large pages, unless the user says otherwise; before it is imported.
+
+    A pass on a CPU spends a quarter of its time on new pages of 4 KB. Results are the same.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def prepare(device: str, compute: Compute) -> torch.device:
