@@ -28,7 +28,8 @@ from dst_cbc.settings import NetworkSettings, PredictStage
 from measure import HOUSE, Row, in_turns, paired, row
 from targets import HOURS, PREDICT_CUDA, STEP_CUDA, TRAIN_CUDA
 
-SIDE, BATCH, WORKERS = 321, 8, 4
+SIDE, BATCH = 321, 8
+WORKERS = min(4, os.cpu_count())
 STEPS, IMAGES = 50, 256  # of one turn
 MOST = 20_000  # steps that the loader has batches for
 COLUMN = {"runs": [{"splits": ["106"], "seeds": [0], "methods": ["dst-cbc"]}]}
@@ -64,8 +65,7 @@ def train_row(data, model, stage, steps: int, seconds: float, device: torch.devi
     """From files, through workers, into the training loop's step; beside the bare step."""
     _, bare = network.steps(copy.deepcopy(model), stage, device)
     step = network.our_step(model, stage, device)
-    workers = min(WORKERS, os.cpu_count())
-    loader, *_ = training._batches(samples.of(data), stage, model, 0, workers, device)
+    loader, *_ = training._batches(samples.of(data), stage, model, 0, WORKERS, device)
     batches = iter(loader)
 
     def ours() -> None:
@@ -84,15 +84,14 @@ def train_row(data, model, stage, steps: int, seconds: float, device: torch.devi
     taken = in_turns(ours, floor, seconds=seconds)
     share = statistics.median(b / a for a, b in zip(*taken, strict=True))
     speeds = (steps * stage.batch / statistics.median(one) for one in taken)
-    return row(TRAIN_CUDA, *speeds, share, f"{workers} workers{_in_words(shares)}")
+    return row(TRAIN_CUDA, *speeds, share, f"{WORKERS} workers{_in_words(shares)}")
 
 
 def predict_row(data, model, folder: Path, seconds: float, device: torch.device) -> Row:
     """The stage, with workers that load, beside the network's pass over images in its memory."""
-    workers = min(WORKERS, os.cpu_count())
     model.network.to(device)
     stage = PredictStage(batch=BATCH, tile=2048, **cases.CUDA)
-    predicts = stages.prediction(model, data, stage, folder, device, workers)
+    predicts = stages.prediction(model, data, stage, folder, device, WORKERS)
     floor = stages.bare_pass(model, data, BATCH, device, torch.bfloat16)
     predicts()
     floor()
@@ -100,7 +99,7 @@ def predict_row(data, model, folder: Path, seconds: float, device: torch.device)
         predicts()
     taken = in_turns(predicts, floor, seconds=seconds)
     speed = len(data.rows) / statistics.median(taken[0])
-    note = f"{speed:.1f} images/s, {workers} workers{_in_words(shares)}"
+    note = f"{speed:.1f} images/s, {WORKERS} workers{_in_words(shares)}"
     return paired(PREDICT_CUDA, *taken, 1000 / len(data.rows), note)
 
 
@@ -115,10 +114,8 @@ def hours_row(folder: Path, trained: Row, predicted: Row) -> Row:
         return (BATCH * steps / images_per_second + passes * milliseconds / 1000) / 3600
 
     note = f"{steps} steps, {passes} images; the paper: 7 hours on an RTX 2080 Ti"
-    ours, floor = (hours(*both) for both in (
-        (trained.ours, predicted.ours), (trained.floor, predicted.floor)
-    ))  # fmt: skip
-    return row(HOURS, ours, floor, note=note)
+    ours = hours(trained.ours, predicted.ours)
+    return row(HOURS, ours, hours(trained.floor, predicted.floor), note=note)
 
 
 @contextmanager

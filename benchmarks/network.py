@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 import cases
 import pictures
-from dst_cbc import models, optimization, training
+from dst_cbc import devices, models, optimization, training
 from dst_cbc.losses import dynamic_loss
 from dst_cbc.settings import IGNORED, TrainStage
 from measure import SCRIPTS, Row, in_turns, paired, peak, row
@@ -164,8 +164,7 @@ def our_step(
     model: models.Model, stage: TrainStage, device: torch.device
 ) -> Callable[[torch.Tensor, torch.Tensor], None]:
     """What `training.train` does with a batch, as it comes from the loader."""
-    layout = torch.channels_last if stage.channels_last else torch.contiguous_format
-    network = model.network.to(device, memory_format=layout)
+    network = model.network.to(device, memory_format=devices.memory_format(stage))
     if device.type == "cpu":
         interleave(network)
     optimizer = optimization.optimizer(network, stage)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import cases
+import network
 import pictures
 from dst_cbc import confidence, inference, models, predictions
 from dst_cbc.datasets import CAMVID_CLASSES
@@ -128,15 +129,14 @@ def bare_pass(
     pixels = [np.asarray(Image.open(data.root / row.image)) for row in data.rows]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().contiguous() / 255
     batches = images.to(device).split(batch)
-    network = cases.model(model.settings, model.classes).network.eval().to(device)
+    bare = cases.model(model.settings, model.classes).network.eval().to(device)
 
     @torch.inference_mode()
     def floor() -> None:
         with torch.autocast(device.type, dtype, dtype != torch.float32):
             for one in batches:
-                network(one)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+                bare(one)
+        network.wait(device)
 
     return floor
 

@@ -33,7 +33,9 @@ def main() -> None:
         os.environ.setdefault(name, "1")
     os.environ["TQDM_DISABLE"] = "1"
     sys.path.insert(0, str(SCRIPTS))
-    importlib.import_module("dst_cbc.devices").use_large_pages()
+    from dst_cbc import devices
+
+    devices.use_large_pages()
     begun, rows = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         for group in arguments.only:

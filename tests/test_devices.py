@@ -69,8 +69,8 @@ def test_threads_are_fixed_whatever_the_environment_says(monkeypatch):
 def test_torch_is_told_to_use_large_pages_unless_the_user_has_said_otherwise(monkeypatch):
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "")
     monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
-    devices.use_large_pages()
+    devices.limit_threads(1)
     assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    devices.use_large_pages()
+    devices.limit_threads(1)
     assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"

@@ -32,25 +32,27 @@ def quantise(logits):
     logits: float tensor (N, C, H, W), C >= 2. Returns classes uint8 (N, H, W) and confidence
     int32 (N, H, W) in 0 .. 65535. Raises Unusable where a logit is not finite.
     """
-    import torch
 
     logits = logits.float()
     # The extremes tell, in a twentieth of the time of asking every logit.
     if not all(extreme.isfinite() for extreme in logits.aminmax()):
         raise Unusable("the network's output is not finite; the model is unusable")
-    size = (len(logits), *logits.shape[-2:])
-    parts = zip(*map(_quantise, _pieces(logits)), strict=True)
-    return tuple(torch.cat(part).view(size) for part in parts)
+    return _in_pieces(_quantise, logits)
 
 
-def _pieces(logits):
-    """Stripes (C, rows, W), one image after the other: what each needs on the way stays in cache.
+def _in_pieces(function, logits):
+    """What `function` makes of stripes (C, rows, W), tensors (rows, W) each, as tensors (N, H, W).
 
-    In small pieces, too, memory is used again; in large ones the system clears it each time.
+    What a stripe needs on the way stays in cache, and its memory is used again by the next one; of
+    large pieces the system clears it each time.
     """
-    rows = max(1, _PIECE // (logits.shape[1] * logits.shape[3]))
-    for image in logits:
-        yield from image.split(rows, 1)
+    import torch
+
+    images, classes, height, width = logits.shape
+    rows = max(1, _PIECE // (classes * width))
+    stripes = (stripe for image in logits for stripe in image.split(rows, 1))
+    parts = zip(*map(function, stripes), strict=True)
+    return tuple(torch.cat(part).view(images, height, width) for part in parts)
 
 
 def _quantise(logits):
@@ -84,11 +86,13 @@ def winners(logits):
 
     logits: finite (N, C, H, W), C <= 255. Returns uint8 (N, H, W).
     """
-    import torch
+    (found,) = _in_pieces(_winner, logits)
+    return found
 
-    size = (len(logits), *logits.shape[-2:])
-    found = [_first_zero(piece - piece.amax(0, keepdim=True)) for piece in _pieces(logits)]
-    return torch.cat(found, 1).view(size)
+
+def _winner(logits):
+    """The same of a stripe, (C, rows, W)."""
+    return (_first_zero(logits - logits.amax(0, keepdim=True)).squeeze(0),)
 
 
 def lower_edge(level: int) -> float:

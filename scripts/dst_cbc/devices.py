@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the CPU threads of this process; call it before torch is imported.
+    """Fix the CPU threads of this process, and its pages; call it before torch is imported.
 
     The number changes the order of floating-point sums and so the bytes of a model: it comes
     from the experiment, whatever OMP_NUM_THREADS Snakemake or a cluster has set.
@@ -58,6 +58,13 @@ def prepare(device: str, compute: Compute) -> torch.device:
         torch.use_deterministic_algorithms(compute.deterministic)
     print(f"device: {describe(device)}, {compute.compute_threads} CPU threads", flush=True)
     return torch.device(device)
+
+
+def memory_format(compute: Compute) -> torch.memory_format:
+    """How images and weights lie in memory."""
+    import torch
+
+    return torch.channels_last if compute.channels_last else torch.contiguous_format
 
 
 @contextmanager

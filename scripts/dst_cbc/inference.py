@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from . import confidence, predictions, stopping
+from . import confidence, devices, predictions, stopping
 from .files import DataError
 from .images import LabelTable, label_table, open_image, open_label
 from .index import Row
@@ -181,8 +181,7 @@ def predict(
     reduce: float32 (N, classes, h, W), some rows of the images, to tensors (N, h, W); they come
     back as (N, H, W). views: as of `full_logits`.
     """
-    layout = torch.channels_last if settings.channels_last else torch.contiguous_format
-    model.network.eval().to(memory_format=layout)
+    model.network.eval().to(memory_format=devices.memory_format(settings))
     pixels = pixels.to(device, non_blocking=True)
     stripes = full_logits(model, pixels, settings.tile, settings.precision, views)
     parts = zip(*map(reduce, stripes), strict=True)

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from . import optimization, sampling, stopping
+from . import devices, optimization, sampling, stopping
 from .files import DataError, Unusable, atomic
 from .images import label_table, open_image, open_label
 from .index import Row
@@ -166,7 +166,7 @@ def train(
     """
     require_room(data.root, data.validation, stage.validation)
     state = work.folder / STATE
-    network = model.network.to(device, memory_format=_memory_format(stage))
+    network = model.network.to(device, memory_format=devices.memory_format(stage))
     if device.type == "cpu":
         # Where a dilated depthwise convolution takes far longer than a plain one.
         interleave(network)
@@ -240,10 +240,6 @@ def train(
     return progress
 
 
-def _memory_format(stage: TrainStage) -> torch.memory_format:
-    return torch.channels_last if stage.channels_last else torch.contiguous_format
-
-
 def _loss(
     model: Model,
     batch: tuple[torch.Tensor, ...],
@@ -255,7 +251,7 @@ def _loss(
 ) -> torch.Tensor:
     """This process's part of the batch's loss: the parts add up to it."""
     images, labels, *confidence = batch
-    images = images.to(device, non_blocking=True, memory_format=_memory_format(stage))
+    images = images.to(device, non_blocking=True, memory_format=devices.memory_format(stage))
     labels = labels.to(device, non_blocking=True).long()
     logits = upsample(low_logits(model, images, stage.precision), labels.shape[-2:])
     pseudo = _pseudo_share(data, stage) // ranks.size
