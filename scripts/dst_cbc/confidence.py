@@ -32,7 +32,6 @@ def quantise(logits):
     logits: float tensor (N, C, H, W), C >= 2. Returns classes uint8 (N, H, W) and confidence
     int32 (N, H, W) in 0 .. 65535. Raises Unusable where a logit is not finite.
     """
-
     logits = logits.float()
     # The extremes tell, in a twentieth of the time of asking every logit.
     if not all(extreme.isfinite() for extreme in logits.aminmax()):
