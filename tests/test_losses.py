@@ -195,23 +195,39 @@ def test_in_float64_value_and_gradient_are_those_of_the_formula(gamma, pseudo, i
 @pytest.mark.parametrize(
     "gamma, weights", [(9.0, None), (0.0, torch.ones(5)), (3.0, torch.ones(5))]
 )
-def test_for_the_gradient_nothing_of_the_logits_size_is_kept_beside_them(gamma, weights):
+def test_one_tensor_of_the_logits_size_is_kept_and_becomes_the_gradient(gamma, weights):
     logits, labels = random_batch(size=16)
     logits.requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda x: x):
-        dynamic_loss(logits, labels, 2, gamma, weights)
-    assert [one.data_ptr() for one in kept if one.numel() >= logits.numel()] == [logits.data_ptr()]
-    assert kept
+        loss = dynamic_loss(logits, labels, 2, gamma, weights)
+    (kept,) = {one.data_ptr() for one in kept if one.numel() >= logits.numel()}
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient.data_ptr() == kept != logits.data_ptr()
+
+
+def test_a_second_gradient_of_the_same_loss_is_refused():
+    logits, labels = random_batch()
+    loss = dynamic_loss(logits.requires_grad_(), labels, 2, 9.0)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        loss.backward()
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_gradient_by_differences_and_by_stock_operators(memory_format):
     logits, labels = random_batch(5, size=4)
     logits = logits.double().to(memory_format=memory_format).requires_grad_()
+    before = logits.detach().clone()
     weights = torch.tensor([0.0, 0.5, 1.0, 2.0, 7.0], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: dynamic_loss(x, labels, 0, 0, weights), logits)
     (ours,) = torch.autograd.grad(dynamic_loss(logits, labels, 0, 0, weights), logits)
+    assert torch.equal(logits, before)
+    moves = 1e-6 * torch.eye(logits.numel(), dtype=logits.dtype).view(-1, *logits.shape)
+    above, below = (
+        torch.stack([dynamic_loss(before + move, labels, 0, 0, weights) for move in signed])
+        for signed in (moves, -moves)
+    )
+    torch.testing.assert_close(((above - below) / 2e-6).view_as(ours), ours, rtol=1e-6, atol=1e-8)
     stock = F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, reduction="sum")
     (expected,) = torch.autograd.grad(stock / (labels != IGNORE).sum(), logits)
     torch.testing.assert_close(ours, expected, rtol=1e-13, atol=1e-16)

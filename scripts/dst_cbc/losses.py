@@ -12,29 +12,24 @@ from .settings import IGNORED
 class _CrossEntropy(torch.autograd.Function):
     """Cross-entropy of every pixel, (N, H, W); 0 and without a gradient where ignored.
 
-    torch's keeps log-probabilities until its gradient is there; here each image's are made again
-    in the gradient's own memory: beside the logits one tensor of their size, not two.
+    torch's keeps log-probabilities and makes a gradient of their size beside them; here they
+    become it. Of one forward pass there is one backward pass; torch raises RuntimeError at another.
     """
 
     @staticmethod
     def forward(ctx, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         ignored = labels == IGNORED
         target = labels.masked_fill(ignored, 0).unsqueeze(1)
-        ctx.save_for_backward(logits, target, ignored)
-        pairs = zip(logits, target, strict=True)
-        loss = torch.cat([-one.log_softmax(0).gather(0, label) for one, label in pairs])
-        return loss.masked_fill_(ignored, 0)
+        log_p = logits.log_softmax(1)
+        ctx.save_for_backward(log_p, target, ignored)
+        return -log_p.gather(1, target).squeeze(1).masked_fill_(ignored, 0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, weights: torch.Tensor) -> tuple[torch.Tensor, None]:
-        logits, target, ignored = ctx.saved_tensors
+        log_p, target, ignored = ctx.saved_tensors
         weights = weights.masked_fill(ignored, 0).unsqueeze(1)
-        gradient = torch.empty_like(logits)
-        for out, one, label, weight in zip(gradient, logits, target, weights, strict=True):
-            torch.softmax(one, 0, out=out)
-            out.mul_(weight).scatter_add_(0, label, -weight)
-        return gradient, None
+        return log_p.exp_().mul_(weights).scatter_add_(1, target, -weights), None
 
 
 def dynamic_loss(
