@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ from pictures import Pictures
 from targets import CHECK, LOADER, SAMPLE
 
 IMAGES, CHECKED = 64, 1000
-BATCH, WARM, TIMED = 8, 4, 60  # of the loader: images a batch, batches before and while timed
+# Of the loader: images a batch, batches before and while timed, pairs with one process alone.
+BATCH, WARM, TIMED, REPEATS = 8, 4, 60, 7
 EXPERIMENT = """
 name: check
 data: data
@@ -69,15 +71,15 @@ def loader_row(data: Pictures) -> Row:
     """Images a second of a loader that runs already, beside twice those of one process."""
     samples, draws = _samples(data), _draws()
     pairs = []
-    for _ in range(3):
+    for _ in range(REPEATS):
         started = time.perf_counter()
-        for _ in range(IMAGES):
+        for _ in range(BATCH * TIMED // 2):
             samples[next(draws)]
-        alone = IMAGES / (time.perf_counter() - started)
+        alone = BATCH * TIMED // 2 / (time.perf_counter() - started)
         pairs.append((_through_loader(data), 2 * alone))
-    ours, floor, _ = sorted((*pair, pair[0] / pair[1]) for pair in pairs)[1]
-    shares = sorted(loaded / twice for loaded, twice in pairs)
-    return row(LOADER, ours, floor, shares[1], f"{os.cpu_count()} cores")
+    ours, floor = map(statistics.median, zip(*pairs, strict=True))
+    share = statistics.median(loaded / twice for loaded, twice in pairs)
+    return row(LOADER, ours, floor, share, f"{os.cpu_count()} cores")
 
 
 def _through_loader(data: Pictures) -> float:

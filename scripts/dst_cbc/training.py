@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from . import devices, optimization, sampling, stopping
+from . import devices, loading, optimization, sampling, stopping
 from .files import DataError, Unusable, atomic
 from .images import label_table, open_image, open_label
 from .index import Row
@@ -300,8 +300,8 @@ def _batches(
     workers: int,
     device: torch.device,
     ranks: Ranks = ALONE,
-) -> tuple[DataLoader, list[list[sampling.Draw]], Samples]:
-    """The loader of this process's shares, and the draws of the whole batches."""
+) -> tuple[Iterator[loading.Batch], list[list[sampling.Draw]], Samples]:
+    """This process's shares of the batches, and the draws of the whole ones."""
     pseudo = _pseudo_share(data, stage)
     streams = [(sampling.LABELED, len(data.labeled), stage.batch - pseudo)]
     if pseudo:
@@ -309,13 +309,8 @@ def _batches(
     draws = list(sampling.batches(stage.seed, stage.round, streams, start, stage.steps))
     samples = Samples(data, stage, model)
     labeled = stage.batch - pseudo
-    loader = DataLoader(
-        samples,
-        batch_sampler=[ranks.share(draw[:labeled]) + ranks.share(draw[labeled:]) for draw in draws],
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=stopping.leave_to_parent,
-    )
+    shares = [ranks.share(draw[:labeled]) + ranks.share(draw[labeled:]) for draw in draws]
+    loader = loading.batches(samples, shares, workers, pin=device.type == "cuda")
     return loader, draws, samples
 
 

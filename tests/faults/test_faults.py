@@ -277,12 +277,19 @@ def shell(command: str, folder: Path) -> str:
     ).stdout  # fmt: skip
 
 
-# Too small for a lock, for the images of one batch.
+# Too small for a lock, for the images of one batch, for the batches of a training.
 @mounts
-@pytest.mark.parametrize("size", ["4k", pytest.param("20k", marks=pytest.mark.slow)])
-def test_too_little_shared_memory_is_told(finished, tmp_path, case, size):
+@pytest.mark.parametrize(
+    "size, file",
+    [
+        ("4k", "predictions.h5"),
+        pytest.param("20k", "predictions.h5", marks=pytest.mark.slow),
+        ("20k", "model.pt"),
+    ],
+)
+def test_too_little_shared_memory_is_told(finished, tmp_path, case, size, file):
     pipeline = finished.copy(tmp_path / "project")
-    target = f"{BASE}/predictions.h5"
+    target = f"{BASE}/{file}"
     mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm; exec "$@"'
     arguments = (target, "--forcerun", target, "--config", "workers=2")
     assert pipeline.run(*arguments, prefix=("unshare", "-m", "sh", "-ec", mount, "sh")) != 0
@@ -290,7 +297,7 @@ def test_too_little_shared_memory_is_told(finished, tmp_path, case, size):
     assert "workers: 0" in pipeline.printed
     assert pipeline.run(target) == 0, pipeline.printed
     cured(pipeline, finished)
-    case(f"/dev/shm of {size}, 2 workers", "told; then same bytes", 2, 2)
+    case(f"/dev/shm of {size}, 2 workers, {file}", "told; then same bytes", 2, 2)
 
 
 @pytest.fixture
