@@ -31,7 +31,7 @@ from targets import CHECK, LOADER, SAMPLE
 
 IMAGES, CHECKED = 64, 1000
 # Of the loader: images a batch, batches before and while timed, pairs with one process alone.
-BATCH, WARM, TIMED, REPEATS = 8, 4, 60, 7
+BATCH, WARM, TIMED, REPEATS = 8, 4, 60, 5
 EXPERIMENT = """
 name: check
 data: data
@@ -62,7 +62,7 @@ def sample_row(data: Pictures, names: dict[str, str]) -> Row:
             samples[next(draws)]
 
     ours()
-    taken = in_turns(ours, lambda: [decode(path, names) for path in paths], seconds=12)
+    taken = in_turns(ours, lambda: [decode(path, names) for path in paths], seconds=8)
     note = f"decoders: {', '.join(names.values())}; target 3.6 ms where decoding takes 1.5 ms"
     return paired(SAMPLE, *taken, 1000 / IMAGES, note)
 
@@ -190,7 +190,7 @@ def check_row(folder: Path, names: dict[str, str]) -> Row:
             check(data.root, records, data.dataset, processes=cores)
 
     floor()
-    taken = in_turns(ours, floor, seconds=15)
+    taken = in_turns(ours, floor, seconds=10)
     checks_once(folder)
     return paired(CHECK, *taken, 1, f"{cores} cores")
 

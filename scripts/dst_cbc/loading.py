@@ -1,7 +1,7 @@
 """Batches of samples from worker processes, in memory that is made once and used in turn.
 
-torch's loader makes and maps new memory for every batch, which costs it a fifth of its images a
-second (benchmarks/README.md).
+torch's loader makes and maps new memory for every batch, which costs a fifth of the images a second
+(benchmarks/README.md).
 """
 
 from __future__ import annotations
