@@ -19,8 +19,9 @@ FLOORS = [
     "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "interleaving",
     "optimization", "ranks", "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "free_gpus",
-    "tiling", "inference", "use", "export", "model_card", "training", "summary", "tables",
-    "evidence", "figures", "cost", "survey", "proposal", "updating", "suggestions", "command",
+    "tiling", "inference", "use", "export", "model_card", "loading", "training",
+    "summary", "tables", "evidence", "figures", "cost", "survey", "proposal", "updating",
+    "suggestions", "command",
 ]  # fmt: skip
 WITHOUT_TORCH = [
     "check_data", "split", "thresholds", "pseudo_labels", "summarize", "verify", "draw_digits",
