@@ -65,8 +65,7 @@ def train_row(data, model, stage, steps: int, seconds: float, device: torch.devi
     """From files, through workers, into the training loop's step; beside the bare step."""
     _, bare = network.steps(copy.deepcopy(model), stage, device)
     step = network.our_step(model, stage, device)
-    loader, *_ = training._batches(samples.of(data), stage, model, 0, WORKERS, device)
-    batches = iter(loader)
+    batches, *_ = training._batches(samples.of(data), stage, model, 0, WORKERS, device)
 
     def ours() -> None:
         for batch in itertools.islice(batches, steps):

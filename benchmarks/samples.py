@@ -87,8 +87,7 @@ def _through_loader(data: Pictures) -> float:
     stage = cases.paper(batch=BATCH, steps=WARM + TIMED + 8, validate_at=(WARM + TIMED + 8,))
     model = cases.model(cases.SMALL)
     cpu = torch.device("cpu")
-    loader, *_ = training._batches(of(data), stage, model, 0, 2, cpu)
-    batches = iter(loader)
+    batches, *_ = training._batches(of(data), stage, model, 0, 2, cpu)
     for _ in range(WARM):
         next(batches)
     started = time.perf_counter()

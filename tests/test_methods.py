@@ -188,8 +188,8 @@ def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits
 def test_ow_counts_the_stored_confidence_and_not_the_current_one(data, digits_dataset):
     settings = stage(weighting="original")
     model = model_for(digits_dataset)
-    loader, *_ = training._batches(data, settings, model, 0, 0, torch.device("cpu"))
-    images, labels, weights = next(iter(loader))
+    batches, *_ = training._batches(data, settings, model, 0, 0, torch.device("cpu"))
+    images, labels, weights = next(batches)
     training_mode(model.network, settings)
     state = {key: value.clone() for key, value in model.network.state_dict().items()}
     found = training._loss(model, (images, labels, weights), data, settings, None, images.device)
@@ -216,8 +216,8 @@ def test_ost_learns_from_what_it_says_itself_of_the_view_it_sees(data, digits_da
     settings = stage(online_threshold=threshold, gamma=0)
     online = replace(data, pseudo_folder=None, predictions=None)
     model = model_for(digits_dataset)
-    loader, *_ = training._batches(online, settings, model, 0, 0, torch.device("cpu"))
-    images, labels = next(iter(loader))
+    batches, *_ = training._batches(online, settings, model, 0, 0, torch.device("cpu"))
+    images, labels = next(batches)
     assert set(labels[2:].unique().tolist()) <= {0, IGNORED}
     training_mode(model.network, settings)
     state = {key: value.clone() for key, value in model.network.state_dict().items()}
