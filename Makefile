@@ -7,9 +7,10 @@ COUNT ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread a test process: more would only wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES)
+# A file's tests stay in one process: they share studies that take their time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
-.PHONY: demo test test-all test-slurm faults lint format bench document lock venv clean
+.PHONY: demo test test-slow test-slurm faults lint format bench document lock venv clean
 
 venv:
 	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
@@ -21,8 +22,8 @@ demo: venv  ## the embedded default: from drawn scenes to the summary, under 5 m
 test: venv  ## every test but the slow ones
 	$(PYTEST) -m "not slow"
 
-test-all: venv
-	$(PYTEST)
+test-slow: venv  ## the slow ones: whole studies, faults
+	$(PYTEST) -m slow
 
 faults: venv  ## SEED=1 COUNT=60: killed anywhere, disks full, files damaged; all ends in the same bytes
 	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv $(PYTEST) tests/faults

@@ -90,6 +90,7 @@ def voc(tmp_path_factory):
     return root / "voc2012"
 
 
+@pytest.mark.slow
 def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
     project = Project.create(tmp_path / "project")
     project.write(project.root / "workflow/methods.yaml", {"dst-cbc": {"curriculum": [0.5, 1.0]}})
@@ -127,6 +128,7 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
     assert jobs == {"all": "1", "figures": "1", "tables": "1", "total": "3"}
 
 
+@pytest.mark.slow
 def test_cityscapes_runs_at_half_resolution_to_table_4(tmp_path):
     layout = LAYOUTS["cityscapes"]
     data = tmp_path / "cityscapes"

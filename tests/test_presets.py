@@ -244,6 +244,7 @@ def released(tmp_path_factory):
     return project
 
 
+@pytest.mark.slow
 def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size(released):
     folder = released.study / "6_0"
     ids = (released.study / "splits/6_0.unlabeled.txt").read_text().split()
@@ -260,6 +261,7 @@ def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size
         assert any((one == 255).any() for one in labels) == (number == 1)
 
 
+@pytest.mark.slow
 def test_its_thresholds_are_of_every_16th_pixel_and_one_pixel_more(released):
     rows = read_csv(released.study / "6_0/dst-cbc/round1/thresholds.csv", ())
     # Eight images of 384 pixels in batches of four.
@@ -269,6 +271,7 @@ def test_its_thresholds_are_of_every_16th_pixel_and_one_pixel_more(released):
             assert int(row["kept"]) >= pixels // 2 + 1
 
 
+@pytest.mark.slow
 def test_its_figures_count_no_padding(released):
     metrics = json.loads((released.study / "6_0/dst-cbc/round2/metrics.json").read_text())
     for subset, images in (("val", 4), ("test", 3)):
@@ -276,5 +279,6 @@ def test_its_figures_count_no_padding(released):
         assert np.sum(found["confusion"]) == images * 32 * 32
 
 
+@pytest.mark.slow
 def test_it_has_nothing_more_to_do(released):
     assert not released.jobs()

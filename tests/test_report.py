@@ -12,6 +12,9 @@ from browser import browse, chromium
 from dst_cbc.files import read_csv
 from workflow import Project
 
+# One study of eleven models, which all of them read.
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "dst-cbc": {"curriculum": [0.5, 1.0]},
     "st": {"curriculum": [1.0], "round_length": 2, "gamma": 0},

@@ -137,6 +137,7 @@ def study(tmp_path_factory):
     return project.study
 
 
+@pytest.mark.slow
 def test_a_model_is_selected_on_the_few_images_and_reported_on_all_of_val(study):
     folder = study / "6_0_valtiny/supervised"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -163,6 +164,7 @@ def evaluate(model, root, rows, settings):
     )
 
 
+@pytest.mark.slow
 def test_selection_changes_what_is_chosen_and_not_what_is_trained(study):
     one, other = (
         models.read_model(study / division / "supervised/last.pt").network.state_dict()
@@ -171,6 +173,7 @@ def test_selection_changes_what_is_chosen_and_not_what_is_trained(study):
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.slow
 def test_the_table_says_on_what_a_model_was_selected_and_what_the_paper_found_so(study):
     table = (study / "report/tiny/table.md").read_text()
     header, _, *lines = [line for line in table.splitlines() if line.startswith("|")]
@@ -182,6 +185,7 @@ def test_the_table_says_on_what_a_model_was_selected_and_what_the_paper_found_so
     assert "selected on val or valtiny." in table
 
 
+@pytest.mark.slow
 def test_another_list_trains_again_only_what_is_selected_on_it(study, tmp_path):
     project = Project(study.parents[1]).copy(tmp_path / "copy")
     (project.root / "tiny.txt").write_text("val-0002\n")

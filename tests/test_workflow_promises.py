@@ -146,6 +146,7 @@ def test_touching_and_moving_the_data_runs_nothing(finished, tmp_path):
     assert not project.jobs("--config", "data=moved")
 
 
+@pytest.mark.slow
 def test_16_bit_images_of_several_sizes_with_masks_of_colours_train(scenes, tmp_path):
     colours = FOLDER_FORMAT["classes"]
     labels = {colour: name for name, colour in colours.items()}
@@ -181,6 +182,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_names_that_would_be_paths_shell_or_markup_are_only_names(scenes, tmp_path):
     runs = [{"splits": ["6"], "seeds": [0], "methods": ["short"]}]
     project = project_with(scenes, tmp_path / "it's a $HOME", runs=runs)

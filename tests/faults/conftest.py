@@ -43,6 +43,13 @@ def case(record_property):
     return add
 
 
+def pytest_collection_modifyitems(items):
+    """Each of these starts a whole workflow, some of them many times."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("slow")
+
+
 def pytest_terminal_summary(terminalreporter):
     if "FAULTS_TABLE" not in os.environ:
         return

@@ -45,7 +45,6 @@ def cured(pipeline: Pipeline, finished: Pipeline, *arguments: str) -> None:
     assert differing(pipeline.outcome(), finished.outcome()) == []
 
 
-@pytest.mark.slow
 def test_a_full_disk_at_any_write_is_told_and_leaves_no_trace(finished, tmp_path, case):
     events = {
         event: count
@@ -122,18 +121,13 @@ def halve(path: Path) -> None:
 DAMAGED = [
     (f"{BASE}/model.pt", f"{BASE}/predictions.h5"),
     ("results/scenes/images/train/train-0003.png", f"{BASE}/predictions.h5"),
-    *(
-        pytest.param(*pair, marks=pytest.mark.slow)
-        for pair in [
-            (f"{BASE}/last.pt", f"{BASE}/metrics.json"),
-            (f"{BASE}/histogram.npz", f"{ROUND}/thresholds.csv"),
-            (f"{BASE}/predictions.h5", f"{ROUND}/pseudo_labels.csv"),
-            (f"{ROUND}/thresholds.csv", f"{ROUND}/pseudo_labels.csv"),
-            (f"{ROUND}/pseudo_labels/train-0003.png", f"{ROUND}/model.pt"),
-            (f"{ROUND}/pseudo_labels.csv", f"{ROUND}/model.pt"),
-            ("results/tiny/dataset.csv", f"{BASE}/model.pt"),
-        ]
-    ),
+    (f"{BASE}/last.pt", f"{BASE}/metrics.json"),
+    (f"{BASE}/histogram.npz", f"{ROUND}/thresholds.csv"),
+    (f"{BASE}/predictions.h5", f"{ROUND}/pseudo_labels.csv"),
+    (f"{ROUND}/thresholds.csv", f"{ROUND}/pseudo_labels.csv"),
+    (f"{ROUND}/pseudo_labels/train-0003.png", f"{ROUND}/model.pt"),
+    (f"{ROUND}/pseudo_labels.csv", f"{ROUND}/model.pt"),
+    ("results/tiny/dataset.csv", f"{BASE}/model.pt"),
 ]
 
 
@@ -201,7 +195,6 @@ def test_a_mask_that_changes_while_training_reaches_no_model(finished, tmp_path,
     case("a mask changes while training", "named; then as if it had been so from the start", 0, 2)
 
 
-@pytest.mark.slow
 def test_the_cache_of_fingerprints_may_be_lost_at_any_write(finished, tmp_path, case):
     undisturbed = Pipeline.create(tmp_path / "undisturbed", **FOLDER)
     shutil.copytree(finished.root / "results/scenes", undisturbed.root / "data")
@@ -283,7 +276,7 @@ def shell(command: str, folder: Path) -> str:
     "size, file",
     [
         ("4k", "predictions.h5"),
-        pytest.param("20k", "predictions.h5", marks=pytest.mark.slow),
+        ("20k", "predictions.h5"),
         ("20k", "model.pt"),
     ],
 )

@@ -24,7 +24,6 @@ def writing_places(catalogue) -> set[tuple[str, str]]:
     }
 
 
-@pytest.mark.slow
 def test_sixty_kills_hit_every_writing_place(finished):
     catalogue = finished.catalogue()
     places = writing_places(catalogue)
