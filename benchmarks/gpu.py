@@ -22,9 +22,9 @@ import pictures
 import processes
 import samples
 import stages
-from dst_cbc import training
 from dst_cbc.plan import load_plan
 from dst_cbc.settings import NetworkSettings, PredictStage
+from dst_cbc.training import loop, objectives
 from measure import HOUSE, Row, in_turns, paired, row
 from targets import HOURS, PREDICT_CUDA, STEP_CUDA, TRAIN_CUDA
 
@@ -65,11 +65,12 @@ def train_row(data, model, stage, steps: int, seconds: float, device: torch.devi
     """From files, through workers, into the training loop's step; beside the bare step."""
     _, bare = network.steps(copy.deepcopy(model), stage, device)
     step = network.our_step(model, stage, device)
-    batches, *_ = training._batches(samples.of(data), stage, model, 0, WORKERS, device)
+    objective = objectives.make(model, samples.half_pseudo(data), stage, device)
+    batches, _ = loop.batches(objective.streams, stage, 0, WORKERS, device)
 
     def ours() -> None:
         for batch in itertools.islice(batches, steps):
-            step(*batch)
+            step(batch)
         network.wait(device)
 
     def floor() -> None:

@@ -16,9 +16,13 @@ import torch.nn.functional as F
 
 import cases
 import pictures
-from dst_cbc import devices, models, optimization, training
+from dst_cbc import models, optimization
 from dst_cbc.losses import dynamic_loss
 from dst_cbc.settings import IGNORED, TrainStage
+from dst_cbc.training import checkpoint, objectives
+from dst_cbc.training.objective import Batch, Trained, trained
+from dst_cbc.training.samples import Data
+from dst_cbc.training.steps import descents_of, set_modes, take_step
 from measure import SCRIPTS, Row, in_turns, paired, peak, row
 from targets import (
     LOSS,
@@ -30,14 +34,6 @@ from targets import (
     STEP_LITE_ALL,
     STEP_RESNET,
 )
-
-try:
-    from dst_cbc.interleaving import interleave
-except ImportError:
-    # Of a commit before there was such a thing.
-    def interleave(network: torch.nn.Module) -> None:
-        """Leave the network as it is."""
-
 
 SAVE_SECONDS = 60.0  # between two saves, by default
 CPU = torch.device("cpu")
@@ -134,7 +130,7 @@ def step_row(
 def demo_case() -> tuple[models.Model, TrainStage]:
     """The demo's network, and the settings of its rounds."""
     experiment, _, plan = cases.demo()
-    (stage, *_) = [m.settings.train for m in plan.models.values() if m.previous]
+    (stage, *_) = [m.settings.train for m in plan.models.values() if m.learns_unlabeled]
     return cases.model(experiment.network, plan.dataset.classes), stage
 
 
@@ -151,10 +147,15 @@ def steps(
     # Before ours changes anything of it.
     bare = copy.deepcopy(model.network).to(device)
     floor = _bare_step(bare, images, labels, stage, device)
-    step, bytes_ = our_step(model, stage, device), labels.to(torch.uint8)
+    half, bytes_ = stage.batch // 2, labels.to(torch.uint8)
+    batch = {
+        "labeled": {"image": images[half:], "label": bytes_[half:]},
+        "pseudo": {"image": images[:half], "label": bytes_[:half]},
+    }
+    step = our_step(model, stage, device)
 
     def ours() -> None:
-        step(images, bytes_)
+        step(batch)
         wait(device)
 
     return ours, floor
@@ -162,32 +163,23 @@ def steps(
 
 def our_step(
     model: models.Model, stage: TrainStage, device: torch.device
-) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """What `training.train` does with a batch, as it comes from the loader."""
-    network = model.network.to(device, memory_format=devices.memory_format(stage))
-    if device.type == "cpu":
-        interleave(network)
-    optimizer = optimization.optimizer(network, stage)
-    optimization.set_rate(optimizer, 1e-4)
-    optimization.training_mode(network, stage)
-    scaler = torch.amp.GradScaler(device.type, enabled=stage.precision == "float16")
+) -> Callable[[Batch], None]:
+    """What the training loop does with a batch, as it comes from the loader."""
     # That there are pseudo-labeled images decides how the batch is divided; none is read.
-    data = training.Data(Path(), pictures.dataset(), [], [None], None, [])
-
-    def step(images: torch.Tensor, labels: torch.Tensor) -> None:
-        loss = training._loss(model, (images, labels), data, stage, None, device)
-        loss.item()
-        training._descend(loss, network, stage, optimizer, scaler)
-
-    return step
+    data = Data(Path(), pictures.dataset(), [], [None], None, [])
+    objective = objectives.make(model, data, stage, device)
+    descents = descents_of(objective, stage, device)
+    set_modes(objective.modules)
+    sizes = [stream.share for stream in objective.streams]
+    return lambda batch: take_step(objective, descents, batch, sizes, stage, 0)
 
 
 def _bare_step(network, images, labels, stage, device) -> Callable[[], None]:
     images, labels = images.to(device).float() / 255, labels.to(device)
-    optimization.optimizer(network, stage)  # freezes what does not learn
+    bare = trained(network, stage)  # freezes what does not learn
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, 1e-4, stage.momentum, weight_decay=stage.weight_decay)
-    optimization.training_mode(network, stage)
+    set_modes({"network": bare})
     half = getattr(torch, stage.precision) if stage.precision != "float32" else None
 
     def step() -> None:
@@ -219,12 +211,13 @@ def save_row(what: str, model: models.Model, folder: Path, saves: int = 7) -> Ro
         parameter.grad = torch.zeros_like(parameter)
     optimizer = optimization.optimizer(model.network, stage)
     optimizer.step()
-    progress = training.Progress(1, {"score": 1.0}, training.cpu_state(model), [])
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    modules = {"network": Trained(model.network, optimizer)}
+    scalers = {"network": torch.amp.GradScaler("cpu", enabled=False)}
+    progress = checkpoint.Progress(1, {"score": 1.0}, models.cpu_state(model), [])
     path, taken = folder / "state.pt", []
     for _ in range(saves):
         started = time.perf_counter()
-        training.save_state(path, progress, model.network, optimizer, scaler)
+        checkpoint.save(path, progress, modules, scalers)
         taken.append(time.perf_counter() - started)
     seconds, size = statistics.median(taken), path.stat().st_size / 1e6
     return row(what, seconds, SAVE_SECONDS, seconds / (SAVE_SECONDS + seconds), f"{size:.0f} MB")

@@ -51,7 +51,9 @@ def rows(folder: Path) -> Iterator[Row]:
 def start_rows() -> Iterator[Row]:
     """Until a stage has imported what it uses; without torch that is what --help imports, too."""
     train = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import runpy; "
-    train += f"runpy.run_path({str(SCRIPTS / 'train.py')!r}); from dst_cbc import models, training"
+    train += f"runpy.run_path({str(SCRIPTS / 'train.py')!r}); from dst_cbc import models; "
+    train += "from dst_cbc.training import loop, objectives; "
+    train += "from dst_cbc.training.objectives import self_training"
     for what, ours, floor, note in (
         (START_TORCH, ("-c", train), ("-c", "import torch, torchvision"), "train.py"),
         (START, (SCRIPTS / "thresholds.py", "--help"), ("-c", "import numpy"), "thresholds.py"),

@@ -9,7 +9,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout, suppress
 from functools import partial
@@ -21,10 +21,11 @@ from PIL import Image
 
 import cases
 import pictures
-from dst_cbc import training
 from dst_cbc.datasets import list_records
 from dst_cbc.index import check
-from dst_cbc.sampling import LABELED, Draw
+from dst_cbc.sampling import Draw, sample_generator
+from dst_cbc.training import loop, objectives
+from dst_cbc.training.samples import Data, Samples
 from measure import HOUSE, Row, in_turns, paired, row, run
 from pictures import Pictures
 from targets import CHECK, LOADER, SAMPLE
@@ -54,12 +55,12 @@ def rows(folder: Path) -> Iterator[Row]:
 
 
 def sample_row(data: Pictures, names: dict[str, str]) -> Row:
-    samples, draws = _samples(data), _draws()
+    sample, draws = _samples(data), _draws()
     paths = [data.root / path for row in data.rows for path in (row.image, row.label)]
 
     def ours() -> None:
         for _ in range(IMAGES):
-            samples[next(draws)]
+            sample(next(draws))
 
     ours()
     taken = in_turns(ours, lambda: [decode(path, names) for path in paths], seconds=8)
@@ -69,12 +70,12 @@ def sample_row(data: Pictures, names: dict[str, str]) -> Row:
 
 def loader_row(data: Pictures) -> Row:
     """Images a second of a loader that runs already, beside twice those of one process."""
-    samples, draws = _samples(data), _draws()
+    sample, draws = _samples(data), _draws()
     pairs = []
     for _ in range(REPEATS):
         started = time.perf_counter()
         for _ in range(BATCH * TIMED // 2):
-            samples[next(draws)]
+            sample(next(draws))
         alone = BATCH * TIMED // 2 / (time.perf_counter() - started)
         pairs.append((_through_loader(data), 2 * alone))
     ours, floor = map(statistics.median, zip(*pairs, strict=True))
@@ -87,7 +88,8 @@ def _through_loader(data: Pictures) -> float:
     stage = cases.paper(batch=BATCH, steps=WARM + TIMED + 8, validate_at=(WARM + TIMED + 8,))
     model = cases.model(cases.SMALL)
     cpu = torch.device("cpu")
-    batches, *_ = training._batches(of(data), stage, model, 0, 2, cpu)
+    objective = objectives.make(model, of(data), stage, cpu)
+    batches, _ = loop.batches(objective.streams, stage, 0, 2, cpu)
     for _ in range(WARM):
         next(batches)
     started = time.perf_counter()
@@ -96,18 +98,28 @@ def _through_loader(data: Pictures) -> float:
     return BATCH * TIMED / (time.perf_counter() - started)
 
 
-def of(data: Pictures) -> training.Data:
+def of(data: Pictures) -> Data:
     """All of them labeled."""
-    return training.Data(data.root, data.dataset, data.rows, [], None, [])
+    return Data(data.root, data.dataset, data.rows, [], None, [])
 
 
-def _samples(data: Pictures) -> training.Samples:
-    return training.Samples(of(data), cases.paper(), cases.model(cases.SMALL))
+def half_pseudo(data: Pictures) -> Data:
+    """Those of val labeled, those of train pseudo-labeled: by the files of their masks."""
+    labeled, pseudo = (
+        [row for row in data.rows if row.subset == subset] for subset in ("val", "train")
+    )
+    return Data(data.root, data.dataset, labeled, pseudo, data.root / "labels/train", [])
+
+
+def _samples(data: Pictures) -> Callable[[Draw], object]:
+    stage = cases.paper()
+    samples = Samples(data.rows, of(data), stage, cases.model(cases.SMALL))
+    return lambda draw: samples(draw, sample_generator(stage.seed, stage.round, draw))
 
 
 def _draws() -> Iterator[Draw]:
     """Every image once, then all again in another pass."""
-    return (Draw(LABELED, pass_, i) for pass_ in itertools.count() for i in range(IMAGES))
+    return (Draw(0, pass_, i) for pass_ in itertools.count() for i in range(IMAGES))
 
 
 # --------------------------------------------------------------------------- decoding alone

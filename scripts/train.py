@@ -1,9 +1,10 @@
-"""Train one model: supervised from initial weights, or a round of self-training.
+"""Train one model: supervised, or a round of self-training.
 
-With --previous and --pseudo-labels it fine-tunes that model on labeled and pseudo-labeled images;
-without them it trains on the labeled images alone. Into the folder --out it writes model.pt (the
-best of the chain so far), last.pt, settings.json, history.csv and run.json. A training that was
-killed goes on where it last saved.
+With --pseudo-labels or --unlabeled it learns from labeled and pseudo-labeled images, without them
+from the labeled ones alone. It goes on with the weights of --previous, or starts from initial ones
+where the settings name a network. Into the folder --out it writes model.pt (the best of the chain
+so far), last.pt, settings.json, history.csv and run.json, and snapshots/ where some are asked for.
+A training that was killed goes on where it last saved.
 """
 
 import subprocess
@@ -28,6 +29,16 @@ from dst_cbc.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.resume import Work, resume_folder
 from dst_cbc.settings import ModelSettings
 
+READ = (
+    ("--previous", "model.pt of the round before: its weights, and the best of the chain"),
+    ("--pseudo-labels", "pseudo_labels.csv, its PNGs beside it"),
+    ("--unlabeled", "instead: ids of images that are labeled in training"),
+    ("--predictions", "predictions.h5 of the model that labeled, as weights"),
+    ("--thresholds", "thresholds.csv that labels were made by"),
+    ("--labeling-model", "model.pt of the model that labeled"),
+)
+"""What a training may read beside the labeled images; which of it, the method says."""
+
 
 def parse():
     parser = Parser(__doc__)
@@ -35,16 +46,8 @@ def parse():
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
     parser.path("--labeled", "list of labeled ids")
-    parser.add_argument("--previous", type=Path, metavar="PATH", help="model.pt to fine-tune")
-    parser.add_argument(
-        "--pseudo-labels", type=Path, metavar="PATH", help="pseudo_labels.csv, its PNGs beside it"
-    )
-    parser.add_argument(
-        "--unlabeled", type=Path, metavar="PATH", help="instead: ids that the model labels itself"
-    )
-    parser.add_argument(
-        "--predictions", type=Path, metavar="PATH", help="of the model that labeled, as weights"
-    )
+    for name, help in READ:
+        parser.add_argument(name, type=Path, metavar="PATH", help=help)
     parser.path("--out", "folder of the model")
     parser.path("--resume", "folder for the state of an unfinished training")
     parser.add_argument(
@@ -55,12 +58,14 @@ def parse():
     )
     parser.device()
     arguments = parser.parse_args()
-    if bool(arguments.previous) != bool(arguments.pseudo_labels or arguments.unlabeled):
-        parser.error("--previous goes with --pseudo-labels or --unlabeled")
     stage = arguments.settings.train
-    if bool(arguments.unlabeled) != (stage.online_threshold is not None):
+    if not (arguments.previous or arguments.settings.network):
+        parser.error("--previous: needed unless the settings name a network")
+    if arguments.pseudo_labels and arguments.unlabeled:
+        parser.error("--unlabeled: not with --pseudo-labels, which name the images")
+    if bool(arguments.unlabeled) < (stage.online_threshold is not None):
         parser.error("--unlabeled goes with online_threshold")
-    if bool(arguments.predictions) != (stage.weighting == "original"):
+    if bool(arguments.predictions) < (stage.weighting == "original"):
         parser.error("--predictions goes with weighting `original`")
     return arguments
 
@@ -87,17 +92,21 @@ def run() -> None:
             require_unchanged(folder, arguments.pseudo_labels, manifest)
         pseudo = rows_of(rows, (row.id for row in manifest), arguments.pseudo_labels)
         # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
-        inputs = [sha256_file(arguments.previous), *(row.sha256 for row in manifest)]
+        inputs = [row.sha256 for row in manifest]
     if arguments.unlabeled:
         pseudo = rows_of(rows, read_ids(arguments.unlabeled), arguments.unlabeled)
-        inputs = [sha256_file(arguments.previous)]
-    if arguments.predictions:
-        inputs.append(sha256_file(arguments.predictions))
+    previous = arguments.previous
+    more = (arguments.predictions, arguments.thresholds, arguments.labeling_model)
+    inputs = [
+        *([sha256_file(previous)] if previous else []),
+        *inputs,
+        *(sha256_file(path) for path in more if path),
+    ]
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     if settings.start_from:
         inputs.append(sha256_file(settings.start_from))
-    # Of the data set where the chain starts; a later round's model brings its own.
-    window = None if arguments.previous else window_of(rows.values())
+    # Of the data set where weights are initial; a later round's model brings its own.
+    window = window_of(rows.values()) if settings.network else None
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
     keys = "train.batch or train.crop; in validation, evaluation.batch or evaluation.tile"
     job = f"training of {arguments.out}"
@@ -111,30 +120,18 @@ def run() -> None:
         devices.limit_threads(settings.train.compute_threads)
         if gpus == 1:
             free_gpus.take(arguments.device)
-        import torch
-
-        from dst_cbc import models, training
+        from dst_cbc.training import loop, objectives, samples
 
         device = devices.prepare(arguments.device, settings.train)
         mine.join(device, settings.train)
-        data = training.Data(
-            arguments.data, settings.dataset, labeled, pseudo, folder, validation,
-            arguments.predictions,
-        )  # fmt: skip
-        if arguments.previous:
-            model = models.read_model(arguments.previous)
-            best = model.record
-        else:
-            torch.manual_seed(settings.train.seed)
-            classes, best = settings.dataset.classes, None
-            if settings.start_from:
-                path = Path(settings.start_from)
-                model = models.going_on(path, settings.network, classes, window)
-            else:
-                model = models.build(settings.network, classes, window=window)
+        data = samples.Data(
+            arguments.data, settings.dataset, labeled, pseudo, folder, validation, *more
+        )
+        model, best = starting_point(previous, settings, window)
         try:
-            end = training.train(
-                model,
+            objective = objectives.make(model, data, settings.train, device, mine)
+            end = loop.train(
+                objective,
                 best,
                 data,
                 settings.train,
@@ -153,7 +150,7 @@ def run() -> None:
         if not mine.first:
             return
         work.require_held()
-        write_model_folder(arguments, settings, model, end)
+        write_model_folder(arguments, settings, objective.evaluated, end, work)
     write_run(arguments.out / "run.json", end, device)
 
 
@@ -162,8 +159,27 @@ def require_checked_files(data) -> None:
     require_same(data.root, data.pseudo, labels=False)
 
 
-def write_model_folder(arguments, settings: ModelSettings, model, end) -> None:
-    from dst_cbc import models, training
+def starting_point(previous: Path | None, settings: ModelSettings, window):
+    """The model with the weights that training starts from, and the record that must be beaten."""
+    import torch
+
+    from dst_cbc import models
+
+    before = models.read_model(previous) if previous else None
+    best = before.record if before and settings.train.best == "carry" else None
+    if not settings.network:
+        return before, best
+    torch.manual_seed(settings.train.seed)
+    classes = settings.dataset.classes
+    if settings.start_from:
+        path = Path(settings.start_from)
+        return models.going_on(path, settings.network, classes, window), best
+    return models.build(settings.network, classes, window=window), best
+
+
+def write_model_folder(arguments, settings: ModelSettings, model, end, work: Work) -> None:
+    from dst_cbc import models
+    from dst_cbc.training import loop
 
     out = arguments.out
     if end.best is None:
@@ -174,9 +190,12 @@ def write_model_folder(arguments, settings: ModelSettings, model, end) -> None:
         write_bytes(out / "model.pt", arguments.previous.read_bytes())
     else:
         models.write_model(out / "model.pt", model, end.best_state, end.best)
-    last = training.record(settings.train, end.step, end.history[-1]["miou"])
-    models.write_model(out / "last.pt", model, training.cpu_state(model), last)
-    write_csv(out / "history.csv", training.HISTORY, end.history)
+    last = loop.record(settings.train, end.step, end.history[-1]["miou"])
+    models.write_model(out / "last.pt", model, models.cpu_state(model), last)
+    if settings.train.snapshots:
+        for path in (work.folder / loop.SNAPSHOTS).iterdir():
+            write_bytes(out / loop.SNAPSHOTS / path.name, path.read_bytes())
+    write_csv(out / "history.csv", loop.HISTORY, end.history)
     write_text(out / "settings.json", settings.model_dump_json(indent=2) + "\n")
 
 

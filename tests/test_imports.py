@@ -14,12 +14,17 @@ HOUSE = Path(__file__).parents[1]
 SCRIPTS = sorted((HOUSE / "scripts").glob("*.py"))
 STAGE_SCRIPTS = [path for path in SCRIPTS if "command import Parser" in path.read_text()]
 FLOORS = [
-    "settings", "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
+    "settings.base", "settings.choices", "settings",
+    "files", "stopping", "resume", "sampling", "confidence", "images", "transforms",
     "metrics", "digits", "pairs", "datasets", "index", "fingerprints", "splits", "experiment",
-    "plan", "losses", "downloads", "trainaug", "weights", "backbones", "models", "interleaving",
+    "plan", "losses", "downloads", "trainaug", "weights",
+    "heads", "heads.deeplabv2", "backbones", "models", "interleaving",
     "optimization", "ranks", "predictions",
     "thresholds", "pseudo_labels", "agreement", "contact_sheet", "gallery", "devices", "free_gpus",
     "tiling", "inference", "use", "export", "model_card", "loading", "training",
+    "training.objective", "training.samples", "training.checkpoint", "training.steps",
+    "training.loop",
+    "training.objectives", "training.objectives.self_training",
     "summary", "tables", "evidence", "figures", "cost", "survey", "proposal", "updating",
     "suggestions", "command",
 ]  # fmt: skip
@@ -96,13 +101,28 @@ def run(*command, **options):
     )
 
 
+LIBRARY = HOUSE / "scripts/dst_cbc"
+
+
+def floor_of(path):
+    """Name of a module below the library's folder; of a package that of its folder."""
+    parts = path.relative_to(LIBRARY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def imported(path):
     """Modules of the library that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            yield from [node.module] if node.module else [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dst_cbc"):
-            yield from node.module.split(".")[1:] or [a.name for a in node.names]
+            folder = LIBRARY.parent.joinpath(*node.module.split("."))
+        else:
+            continue
+        for name in (alias.name for alias in node.names):
+            inside = [folder / f"{name}.py", folder / name / "__init__.py"]
+            module = next(filter(Path.is_file, inside), folder)
+            yield floor_of(module) if module.suffix else ".".join(folder.relative_to(LIBRARY).parts)
 
 
 def test_the_stages_without_a_network_run_without_torch(tmp_path):
@@ -115,7 +135,8 @@ def test_the_stages_without_a_network_run_without_torch(tmp_path):
 def test_a_training_starts_without_timm():
     """It brings torchvision, and both are half of a start; backbones of timm's import it."""
     code = (
-        "import sys; from dst_cbc import inference, training; "
+        "import sys; from dst_cbc.training import loop, objectives; "
+        "from dst_cbc.training.objectives import self_training; "
         "sys.exit(bool({'timm', 'torchvision'} & {*sys.modules}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(HOUSE / "scripts")}
@@ -165,14 +186,14 @@ def test_every_option_says_what_it_is_for(script):
 
 
 def test_the_list_of_floors_is_the_library():
-    found = {path.stem for path in (HOUSE / "scripts/dst_cbc").glob("*.py")} - {"__init__"}
-    assert found == set(FLOORS)
+    assert {floor_of(path) for path in LIBRARY.rglob("*.py")} - {""} == set(FLOORS)
 
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_a_floor_imports_only_floors_below_it(floor):
     below = FLOORS[: FLOORS.index(floor)]
-    found = set(imported(HOUSE / "scripts/dst_cbc" / f"{floor}.py"))
+    path = LIBRARY.joinpath(*floor.split("."))
+    found = set(imported(path / "__init__.py" if path.is_dir() else path.with_suffix(".py")))
     assert found <= set(below), f"{floor} imports {sorted(found - set(below))}"
 
 

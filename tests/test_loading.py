@@ -17,10 +17,10 @@ class Numbers:
     def __init__(self):
         self.asked = multiprocessing.get_context("spawn").Value("i", 0)
 
-    def __getitem__(self, key):
+    def __call__(self, key):
         if key < 0:
             raise DataError(f"{key}: no such sample")
-        sample = torch.full((3, 2), key, dtype=torch.uint8), torch.tensor(key / 4)
+        sample = {"image": torch.full((3, 2), key, dtype=torch.uint8), "x": torch.tensor(key / 4)}
         with self.asked:
             self.asked.value += 1
         return sample
@@ -36,25 +36,34 @@ class Numbers:
 
 def keys_of(count):
     """Of `count` batches of two."""
-    return [[2 * number, 2 * number + 1] for number in range(count)]
+    return [[[2 * number, 2 * number + 1]] for number in range(count)]
 
 
-def expected(keys):
+def stacked(keys):
     plain = Numbers()
-    return [torch.stack(parts) for parts in zip(*(plain[key] for key in keys), strict=True)]
+    samples = [plain(key) for key in keys]
+    return {part: torch.stack([one[part] for one in samples]) for part in ("image", "x")}
 
 
-def equal(found, wanted):
-    return all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+def equal(found, keys):
+    (batch,) = found.values()
+    wanted = stacked(keys[0])
+    assert batch.keys() == wanted.keys()
+    return all(torch.equal(batch[part], wanted[part]) for part in wanted)
+
+
+def load(keys, workers=0, samples=None, **options):
+    return batches({"numbers": samples or Numbers()}, keys, workers, **options)
 
 
 @pytest.mark.parametrize("workers, count", [(0, 5), (1, 7), (2, 11), (2, 1)])
 def test_batches_are_the_stacked_samples_in_order(workers, count):
     keys = keys_of(count)
     found = 0
-    for batch, wanted in zip(batches(Numbers(), keys, workers), keys, strict=True):
-        assert [part.dtype for part in batch] == [torch.uint8, torch.float32]
-        assert equal(batch, expected(wanted))
+    for batch, wanted in zip(load(keys, workers), keys, strict=True):
+        parts = batch["numbers"]
+        assert (parts["image"].dtype, parts["x"].dtype) == (torch.uint8, torch.float32)
+        assert equal(batch, wanted)
         found += 1
     assert found == count
 
@@ -63,18 +72,19 @@ def test_batches_are_the_stacked_samples_in_order(workers, count):
 def test_workers_load_ahead_and_overwrite_nothing_in_use(workers):
     """However long a step takes: all that they may load meanwhile lies elsewhere."""
     samples, keys = Numbers(), keys_of(12)
-    for number, batch in enumerate(batches(samples, keys, workers)):
+    for number, batch in enumerate(load(keys, workers, samples)):
         # One more is the example that tells the shapes.
         ahead = min(len(keys), number + 1 + AHEAD * workers)
         samples.wait_for(1 + 2 * ahead)
         assert samples.asked.value == 1 + 2 * ahead
-        assert equal(batch, expected(keys[number]))
+        assert equal(batch, keys[number])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_memory_is_made_once_and_used_in_turn(workers):
     places = []
-    for images, _ in batches(Numbers(), keys_of(20), workers):
+    for batch in load(keys_of(20), workers):
+        images = batch["numbers"]["image"]
         assert images.is_shared() == bool(workers)
         places.append(images.data_ptr())
     slots = AHEAD * workers + 1
@@ -82,24 +92,56 @@ def test_memory_is_made_once_and_used_in_turn(workers):
     assert places == [places[number % slots] for number in range(20)]
 
 
+def two_views(key):
+    """Of other shapes and types than `Numbers`; a second view, and no number."""
+    weak = torch.full((2, 5), key, dtype=torch.int64)
+    return {"weak": weak, "strong": weak.float() / 2}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_streams_of_different_shapes_share_a_batch_and_may_be_short(workers):
+    counts = [(2, 3), (2, 1), (1, 3), (2, 3), (2, 2), (1, 1), (2, 3), (2, 1)]
+    keys = [
+        [[10 * n + i for i in range(few)], [10 * n + i for i in range(more)]]
+        for n, (few, more) in enumerate(counts)
+    ]
+    streams = {"numbers": Numbers(), "views": two_views}
+    for batch, (few, more) in zip(batches(streams, keys, workers), keys, strict=True):
+        assert equal({"numbers": batch["numbers"]}, [few])
+        wanted = [two_views(key) for key in more]
+        for part in ("weak", "strong"):
+            assert torch.equal(batch["views"][part], torch.stack([one[part] for one in wanted]))
+
+
+def test_a_sample_of_another_shape_is_refused_and_not_stretched():
+    def sample(key):
+        return {"image": torch.zeros(3 if key < 4 else 1, 2)}
+
+    loaded = load(keys_of(4), samples=sample)
+    next(loaded), next(loaded)
+    with pytest.raises(ValueError, match=r"stream 'numbers': found a sample of .*\(1, 2\)"):
+        next(loaded)
+
+
 def test_what_is_pinned_is_a_copy_that_stays(monkeypatch):
     """Its way to the device may take longer than a step."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
     keys = keys_of(9)
-    found = list(batches(Numbers(), keys, pin=True))
-    assert all(equal(batch, expected(one)) for batch, one in zip(found, keys, strict=True))
+    found = list(load(keys, pin=True))
+    assert all(equal(batch, one) for batch, one in zip(found, keys, strict=True))
 
 
 def test_no_keys_are_no_batches():
-    assert list(batches(Numbers(), [], 2)) == []
+    assert list(load([], 2)) == []
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_a_sample_raises_arrives(workers):
-    loaded = batches(Numbers(), [[0, 1], [2, -3]], workers)
-    assert equal(next(loaded), expected([0, 1]))
+    loaded = load([[[0, 1]], [[2, -3]]], workers)
+    assert equal(next(loaded), [[0, 1]])
     with pytest.raises(DataError, match="-3: no such sample"):
         next(loaded)
+    loaded.close()
 
 
 def test_processes_that_start_anew_use_the_same_memory(monkeypatch):
@@ -111,5 +153,5 @@ def test_processes_that_start_anew_use_the_same_memory(monkeypatch):
 
     monkeypatch.setattr(loading, "DataLoader", spawning)
     keys = keys_of(4)
-    for batch, wanted in zip(batches(Numbers(), keys, 1), keys, strict=True):
-        assert equal(batch, expected(wanted))
+    for batch, wanted in zip(load(keys, 1), keys, strict=True):
+        assert equal(batch, wanted)

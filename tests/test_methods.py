@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from dst_cbc import confidence, inference, training
+from dst_cbc import confidence, inference
 from dst_cbc.datasets import Record
 from dst_cbc.experiment import load_methods
 from dst_cbc.images import open_image, write_indexed_png
 from dst_cbc.losses import dynamic_loss, online_labels
-from dst_cbc.models import build
-from dst_cbc.optimization import training_mode
+from dst_cbc.models import build, logits_of
 from dst_cbc.plan import Plan
 from dst_cbc.predictions import Prediction, close_part, join_parts, new_part, store
 from dst_cbc.pseudo_labels import at_size
-from dst_cbc.sampling import LABELED, PSEUDO, Draw
+from dst_cbc.sampling import Draw
 from dst_cbc.settings import IGNORED, Inference, NetworkSettings, TrainStage
+from dst_cbc.training.objective import Step
+from dst_cbc.training.samples import Data
 from dst_cbc.transforms import whole
+from trainings import LABELED, PSEUDO, first_batch, sample
 from workflow import EXPERIMENT, Project
 
 METHODS = load_methods(Path(__file__).parents[1] / "workflow/methods.yaml")
@@ -58,7 +61,7 @@ def rounds_of(method, make_experiment):
         for i in range(count)
     ]
     plan = Plan(make_experiment(runs=runs), METHODS, records)
-    return [model for model in plan.models.values() if model.previous]
+    return [model for model in plan.models.values() if model.learns_unlabeled]
 
 
 def flat(settings, place=""):
@@ -132,7 +135,7 @@ def data(drawn, drawn_rows, digits_dataset, tmp_path):
             store(part, [Prediction(number, row.id, labels, levels)])
     close_part(tmp_path, 0, np.zeros((11, confidence.BINS), np.int64))
     join_parts(tmp_path, 1, tmp_path / "predictions.h5", {})
-    return training.Data(
+    return Data(
         drawn, digits_dataset, drawn_rows["train"][:4], rows, tmp_path / "labels",
         drawn_rows["val"], tmp_path / "predictions.h5",
     )  # fmt: skip
@@ -151,18 +154,17 @@ def test_ow_weighs_with_the_confidence_that_it_is_given():
 
 
 def test_the_confidence_of_ow_is_warped_with_its_label(data, digits_dataset):
-    samples = training.Samples(data, stage(weighting="original"), model_for(digits_dataset))
+    of = partial(sample, data, stage(weighting="original"), model_for(digits_dataset))
     sure, unsure = confidence.probabilities()[[40000, 20000]]
     assert 0.5 < unsure < sure
     seen = set()
     for number in range(12):
-        _, label, weight = samples[Draw(PSEUDO, number, number % 4)]
+        _, label, weight = of(Draw(PSEUDO, number, number % 4))
         expected = np.select([label == 3, label == 8], [sure, unsure], 0.0)
         assert np.array_equal(weight.numpy(), expected.astype(np.float32))
         seen |= set(label.unique().tolist())
     assert seen == {3, 8, IGNORED}
-    _, label, weight = samples[Draw(LABELED, 0, 0)]
-    assert set(weight[label != IGNORED].tolist()) == {1.0}
+    assert len(of(Draw(LABELED, 0, 0))) == 2
 
 
 def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits_dataset, tmp_path):
@@ -177,25 +179,34 @@ def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits
             write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
     close_part(tmp_path / "small", 0, np.zeros((11, confidence.BINS), np.int64))
     join_parts(tmp_path / "small", 1, tmp_path / "predictions.h5", {})
-    samples = training.Samples(data, stage(weighting="original"), model_for(digits_dataset))
+    of = partial(sample, data, stage(weighting="original"), model_for(digits_dataset))
     sure, unsure = confidence.probabilities()[[40000, 20000]]
     for number in range(12):
-        _, label, weight = samples[Draw(PSEUDO, number, number % 4)]
+        _, label, weight = of(Draw(PSEUDO, number, number % 4))
         expected = np.select([label == 3, label == 8], [sure, unsure], 0.0)
         assert np.array_equal(weight.numpy(), expected.astype(np.float32))
+
+
+def loss_of_first_step(data, settings, model):
+    """The loss, and the logits in training mode and the labels that it is made of; the batch."""
+    objective, batch = first_batch(data, settings, model, torch.device("cpu"))
+    model.network.train()
+    state = {key: value.clone() for key, value in model.network.state_dict().items()}
+    ((name, found, now),) = objective.losses(batch, Step(0, settings.steps, 1, 1))
+    assert (name, now) == ("network", True)
+    model.network.load_state_dict(state)
+    images, labels = (
+        torch.cat([parts[part] for parts in batch.values()]) for part in ("image", "label")
+    )
+    return found, logits_of(model, images), labels, batch
 
 
 def test_ow_counts_the_stored_confidence_and_not_the_current_one(data, digits_dataset):
     settings = stage(weighting="original")
     model = model_for(digits_dataset)
-    batches, *_ = training._batches(data, settings, model, 0, 0, torch.device("cpu"))
-    images, labels, weights = next(batches)
-    training_mode(model.network, settings)
-    state = {key: value.clone() for key, value in model.network.state_dict().items()}
-    found = training._loss(model, (images, labels, weights), data, settings, None, images.device)
-    model.network.load_state_dict(state)
-    logits = training.upsample(training.low_logits(model, images), labels.shape[-2:])
-    expected = dynamic_loss(logits, labels.long(), 2, settings.gamma, None, weights[2:])
+    found, logits, labels, batch = loss_of_first_step(data, settings, model)
+    weights = batch["pseudo"]["confidence"]
+    expected = dynamic_loss(logits, labels.long(), 2, settings.gamma, None, weights)
     torch.testing.assert_close(found, expected)
     assert not torch.isclose(found, dynamic_loss(logits, labels.long(), 2, settings.gamma))
 
@@ -216,14 +227,8 @@ def test_ost_learns_from_what_it_says_itself_of_the_view_it_sees(data, digits_da
     settings = stage(online_threshold=threshold, gamma=0)
     online = replace(data, pseudo_folder=None, predictions=None)
     model = model_for(digits_dataset)
-    batches, *_ = training._batches(online, settings, model, 0, 0, torch.device("cpu"))
-    images, labels = next(batches)
+    found, logits, labels, _ = loss_of_first_step(online, settings, model)
     assert set(labels[2:].unique().tolist()) <= {0, IGNORED}
-    training_mode(model.network, settings)
-    state = {key: value.clone() for key, value in model.network.state_dict().items()}
-    found = training._loss(model, (images, labels), online, settings, None, images.device)
-    model.network.load_state_dict(state)
-    logits = training.upsample(training.low_logits(model, images), labels.shape[-2:])
     sure, winner = logits.detach().softmax(1).max(1)
     own = labels.long()
     own[2:] = torch.where((labels[2:] != IGNORED) & (sure[2:] > threshold), winner[2:], IGNORED)
@@ -232,8 +237,8 @@ def test_ost_learns_from_what_it_says_itself_of_the_view_it_sees(data, digits_da
 
 def test_na_resizes_the_whole_image_and_leaves_its_colours(data, digits_dataset):
     settings = stage(augment_pseudo=False)
-    samples = training.Samples(data, settings, model_for(digits_dataset))
-    first, again = samples[Draw(PSEUDO, 0, 1)], samples[Draw(PSEUDO, 77, 1)]
+    of = partial(sample, data, settings, model_for(digits_dataset))
+    first, again = of(Draw(PSEUDO, 0, 1)), of(Draw(PSEUDO, 77, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     image, label = first
     # 40 pixels onto 24: the border between the halves falls on column 12.
@@ -248,7 +253,7 @@ def test_na_resizes_the_whole_image_and_leaves_its_colours(data, digits_dataset)
         np.asarray(plain)[1:-1, 1:-1].astype(int),
         atol=2,
     )
-    labeled = [samples[Draw(LABELED, number, 1)][0] for number in (0, 77)]
+    labeled = [of(Draw(LABELED, number, 1))[0] for number in (0, 77)]
     assert not torch.equal(*labeled)
 
 
@@ -261,7 +266,7 @@ def test_the_whole_image_fills_a_crop_of_another_shape():
 class Constant(torch.nn.Module):
     """Logits of two pixels, whatever the image: p = (0.7, 0.2, 0.1) and (0.35, 0.45, 0.2)."""
 
-    stages, stride = 1, 1
+    stages, stride, grid = 1, 1, 1
 
     def forward(self, images):
         p = torch.tensor([[0.7, 0.35], [0.2, 0.45], [0.1, 0.2]])
@@ -315,6 +320,7 @@ def study(tmp_path_factory):
     return project, kinds
 
 
+@pytest.mark.slow
 def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study):
     project, kinds = study
     assert not project.jobs()
@@ -346,6 +352,7 @@ def _log(path):
     return path.read_text() if path.is_file() else ""
 
 
+@pytest.mark.slow
 def test_the_saved_state_of_ost_is_dropped_when_an_unlabeled_image_changes(study, tmp_path):
     project, _ = study
     folder = project.study / "6_0/ost-na/round1"

@@ -9,8 +9,10 @@ from torch import nn
 
 from dst_cbc.backbones import Backbone
 from dst_cbc.files import DataError
+from dst_cbc.heads import Level
+from dst_cbc.heads.deeplabv2 import Head
 from dst_cbc.models import (
-    DeepLabV2,
+    Network,
     build,
     going_on,
     low_logits,
@@ -22,6 +24,7 @@ from dst_cbc.models import (
     write_model,
 )
 from dst_cbc.settings import NetworkSettings
+from dst_cbc.settings.choices import DeepLabV2
 from dst_cbc.tiling import full_logits
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
@@ -46,8 +49,10 @@ class Identity(nn.Module):
         return [images]
 
 
-def identity(channels):
-    return Backbone(Identity(), channels, 1, (), (0.5,) * 3, (0.25,) * 3)
+def head_on_identity(channels, classes, rates):
+    """The head alone: its backbone hands over what it gets."""
+    backbone = Backbone(Identity(), [Level(channels, 1)], (), (0.5,) * 3, (0.25,) * 3)
+    return Network(backbone, Head(backbone.levels, classes, DeepLabV2(rates=rates)))
 
 
 def logits_of(model, images, precision="float32"):
@@ -58,7 +63,7 @@ def logits_of(model, images, precision="float32"):
 @pytest.mark.parametrize("rates", [(1,), (6, 12), (6, 12, 18, 24)])
 def test_the_head_is_the_sum_of_all_its_rates(rates):
     torch.manual_seed(0)
-    network = DeepLabV2(identity(4), 3, rates)
+    network = head_on_identity(4, 3, rates)
     features = torch.randn(2, 4, 9, 11)
     expected = sum(
         F.conv2d(features, branch.weight, branch.bias, padding=rate, dilation=rate)
@@ -74,7 +79,7 @@ def test_the_head_is_the_sum_of_all_its_rates(rates):
 
 
 def test_each_branch_looks_as_far_as_its_rate():
-    network = DeepLabV2(identity(1), 2, (2, 5))
+    network = head_on_identity(1, 2, (2, 5))
     for branch in network.head:
         nn.init.ones_(branch.weight)
     point = torch.zeros(1, 1, 21, 21)
@@ -91,7 +96,7 @@ def test_each_branch_looks_as_far_as_its_rate():
 
 
 def test_the_head_starts_small_and_without_bias():
-    network = DeepLabV2(identity(256), 21, (6, 12))
+    network = head_on_identity(256, 21, (6, 12))
     for branch in network.head:
         assert branch.weight.std().item() == pytest.approx(0.01, rel=0.05)
         assert not branch.bias.any()

@@ -10,9 +10,10 @@ from dst_cbc.optimization import (
     learning_rate,
     optimizer,
     set_rate,
-    training_mode,
 )
 from dst_cbc.settings import NetworkSettings, TrainStage
+from dst_cbc.training.objective import trained
+from dst_cbc.training.steps import set_modes
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 NAMES = list(CLASSES)
@@ -37,13 +38,13 @@ def make_network(**settings):
 def step(network, stage, rate=0.1):
     """The names of what one step changes, and by how much at most."""
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    sgd = optimizer(network, stage)
-    set_rate(sgd, rate)
-    training_mode(network, stage)
+    one = trained(network, stage)
+    set_rate(one.optimizer, rate)
+    set_modes({"network": one})
     generator = torch.Generator().manual_seed(0)
     loss = network(torch.randn(2, 3, 32, 32, generator=generator)).square().mean()
     loss.backward()
-    sgd.step()
+    one.optimizer.step()
     after = network.state_dict()
     return {
         key: (after[key] - before[key]).abs().max().item()

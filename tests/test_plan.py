@@ -1,13 +1,16 @@
 import json
 import math
 from dataclasses import replace
+from typing import ClassVar, Literal
 
 import pytest
+from pydantic import ValidationError
 
 from dst_cbc.datasets import Record
 from dst_cbc.experiment import ConfigError
 from dst_cbc.plan import Plan
 from dst_cbc.settings import MethodRow
+from dst_cbc.settings.choices import ObjectiveSettings
 
 METHODS = {
     "dst-cbc": MethodRow(curriculum=[0.2, 0.6, 1.0]),
@@ -274,22 +277,131 @@ def test_sampling_is_the_same_in_prediction_and_thresholds(plan):
     assert plan("st").predict.sampling == plan("supervised").predict.sampling == 1
 
 
+def planned(make_experiment, methods, **changes):
+    """The plan of all these methods, on `few`."""
+    runs = [{"splits": ["few"], "methods": list(methods)}]
+    return Plan(make_experiment(runs=runs, **changes), {**METHODS, **methods}, records())
+
+
+def test_methods_that_predict_otherwise_have_predictions_of_their_own(make_experiment):
+    methods = {"st": METHODS["st"], "own": MethodRow(curriculum=[1.0], threshold_sampling=16)}
+    found = planned(make_experiment, methods)
+    st, own = (found.models[f"few_0/{name}/round1"] for name in methods)
+    assert st.labeling("predictions", ".h5") == "few_0/supervised/predictions.h5"
+    assert own.labeling("histogram", ".npz") == "few_0/supervised/histogram@sampling=16.npz"
+    assert {view: stage.sampling for view, stage in found.views.items()} == {
+        "": 1, "@sampling=16": 16,
+    }  # fmt: skip
+    assert st.settings.labels_from is None
+    assert own.settings.labels_from == "supervised/predictions@sampling=16.h5"
+    switches = {"threshold_sampling": 16}
+    common = planned(make_experiment, methods, switches=switches)
+    assert set(common.views) == {""}
+    assert common.models["few_0/own/round1"].settings.labels_from is None
+
+
+def test_two_chains_label_for_each_other_round_by_round(make_experiment):
+    row = MethodRow(curriculum=[0.5, 1.0], teacher="peer", chains={"a": {}, "b": {"seed": 7}})
+    found = planned(make_experiment, {"peers": row})
+    assert list(found.models) == [
+        "few_0/supervised", "few_0/peers/a/round1", "few_0/peers/b/round1",
+        "few_0/peers/a/round2", "few_0/peers/b/round2",
+    ]  # fmt: skip
+    supervised, a1, b1, a2, b2 = found.models.values()
+    assert [m.labeled_by for m in (a1, b1, a2, b2)] == [supervised, supervised, b1, a1]
+    assert [m.previous for m in (a1, b1, a2, b2)] == [supervised, supervised, a1, b1]
+    assert [m.settings.train.seed for m in (a1, b1, a2, b2)] == [0, 7, 0, 7]
+    assert a2.settings.labels_from == "peers/b/round1/predictions.h5"
+    assert a1.settings.labels_from is None
+    assert a2.reads == {
+        "previous": "few_0/peers/a/round1/model.pt",
+        "pseudo-labels": "few_0/peers/a/round2/pseudo_labels.csv",
+    }
+
+
+def test_of_several_chains_the_control_matches_one(make_experiment):
+    row = MethodRow(curriculum=[0.5, 1.0], teacher="peer", chains={"a": {}, "b": {}})
+    methods = {"peers": row, "long": MethodRow(labeling="none", match="peers")}
+    found = planned(make_experiment, methods)
+    chain = ("supervised", "peers/a/round1", "peers/a/round2")
+    steps = sum(train_of(found, path).steps for path in chain)
+    assert train_of(found, "long/round1").steps == steps
+
+
 @pytest.mark.parametrize(
-    "runs, found",
+    "switches, reads_previous, has_network",
     [
-        ([{"splits": ["few"], "methods": ["st", "sampled"]}], "1 in st, 16 in sampled"),
+        ({}, True, False),
+        ({"best": "restart"}, True, False),
+        ({"start": "restart"}, True, True),
+        ({"start": "restart", "best": "restart"}, False, True),
+    ],
+)
+def test_a_round_starts_from_the_one_before_or_anew(
+    switches, reads_previous, has_network, make_experiment
+):
+    row = MethodRow(curriculum=[0.5, 1.0], **switches)
+    found = planned(make_experiment, {"own": row})
+    model = found.models["few_0/own/round2"]
+    assert model.previous is found.models["few_0/own/round1"]
+    assert ("previous" in model.reads) == reads_previous
+    assert (model.settings.network is not None) == model.starts_anew == has_network
+    assert model.settings.train.best == switches.get("best", "carry")
+
+
+def test_what_a_training_reads_follows_from_its_switches(make_experiment):
+    methods = {
+        "ow": MethodRow(curriculum=[1.0], weighting="original"),
+        "own": MethodRow(curriculum=[1.0], weighting="original", threshold_sampling=16),
+        "ost": MethodRow(labeling="online"),
+    }
+    found = planned(make_experiment, methods)
+    reads = {name: found.models[f"few_0/{name}/round1"].reads for name in methods}
+    assert reads["ow"]["predictions"] == "few_0/supervised/predictions.h5"
+    assert reads["own"]["predictions"] == "few_0/supervised/predictions@sampling=16.h5"
+    assert reads["ost"] == {
+        "previous": "few_0/supervised/model.pt", "unlabeled": "splits/few_0.unlabeled.txt",
+    }  # fmt: skip
+    assert found.models["few_0/supervised"].reads == {}
+
+
+class Soft(ObjectiveSettings):
+    """Stands for one whose labels are soft."""
+
+    reads: ClassVar = ("thresholds", "labeling-model")
+    name: Literal["soft"] = "soft"
+
+
+def test_where_labels_are_soft_a_training_reads_what_made_them(make_experiment):
+    peers = MethodRow(curriculum=[0.5, 1.0], teacher="peer", chains={"a": {}, "b": {}})
+    model = planned(make_experiment, {"own": peers}).models["few_0/own/b/round2"]
+    train = model.settings.train.model_copy(update={"objective": Soft()})
+    soft = replace(model, settings=model.settings.model_copy(update={"train": train}))
+    assert soft.reads == {
+        "previous": "few_0/own/b/round1/model.pt",
+        "pseudo-labels": "few_0/own/b/round2/pseudo_labels.csv",
+        "thresholds": "few_0/own/b/round2/thresholds.csv",
+        "labeling-model": "few_0/own/a/round1/model.pt",
+    }
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"curriculum": [1.0], "teacher": "peer"}, "chains: found 0 with teacher `peer`"),
         (
-            [{"splits": ["few"], "methods": ["st"], "vary": {"threshold_sampling": [16, 1]}}],
-            "1 in st@threshold_sampling=1, 16 in st@threshold_sampling=16",
+            {"curriculum": [1.0], "chains": {"a": {}, "b": {}}},
+            "chains: found 2 with teacher `self`",
+        ),
+        (
+            {"labeling": "online", "teacher": "peer", "chains": {"a": {}, "b": {}}},
+            "teacher `peer` needs labeling `offline`",
         ),
     ],
 )
-def test_methods_of_a_study_cannot_differ_in_sampling(runs, found, make_experiment):
-    methods = {**METHODS, "sampled": MethodRow(curriculum=[1.0], threshold_sampling=16)}
-    with pytest.raises(
-        ConfigError, match=f"threshold_sampling: found {found}; .* under `switches`"
-    ):
-        Plan(make_experiment(runs=runs), methods, records())
+def test_chains_without_a_peer_and_peers_without_chains_are_refused(row, message):
+    with pytest.raises(ValidationError, match=message):
+        MethodRow(**row)
 
 
 def test_sizes_reach_the_stages_that_use_them_and_no_other(plan):

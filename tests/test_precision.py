@@ -6,11 +6,14 @@ from contextlib import suppress
 import pytest
 import torch
 
-from dst_cbc import confidence, inference, losses, tiling, training
+from dst_cbc import confidence, inference, losses, models, tiling
 from dst_cbc.index import Row
 from dst_cbc.models import build
 from dst_cbc.resume import resume_folder
 from dst_cbc.settings import Inference, NetworkSettings, PredictStage, TrainStage
+from dst_cbc.training.objectives import self_training
+from dst_cbc.training.samples import Data
+from trainings import train
 
 CPU = torch.device("cpu")
 LOW = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -35,8 +38,8 @@ def model(digits_dataset):
 @pytest.fixture
 def data(drawn, drawn_rows, digits_dataset):
     """Four labeled scenes, and four that the model in training labels."""
-    train = drawn_rows["train"]
-    return training.Data(drawn, digits_dataset, train[:4], train[4:], None, drawn_rows["val"])
+    rows = drawn_rows["train"]
+    return Data(drawn, digits_dataset, rows[:4], rows[4:], None, drawn_rows["val"])
 
 
 @pytest.fixture
@@ -72,14 +75,14 @@ def heads_of(model):
 def test_training_upsamples_labels_and_weighs_in_float32(precision, model, data, seen, tmp_path):
     low = heads_of(model)
     watched = [
-        seen(training, "upsample"),
-        seen(training, "online_labels"),
-        seen(training, "dynamic_loss"),
+        seen(models, "upsample"),
+        seen(self_training, "online_labels"),
+        seen(self_training, "dynamic_loss"),
         seen(losses._CrossEntropy, "apply"),
         seen(tiling, "upsample"),
     ]
     with resume_folder(tmp_path / "state", "same") as work:
-        training.train(model, None, data, make_stage(precision, online_threshold=0.1), CPU, work)
+        train(model, None, data, make_stage(precision, online_threshold=0.1), CPU, work)
     assert low == {LOW[precision]}
     assert watched == [{torch.float32}] * 5
     assert {weight.dtype for weight in model.network.parameters()} == {torch.float32}
@@ -125,7 +128,7 @@ def test_only_float16_scales_its_loss(precision, model, data, monkeypatch, tmp_p
 
     monkeypatch.setattr(torch.amp, "GradScaler", Scaler)
     with resume_folder(tmp_path / "state", "same") as work:
-        training.train(model, None, data, make_stage(precision, online_threshold=0.1), CPU, work)
+        train(model, None, data, make_stage(precision, online_threshold=0.1), CPU, work)
     (scaler,) = made
     assert scaler.is_enabled() == (precision == "float16") and len(scaled) == 2
     factor = 2.0**16 if precision == "float16" else 1.0
@@ -148,10 +151,10 @@ def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_halved
 
     stage = make_stage("float16", online_threshold=0.1)
     with suppress(Kept), resume_folder(tmp_path / "state", "same") as work:
-        training.train(model, None, data, stage, CPU, work, save_seconds=0)
+        train(model, None, data, stage, CPU, work, save_seconds=0)
         # Leaves the folder: its state was saved after the first step.
         raise Kept
     after = dict(model.network.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
     state = torch.load(tmp_path / "state/state.pt", weights_only=True)
-    assert state["progress"]["step"] == 1 and state["scaler"]["scale"] == 2.0**125
+    assert state["progress"]["step"] == 1 and state["scalers"]["network"]["scale"] == 2.0**125

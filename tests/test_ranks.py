@@ -3,12 +3,10 @@
 import csv
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +14,17 @@ import pytest
 import torch
 from timm.layers import BatchNormAct2d
 
-from dst_cbc import optimization, training
+from dst_cbc import optimization
 from dst_cbc.experiment import ConfigError
 from dst_cbc.files import DataError, is_alive, write_text
 from dst_cbc.images import write_indexed_png
 from dst_cbc.index import write_index
-from dst_cbc.models import build
 from dst_cbc.ranks import ALONE, Ranks, here
-from dst_cbc.resume import Work, resume_folder
 from dst_cbc.sampling import torch_seed
-from dst_cbc.settings import ModelSettings, NetworkSettings, TrainStage
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-CPU = torch.device("cpu")
-NETWORK = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
-TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+from dst_cbc.settings import ModelSettings, TrainStage
+from dst_cbc.training import objectives
+from dst_cbc.training.samples import Data
+from trainings import NETWORK, SCRIPTS, require_gradients_of_one
 
 
 def make_stage(**changes):
@@ -81,35 +75,6 @@ def test_synchronised_norm_keeps_state_activations_and_what_evaluation_gives():
     assert torch.equal(network(images), before) and before.min() == 0
 
 
-# What one process of two does: the first step of a training in float64, its weights kept.
-ONE_STEP = """
-import pickle, sys
-from contextlib import nullcontext
-from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
-import torch
-from dst_cbc.ranks import here
-from test_ranks import weights_after
-mine = here(2)
-folder = Path(sys.argv[3])
-data, stage = pickle.loads((folder / "work.pickle").read_bytes())
-mine.join(torch.device("cpu"), stage)
-torch.save(weights_after(data, stage, folder / "state", mine), folder / f"{mine.rank}.pt")
-"""
-
-
-def weights_after(data, stage, folder, ranks=ALONE):
-    """All weights, before and after a training of a network in float64."""
-    torch.manual_seed(0)
-    model = build(NETWORK, data.dataset.classes)
-    model.network.double()
-    before = {name: weight.clone() for name, weight in model.network.named_parameters()}
-    holding = resume_folder(folder, "") if ranks.first else nullcontext(Work.of_another(folder))
-    with holding as work:
-        training.train(model, None, data, stage, CPU, work, ranks=ranks)
-    return before, dict(model.network.named_parameters())
-
-
 @pytest.fixture
 def uneven_data(drawn, drawn_rows, digits_dataset, tmp_path):
     """Four labeled scenes, four pseudo-labeled: of these all, most, few or no pixels ignored."""
@@ -118,28 +83,15 @@ def uneven_data(drawn, drawn_rows, digits_dataset, tmp_path):
         labels = np.full((row.height, row.width), 3, np.uint8)
         labels[: round(share * row.height)] = 255
         write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
-    return training.Data(
-        drawn, digits_dataset, labeled, unlabeled, tmp_path / "labels", drawn_rows["val"]
-    )
+    return Data(drawn, digits_dataset, labeled, unlabeled, tmp_path / "labels", drawn_rows["val"])
 
 
 def test_the_gradient_of_two_processes_is_that_of_one(uneven_data, tmp_path):
     # One step at rate 1 without momentum: the change of a weight is its gradient.
     plain = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "power": 0.0}
     stage = make_stage(steps=1, validate_at=(1,), batch=8, **plain)
-    (tmp_path / "work.pickle").write_bytes(pickle.dumps((uneven_data, stage)))
-    write_text(tmp_path / "one_step.py", ONE_STEP)
-    command = [sys.executable, *TWO, tmp_path / "one_step.py", SCRIPTS, SCRIPTS.parent / "tests"]
-    subprocess.run([*map(str, command), str(tmp_path)], check=True)
-    before, alone = weights_after(uneven_data, stage, tmp_path / "alone")
-    first, second = (torch.load(tmp_path / f"{rank}.pt")[1] for rank in (0, 1))
-    learnt = [name for name, weight in alone.items() if weight.requires_grad]
-    gradients = {name: (before[name] - alone[name]).detach() for name in learnt}
-    largest = max(gradient.abs().max() for gradient in gradients.values())
-    assert len(learnt) == 6 and largest > 1e-3
-    for name in learnt:
-        assert torch.equal(first[name], second[name])
-        assert (before[name] - first[name] - gradients[name]).abs().max() < 1e-6 * largest, name
+    _, _, learning = require_gradients_of_one(objectives.make, uneven_data, stage, tmp_path)
+    assert len(learning) == 6
 
 
 @pytest.fixture
@@ -188,6 +140,7 @@ def children(pid):
     return [by_rank[rank] for rank in sorted(by_rank)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_two_learn_what_one_does_and_disturbed_end_whole_and_go_on_to_the_same_bytes(
     command, undisturbed

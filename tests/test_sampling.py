@@ -4,13 +4,21 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches, order, sample_generator, torch_seed
+from dst_cbc.sampling import Draw, batches, order, sample_generator, torch_seed
+
+LABELED, PSEUDO = 0, 1
 
 seeds, rounds, sizes = st.integers(0, 2**32), st.integers(0, 9), st.integers(1, 40)
 
 
-def drawn(streams, stop, seed=1, round=2, start=0):
-    return list(batches(seed, round, streams, start, stop))
+def drawn(streams, stop, seed=1, round=2, start=0, joined=True):
+    """Draws of each step; streams: (images, how many of them a batch takes)."""
+    return list(batches(seed, round, [(*one, joined) for one in streams], start, stop))
+
+
+def flat(found):
+    """All draws of one stream."""
+    return [draw for (of_stream,) in found for draw in of_stream]
 
 
 @given(seeds, rounds, sizes, st.integers(0, 5))
@@ -20,7 +28,7 @@ def test_every_pass_is_a_permutation(seed, round, images, pass_):
 
 @given(seeds, sizes, st.integers(1, 7), st.integers(1, 30))
 def test_every_image_is_used_once_before_any_is_used_again(seed, images, share, steps):
-    uses = [one for batch in drawn([(LABELED, images, share)], steps, seed) for one in batch]
+    uses = flat(drawn([(images, share)], steps, seed))
     for i, use in enumerate(uses):
         assert use.pass_ == i // images
     for pass_ in range(len(uses) // images):
@@ -29,27 +37,40 @@ def test_every_image_is_used_once_before_any_is_used_again(seed, images, share, 
 
 
 def test_every_pass_of_a_stream_has_an_order_of_its_own():
-    uses = [one for batch in drawn([(LABELED, 12, 4)], 30) for one in batch]
+    uses = flat(drawn([(12, 4)], 30))
     passes = {tuple(use.index for use in uses if use.pass_ == pass_) for pass_ in range(10)}
     assert len(passes) == 10
 
 
 @given(sizes, sizes, st.integers(1, 5), st.integers(0, 20), st.integers(0, 20))
 def test_batches_from_a_step_are_the_tail_of_all_batches(labeled, pseudo, share, start, more):
-    streams = [(LABELED, labeled, share), (PSEUDO, pseudo, share)]
+    streams = [(labeled, share), (pseudo, share)]
     everything = drawn(streams, start + more)
     assert drawn(streams, start + more, start=start) == everything[start:]
 
 
-def test_a_batch_takes_its_share_of_each_stream_labeled_first():
-    for batch in drawn([(LABELED, 3, 4), (PSEUDO, 50, 4)], 20):
-        assert [draw.stream for draw in batch] == [LABELED] * 4 + [PSEUDO] * 4
+def test_a_batch_takes_its_share_of_each_stream():
+    for first, second in drawn([(3, 4), (50, 2)], 20):
+        assert [draw.stream for draw in first] == [LABELED] * 4
+        assert [draw.stream for draw in second] == [PSEUDO] * 2
+
+
+@given(sizes, st.integers(1, 7))
+def test_where_passes_are_not_joined_each_ends_with_what_is_left(images, share):
+    steps = -(-images // share)
+    found = [batch for (batch,) in drawn([(images, share)], 2 * steps, joined=False)]
+    left = images - (steps - 1) * share
+    assert [len(batch) for batch in found] == [*[share] * (steps - 1), left] * 2
+    for pass_ in (0, 1):
+        uses = [draw for batch in found[pass_ * steps : (pass_ + 1) * steps] for draw in batch]
+        assert {draw.pass_ for draw in uses} == {pass_}
+        assert [draw.index for draw in uses] == list(order(1, 2, LABELED, pass_, images))
 
 
 def test_a_stream_is_the_same_whatever_the_others_are():
-    alone = drawn([(LABELED, 7, 2)], 20)
-    beside = drawn([(LABELED, 7, 2), (PSEUDO, 11, 2)], 20)
-    assert [batch[:2] for batch in beside] == alone
+    alone = drawn([(7, 2)], 20)
+    beside = drawn([(7, 2), (11, 3)], 20)
+    assert [batch[:1] for batch in beside] == alone
 
 
 def test_streams_of_equal_size_have_different_orders():
@@ -95,11 +116,11 @@ def test_torch_is_seeded_anew_each_step(seed, round):
 
 
 def test_one_image_can_fill_a_batch_by_itself():
-    (batch,) = drawn([(LABELED, 1, 4)], 1)
+    ((batch,),) = drawn([(1, 4)], 1)
     assert [(draw.pass_, draw.index) for draw in batch] == [(0, 0), (1, 0), (2, 0), (3, 0)]
 
 
 def test_indexes_are_plain_numbers_that_a_worker_can_receive():
-    for batch, following in pairwise(drawn([(LABELED, 5, 2)], 6)):
+    for (batch,), (following,) in pairwise(drawn([(5, 2)], 6)):
         assert all(type(draw.index) is int for draw in batch)
         assert batch != following

@@ -27,7 +27,7 @@ def test_shards_are_all_parts_once_in_order(images, shards):
 def whole(tmp_path_factory) -> Project:
     """A study by one job each, in parts of 3 images: 8 unlabeled ones are three parts."""
     project = Project.create(tmp_path_factory.mktemp("shards") / "project")
-    settings = project.root / "scripts/dst_cbc/settings.py"
+    settings = project.root / "scripts/dst_cbc/settings/__init__.py"
     text, count = re.subn("PART_IMAGES = 256", "PART_IMAGES = 3", settings.read_text())
     assert count == 1
     settings.write_text(text)

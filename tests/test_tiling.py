@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from dst_cbc.backbones import build_backbone
 from dst_cbc.files import Unusable
-from dst_cbc.models import build, upsample
+from dst_cbc.models import Model, Network, build, upsample
 from dst_cbc.settings import NetworkSettings
 from dst_cbc.tiling import _spans, _upsample_rows, full_logits
+from two_levels import Head
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 
@@ -61,6 +63,22 @@ def test_away_from_the_borders_tiles_are_the_untiled_pass(settings, size):
     torch.testing.assert_close(tiled[inside], whole[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(576, 704), (640, 304)])
+def test_tiles_of_a_head_over_a_finer_level_start_on_the_grid_of_the_whole_network(size):
+    """Logits every 4 pixels, features every 16: a tile that starts between sees others."""
+    torch.manual_seed(0)
+    settings = NetworkSettings(backbone="resnet18", output_stride=16, stages=4)
+    backbone = build_backbone(settings, choose=lambda levels: [1, len(levels) - 1])
+    network = Network(backbone, Head(backbone.levels, 3, None))
+    assert (network.stride, network.grid) == (4, 16)
+    model = Model(network.eval(), settings, CLASSES, backbone.mean, backbone.std)
+    images = picture(*size)[:1]
+    tiled, whole = logits(model, images, 500), logits(model, images, 2048)
+    assert tiled.shape == whole.shape == (1, 3, *size)
+    inside = (..., slice(96, -96), slice(96, -96))
+    torch.testing.assert_close(tiled[inside], whole[inside], rtol=1e-3, atol=1e-3)
+
+
 def test_images_that_fit_are_one_stripe_and_one_pass():
     model, images = make(), picture(60, 64)
     passes = []
@@ -70,14 +88,20 @@ def test_images_that_fit_are_one_stripe_and_one_pass():
     assert len(passes) > 2 and [one.shape[-2] for one in stripes] == [20, 20, 20]
 
 
-@given(st.integers(1, 3000), st.integers(64, 700), st.sampled_from([4, 8, 14, 16, 32]))
-def test_tiles_keep_every_feature_once_and_none_is_longer_than_it_may(length, tile, stride):
-    kept = []
-    for start, end, first, last in _spans(length, tile, stride):
-        assert start % stride == 0 and 0 <= start < end <= length
-        assert (end - start) % stride == length % stride and end - start < max(
-            tile, 2 * stride * 2
-        ) + stride
+@given(
+    st.integers(1, 3000),
+    st.integers(64, 700),
+    st.sampled_from([4, 8, 14, 16, 32]),
+    st.sampled_from([1, 2, 4]),
+)
+def test_tiles_keep_every_feature_once_and_none_is_longer_than_it_may(length, tile, stride, finer):
+    """finer: so many strides of the logits are one of the network's grid."""
+    kept, grid = [], stride * finer
+    for start, end, first, last in _spans(length, tile, stride, grid):
+        assert start % grid == 0 and 0 <= start < end <= length
+        assert (end - start) % grid == length % grid and end - start < max(
+            tile, 2 * grid * 2
+        ) + grid
         features = range(start // stride, start // stride - (start - end) // stride)
         kept += list(features)[first:last]
     assert kept == list(range(-(-length // stride)))

@@ -3,6 +3,7 @@ import json
 import math
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,15 +12,19 @@ import torch.nn.functional as F
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dst_cbc import stopping, training
+from dst_cbc import stopping
 from dst_cbc.files import DataError, Unusable
 from dst_cbc.images import label_table, open_label, write_indexed_png
-from dst_cbc.models import build, read_checkpoint
+from dst_cbc.models import build, cpu_state, read_checkpoint
 from dst_cbc.optimization import learning_rate
 from dst_cbc.resume import Busy, resume_folder
-from dst_cbc.sampling import LABELED, PSEUDO, Draw, batches
+from dst_cbc.sampling import Draw, batches
 from dst_cbc.settings import NetworkSettings, TrainStage
-from dst_cbc.training import Data, Samples, beats, cpu_state, train
+from dst_cbc.training import checkpoint, loop
+from dst_cbc.training.loop import beats
+from dst_cbc.training.objectives import self_training
+from dst_cbc.training.samples import Data
+from trainings import LABELED, PSEUDO, sample, train
 
 CPU = torch.device("cpu")
 
@@ -30,6 +35,16 @@ class Killed(BaseException):
 
 class Kept(Exception):
     """Ends a block without its cleaning up."""
+
+
+def killing(step):
+    """Hook that ends the process after this step."""
+
+    def kill(progress, _):
+        if progress.step == step:
+            raise Killed
+
+    return kill
 
 
 def make_stage(**changes):
@@ -60,9 +75,14 @@ def pseudo_data(data, drawn_rows, digits_dataset, tmp_path):
 
 @pytest.fixture
 def run(tmp_path, data, digits_dataset):
-    """Function that trains a fresh model: its end, and its state."""
+    """Function that trains a fresh model: its end, and its state.
 
-    def start(stage=None, data=data, best=None, resume="state", seed=0, **options):
+    on_step: called after each step with the progress and the model.
+    """
+
+    def start(stage=None, data=data, best=None, resume="state", seed=0, on_step=None, **options):
+        if on_step:
+            options["on_step"] = lambda progress: on_step(progress, model)
         torch.manual_seed(seed)
         settings = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
         model = build(settings, digits_dataset.classes)
@@ -113,7 +133,7 @@ def test_training_lowers_the_loss_and_changes_every_weight(run, digits_dataset):
 def test_history_has_the_columns_of_the_file_and_figures_in_percent(run):
     end, _ = run()
     for row in end.history:
-        assert list(row) == training.HISTORY
+        assert list(row) == loop.HISTORY
         assert 0 <= row["miou"] <= 100 and 0 <= row["pixel_accuracy"] <= 100
     assert end.history[0]["learning_rate"] == pytest.approx(learning_rate(make_stage(), 2))
 
@@ -128,17 +148,13 @@ def test_equal_settings_give_equal_bytes_and_another_seed_others(run):
 
 def test_the_best_of_the_chain_keeps_its_weights_until_it_is_beaten(run, monkeypatch):
     scores = iter([30.0, 20.0, 40.0, 40.0])
-    monkeypatch.setattr(training, "mean_iou", lambda _: next(scores) / 100)
+    monkeypatch.setattr(loop, "mean_iou", lambda _: next(scores) / 100)
     states = []
-    real = training._validate
-    monkeypatch.setattr(
-        training,
-        "_validate",
-        lambda model, *rest: states.append(
-            {k: v.clone() for k, v in cpu_state(model).items()}
-        ) or real(model, *rest),
-    )  # fmt: skip
-    end, last = run(make_stage(steps=4, validate_at=(1, 2, 3, 4)))
+
+    def keep(_, model):
+        states.append({k: v.clone() for k, v in cpu_state(model).items()})
+
+    end, last = run(make_stage(steps=4, validate_at=(1, 2, 3, 4)), on_step=keep)
     assert [row["best"] for row in end.history] == pytest.approx([30, 30, 40, 40])
     assert (end.best["round"], end.best["step"], end.best["selected_on"]) == (0, 3, "val")
     assert same(end.best_state, states[2]) and not same(end.best_state, last)
@@ -146,7 +162,7 @@ def test_the_best_of_the_chain_keeps_its_weights_until_it_is_beaten(run, monkeyp
 
 def test_where_the_last_step_is_selected_it_is_the_model_whatever_came_before(run, monkeypatch):
     scores = iter([0.9, 0.4])
-    monkeypatch.setattr(training, "mean_iou", lambda confusion: next(scores))
+    monkeypatch.setattr(loop, "mean_iou", lambda confusion: next(scores))
     before = {"round": 0, "step": 9, "selected_on": "last", "score": 99.0}
     end, weights = run(make_stage(select="last"), best=before)
     assert (end.best["step"], end.best["score"], end.best["selected_on"]) == (6, 40, "last")
@@ -154,7 +170,7 @@ def test_where_the_last_step_is_selected_it_is_the_model_whatever_came_before(ru
 
 
 def test_a_last_step_without_a_score_is_still_the_model(run, monkeypatch):
-    monkeypatch.setattr(training, "mean_iou", lambda confusion: math.nan)
+    monkeypatch.setattr(loop, "mean_iou", lambda confusion: math.nan)
     end, _ = run(make_stage(select="last"))
     assert (end.best["step"], end.best["score"]) == (6, None)
 
@@ -168,20 +184,11 @@ def test_a_chain_that_is_not_beaten_stays(run):
 
 @pytest.mark.parametrize("killed_at, resumed_at", [(3, 2), (6, 5)])
 def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
-    killed_at, resumed_at, run, pseudo_data, monkeypatch, tmp_path, capsys
+    killed_at, resumed_at, run, pseudo_data, tmp_path, capsys
 ):
     undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
-    real = training._validate
-
-    def kill(model, data, stage, device, workers, progress):
-        if progress.step == killed_at:
-            raise Killed
-        real(model, data, stage, device, workers, progress)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_validate", kill)
-        with pytest.raises(Killed):
-            run(data=pseudo_data, save_seconds=0)
+    with pytest.raises(Killed):
+        run(data=pseudo_data, save_seconds=0, on_step=killing(killed_at))
     assert read_checkpoint(tmp_path / "state/state.pt")["progress"]["step"] == resumed_at
     capsys.readouterr()
     end, state = run(data=pseudo_data, save_seconds=0, seed=99)
@@ -192,14 +199,9 @@ def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
     assert (end.resumes, undisturbed.resumes) == (1, 0)
 
 
-def test_the_seconds_of_all_sittings_count(run, monkeypatch, tmp_path):
-    def kill(model, data, stage, device, workers, progress):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "_validate", kill)
-        with pytest.raises(Killed):
-            run(save_seconds=0)
+def test_the_seconds_of_all_sittings_count(run, tmp_path):
+    with pytest.raises(Killed):
+        run(save_seconds=0, on_step=killing(3))
     path = tmp_path / "state/state.pt"
     state = read_checkpoint(path)
     assert 0 < state["progress"]["seconds"] < 1000
@@ -229,20 +231,18 @@ def test_a_training_that_is_asked_to_stop_saves_after_its_step_and_loses_nothing
     stop_at, run, asked, pseudo_data, monkeypatch, tmp_path
 ):
     undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
-    real, calls = training._descend, []
+    calls = []
 
-    def descend(*arguments):
-        real(*arguments)
+    def ask(*_):
         calls.append(1)
         if len(calls) == stop_at:
             asked()
 
-    monkeypatch.setattr(training, "_descend", descend)
     with pytest.raises(stopping.Stopped, match=f"stopped by SIGTERM; step {stop_at} of 6 is saved"):
-        run(data=pseudo_data)
+        run(data=pseudo_data, on_step=ask)
     assert len(calls) == stop_at
     monkeypatch.setattr(stopping, "_asked_by", None)
-    end, state = run(data=pseudo_data, seed=99)
+    end, state = run(data=pseudo_data, seed=99, on_step=ask)
     assert len(calls) == 6 and same(state, expected)
     assert end.history == undisturbed.history and same(end.best_state, undisturbed.best_state)
 
@@ -251,29 +251,24 @@ def test_a_stop_during_a_validation_repeats_the_validation_and_no_step(
     run, asked, pseudo_data, monkeypatch
 ):
     undisturbed, expected = run(data=pseudo_data, resume="undisturbed")
-    real, steps = training._descend, []
-    counted = lambda *arguments: steps.append(1) or real(*arguments)  # noqa: E731
-    monkeypatch.setattr(training, "_descend", counted)
+    steps = []
+    count = lambda *_: steps.append(1)  # noqa: E731
     with monkeypatch.context() as patch:
-        evaluate = training.evaluate
-        patch.setattr(training, "evaluate", lambda *a: asked() or evaluate(*a))
+        evaluate = loop.evaluate
+        patch.setattr(loop, "evaluate", lambda *a: asked() or evaluate(*a))
         with pytest.raises(stopping.Stopped, match="step 3 of 6 is saved"):
-            run(data=pseudo_data)
+            run(data=pseudo_data, on_step=count)
     monkeypatch.setattr(stopping, "_asked_by", None)
-    end, state = run(data=pseudo_data, seed=99)
+    end, state = run(data=pseudo_data, seed=99, on_step=count)
     assert len(steps) == 6 and same(state, expected) and end.history == undisturbed.history
 
 
-def test_a_training_whose_work_was_taken_over_stops_before_it_writes(run, monkeypatch, tmp_path):
-    real = training._descend
-
-    def taken(*arguments):
-        real(*arguments)
+def test_a_training_whose_work_was_taken_over_stops_before_it_writes(run, tmp_path):
+    def taken(*_):
         (tmp_path / "state.lock").write_text(json.dumps({"host": "node7", "pid": 1}))
 
-    monkeypatch.setattr(training, "_descend", taken)
     with pytest.raises(Busy, match="another process has taken this work over"):
-        run(save_seconds=0)
+        run(save_seconds=0, on_step=taken)
     assert not (tmp_path / "state/state.pt").exists()
 
 
@@ -287,7 +282,7 @@ def test_a_sample_is_seen_through_the_window_of_the_model(data, digits_dataset, 
     stage = make_stage(crop=(row.height, row.width), augmentation={"scale": [1, 1], "flip": 0})
     for window, expected in (((1000, 2000), (0, 255)), ((0, 4000), (64, 128))):
         model = build(settings, digits_dataset.classes, window=window)
-        image, _ = Samples(deep, stage, model)[Draw(LABELED, 0, 0)]
+        image, _ = sample(deep, stage, model, Draw(LABELED, 0, 0))
         found = (int(image.min()), int(image.max()))
         assert found == pytest.approx(expected, abs=1)
 
@@ -300,7 +295,7 @@ def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.torch, "save", fail)
+        patch.setattr(checkpoint.torch, "save", fail)
         with pytest.raises(Killed):
             run(save_seconds=0)
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["fingerprint"]
@@ -312,16 +307,16 @@ def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
 def test_a_loss_that_is_no_number_stops_with_step_images_and_the_last_state(
     bad, run, data, monkeypatch, tmp_path
 ):
-    real, calls = training.dynamic_loss, []
+    real, calls = self_training.dynamic_loss, []
 
     def spoil(*arguments):
         calls.append(arguments)
         return real(*arguments) * (bad if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(training, "dynamic_loss", spoil)
+    monkeypatch.setattr(self_training, "dynamic_loss", spoil)
     with pytest.raises(Unusable) as error:
         run(save_seconds=0)
-    draws = next(batches(1, 0, [(LABELED, 4, 4)], 2, 3))
+    (draws,) = next(batches(1, 0, [(4, 4, True)], 2, 3))
     text = str(error.value)
     assert f"step 2: the loss is {bad}" in text
     assert ", ".join(data.labeled[draw.index].id for draw in draws) in text
@@ -345,14 +340,14 @@ def test_weights_that_are_no_numbers_are_never_the_best(steps, run):
 def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(
     run, pseudo_data, monkeypatch
 ):
-    real, seen = training.dynamic_loss, []
+    real, seen = self_training.dynamic_loss, []
 
     def watch(logits, labels, pseudo, gamma, weights, confidence, valid):
         assert weights is None and confidence is None
         seen.append((labels.clone(), pseudo, gamma))
         return real(logits, labels, pseudo, gamma, valid=valid)
 
-    monkeypatch.setattr(training, "dynamic_loss", watch)
+    monkeypatch.setattr(self_training, "dynamic_loss", watch)
     run(data=pseudo_data)
     assert len(seen) == 6
     for labels, pseudo, gamma in seen:
@@ -363,9 +358,9 @@ def test_half_of_a_batch_is_pseudo_labeled_and_reads_only_its_pseudo_labels(
 
 
 def test_without_pseudo_labels_the_whole_batch_is_labeled(run, monkeypatch):
-    real, seen = training.dynamic_loss, []
+    real, seen = self_training.dynamic_loss, []
     monkeypatch.setattr(
-        training, "dynamic_loss", lambda *a: seen.append((len(a[0]), a[2])) or real(*a)
+        self_training, "dynamic_loss", lambda *a: seen.append((len(a[0]), a[2])) or real(*a)
     )
     run()
     assert set(seen) == {(4, 0)}
@@ -398,22 +393,22 @@ def test_where_validations_lie_changes_no_weight(run):
 
 def test_the_network_is_back_in_training_mode_after_a_validation(run, monkeypatch):
     modes = []
-    real = training.low_logits
+    real = self_training.logits_of
     monkeypatch.setattr(
-        training, "low_logits", lambda m, *a: modes.append(m.network.training) or real(m, *a)
+        self_training, "logits_of", lambda m, *a: modes.append(m.network.training) or real(m, *a)
     )
     run()
     assert modes == [True] * 6
 
 
 def test_bfloat16_trains_with_float32_weights_and_losses(run, monkeypatch):
-    real, losses = training.dynamic_loss, []
+    real, losses = self_training.dynamic_loss, []
 
     def watch(*arguments):
         losses.append(real(*arguments))
         return losses[-1]
 
-    monkeypatch.setattr(training, "dynamic_loss", watch)
+    monkeypatch.setattr(self_training, "dynamic_loss", watch)
     _, low = run(make_stage(precision="bfloat16"), resume="1")
     assert {loss.dtype for loss in losses} == {torch.float32}
     assert {value.dtype for value in low.values()} == {torch.float32, torch.int64}
@@ -422,11 +417,10 @@ def test_bfloat16_trains_with_float32_weights_and_losses(run, monkeypatch):
     torch.testing.assert_close(low["head.0.weight"], exact["head.0.weight"], rtol=0.2, atol=0.02)
 
 
-def test_padding_that_would_cut_an_image_stops_before_the_first_step(run, monkeypatch):
-    monkeypatch.setattr(training, "_loss", lambda *_: pytest.fail("a step was made"))
+def test_padding_that_would_cut_an_image_stops_before_the_first_step(run):
     small = {"batch": 3, "tile": 2048, "pad": (39, 40)}
     with pytest.raises(DataError, match=r"evaluation\.pad: found \[39, 40\], but .* 40 x 40"):
-        run(make_stage(validation=small))
+        run(make_stage(validation=small), on_step=lambda *_: pytest.fail("a step was made"))
 
 
 def test_channels_last_changes_no_more_than_the_rounding(run):
@@ -458,16 +452,17 @@ def logged(board):
 
 
 def test_tensorboard_has_every_step_once_also_after_a_resume(run, monkeypatch, tmp_path):
-    real = training._log
+    real, flushed = loop.SummaryWriter.flush, []
 
-    def kill(writer, row):
-        real(writer, row)
-        if row["step"] == 6:
+    def kill(writer):
+        real(writer)
+        flushed.append(1)
+        if len(flushed) == 2:
             raise Killed
 
     board = tmp_path / "board"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_log", kill)
+        patch.setattr(loop.SummaryWriter, "flush", kill)
         with pytest.raises(Killed):
             run(save_seconds=0, board=board)
     assert logged(board)["miou"] == [3, 6]
@@ -480,12 +475,12 @@ def test_tensorboard_has_every_step_once_also_after_a_resume(run, monkeypatch, t
 def test_a_sample_follows_from_its_draw_alone(data, digits_dataset):
     settings = NetworkSettings(backbone="small", output_stride=4)
     model = build(settings, digits_dataset.classes)
-    samples = Samples(data, make_stage(), model)
-    first = samples[Draw(LABELED, 2, 1)]
-    samples[Draw(LABELED, 0, 0)]
-    for one, again in zip(first, samples[Draw(LABELED, 2, 1)], strict=True):
+    of = partial(sample, data, make_stage(), model)
+    first = of(Draw(LABELED, 2, 1))
+    of(Draw(LABELED, 0, 0))
+    for one, again in zip(first, of(Draw(LABELED, 2, 1)), strict=True):
         assert torch.equal(one, again)
-    assert not torch.equal(first[0], samples[Draw(LABELED, 3, 1)][0])
+    assert not torch.equal(first[0], of(Draw(LABELED, 3, 1))[0])
     image, label = first
     assert image.shape == (3, 24, 24) and image.dtype == torch.uint8
     assert label.shape == (24, 24) and label.dtype == torch.uint8
@@ -495,7 +490,7 @@ def test_what_lies_outside_the_image_has_the_mean_colour_and_is_ignored(data, di
     settings = NetworkSettings(backbone="small", output_stride=4)
     model = replace(build(settings, digits_dataset.classes), mean=(0.2, 0.4, 0.6))
     stage = make_stage(crop=(60, 60), augmentation={"scale": (1, 1), "flip": 0})
-    image, label = Samples(data, stage, model)[Draw(LABELED, 0, 0)]
+    image, label = sample(data, stage, model, Draw(LABELED, 0, 0))
     outside = label == 255
     assert outside.sum() == 60 * 60 - 40 * 40
     # Bilinear: the pixels beside the image may show a share of it.
@@ -506,15 +501,17 @@ def test_what_lies_outside_the_image_has_the_mean_colour_and_is_ignored(data, di
 def test_a_pseudo_labeled_sample_reads_the_file_of_its_id(pseudo_data, digits_dataset):
     settings = NetworkSettings(backbone="small", output_stride=4)
     model = build(settings, digits_dataset.classes)
-    samples = Samples(pseudo_data, make_stage(), model)
-    assert samples.row(Draw(PSEUDO, 0, 2)).id == pseudo_data.pseudo[2].id
-    _, label = samples[Draw(PSEUDO, 0, 2)]
+    path = pseudo_data.pseudo_folder / f"{pseudo_data.pseudo[2].id}.png"
+    write_indexed_png(path, np.full((40, 40), 7, np.uint8), digits_dataset.classes)
+    _, label = sample(pseudo_data, make_stage(), model, Draw(PSEUDO, 0, 2))
+    assert set(label.unique().tolist()) <= {7, 255} and 7 in label
+    _, label = sample(pseudo_data, make_stage(), model, Draw(PSEUDO, 0, 1))
     assert set(label.unique().tolist()) <= {8, 255} and 8 in label
 
 
 def test_the_labeled_loss_is_weighted_by_the_masks_of_the_labeled_images(run, data, monkeypatch):
-    real, seen = training.dynamic_loss, []
-    monkeypatch.setattr(training, "dynamic_loss", lambda *a: seen.append(a[4]) or real(*a))
+    real, seen = self_training.dynamic_loss, []
+    monkeypatch.setattr(self_training, "dynamic_loss", lambda *a: seen.append(a[4]) or real(*a))
     run(make_stage(class_weights="balanced"))
     table = label_table(data.dataset)
     masks = [np.asarray(open_label(data.root / row.label, table)) for row in data.labeled]
@@ -558,16 +555,16 @@ def test_steps_in_float64_are_those_written_out_with_plain_pytorch(
     model = build(settings, digits_dataset.classes)
     plain = copy.deepcopy(model.network).double()
     model.network.double()
-    samples = Samples(pseudo_data, stage, model)
+    of = partial(sample, pseudo_data, stage, model)
     with resume_folder(tmp_path / "state", "64") as work:
         train(model, None, pseudo_data, stage, CPU, work)
 
     plain.train()
     momenta = [torch.zeros_like(weight) for weight in plain.parameters()]
     mean, std = (torch.tensor(v).double().view(3, 1, 1) * 255 for v in (model.mean, model.std))
-    streams = [(LABELED, 4, 2), (PSEUDO, 4, 2)]
-    for step, draws in enumerate(batches(stage.seed, 0, streams, 0, steps)):
-        images, labels = map(torch.stack, zip(*(samples[draw] for draw in draws), strict=True))
+    streams = [(4, 2, True), (4, 2, True)]
+    for step, (labeled, pseudo) in enumerate(batches(stage.seed, 0, streams, 0, steps)):
+        images, labels = map(torch.stack, zip(*map(of, labeled + pseudo), strict=True))
         labels = labels.long()
         features = plain.backbone((images.double() - mean) / std)[-1]
         logits = plain.head[0](features) + plain.head[1](features)

@@ -151,7 +151,7 @@ def test_a_file_of_timm_gives_the_features_of_the_model_it_was_saved_from(
                     images, indices=1, intermediates_only=True, norm=False
                 )[-1]
                 torch.testing.assert_close(features, expected)
-        assert features.shape[1] == backbone.channels
+        assert features.shape[1] == backbone.levels[-1].channels
         assert features.shape[-1] == 6 * stride // output_stride
 
 

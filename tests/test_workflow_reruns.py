@@ -100,6 +100,7 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
     assert sum("6_1" in job for job in jobs) == 3 + 3 * 5 + 3
 
 
+@pytest.mark.slow
 def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
     runs = [{"splits": ["6"], "seeds": [0], "methods": ["dst-cbc", "dst-c"]}]
     study.configure(runs=runs, keep_predictions="supervised")
@@ -159,7 +160,7 @@ def test_a_changed_setting_stops_before_the_first_job_and_names_the_trainings(st
 
 
 def test_a_changed_comment_runs_nothing(study):
-    for script in ("train.py", "dst_cbc/training.py", "dst_cbc/plan.py"):
+    for script in ("train.py", "dst_cbc/training/loop.py", "dst_cbc/plan.py"):
         path = study.root / "scripts" / script
         path.write_text(path.read_text() + "# a remark\n")
     rule = study.root / "workflow/rules/train.smk"
@@ -246,6 +247,15 @@ KEYS = {
         {"network": {"backbone": "resnet18", "output_stride": 8, "stages": 2}}, SUPERVISED,
     ),
     "network.aspp_rates": ({"network": {**NETWORK, "aspp_rates": [1, 2]}}, SUPERVISED),
+    "network.head": (
+        {
+            "network": {
+                "backbone": "small", "output_stride": 4,
+                "head": {"name": "deeplabv2", "rates": [1, 2]},
+            }
+        },
+        SUPERVISED,
+    ),
     "network.weights": (
         {"network": {"backbone": "resnet18", "output_stride": 8, "weights": "package:a/b.pt"}},
         SUPERVISED,
@@ -329,6 +339,17 @@ def test_the_table_of_keys_is_complete():
                 yield prefix + name
 
     assert set(KEYS) | ELSEWHERE == set(keys(Experiment))
+
+
+def test_the_same_head_by_its_other_name_reruns_nothing(finished, tmp_path):
+    network = {**NETWORK, "head": {"name": "deeplabv2", "rates": NETWORK["aspp_rates"]}}
+    del network["aspp_rates"]
+    path, config = (
+        tmp_path / "named.yaml",
+        yaml.safe_load((finished.root / "config.yaml").read_text()),
+    )
+    Project.write(path, {**config, "network": network})
+    assert not finished.jobs("--configfile", str(path), "--nolock")
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from . import confidence
-from .files import DataError, write_csv
+from .files import DataError, read_json, write_csv
 from .index import Row
 from .predictions import Prediction, read_predictions
 from .pseudo_labels import read_labels
@@ -53,12 +53,21 @@ class Agreement:
 COLUMNS = [field.name for field in fields(Agreement)]
 
 
-def labeled_by(folder: Path) -> Path:
-    """Folder of the model that made the labels of `…/<method>/round<r>`: of the round before."""
+def labels_from(folder: Path) -> Path:
+    """The predictions that the labels of `…/<method>/round<r>` are made from.
+
+    `predictions.h5` of the round before, unless the folder's settings.json names others.
+    """
+    written = folder / "settings.json"
+    named = read_json(written).get("labels_from") if written.is_file() else None
+    # Below the split's folder; a method may be a folder in a folder.
+    above = (parent for parent in folder.parents if (parent / "supervised").is_dir())
+    split = next(above, folder.parents[1])
+    if named:
+        return split / named
     number = int(folder.name.removeprefix("round"))
-    return (
-        folder.with_name(f"round{number - 1}") if number > 1 else folder.parents[1] / "supervised"
-    )
+    before = folder.with_name(f"round{number - 1}") if number > 1 else split / "supervised"
+    return before / "predictions.h5"
 
 
 def round_in(folder: Path, later: bool = True) -> Round:
@@ -66,9 +75,8 @@ def round_in(folder: Path, later: bool = True) -> Round:
 
     later: whether predictions of models of round 1 and later are taken where they exist.
     """
-    source = labeled_by(folder)
-    predictions = source / "predictions.h5"
-    known = predictions.is_file() and (later or source.name == "supervised")
+    predictions = labels_from(folder)
+    known = predictions.is_file() and (later or predictions.parent.name == "supervised")
     number = int(folder.name.removeprefix("round"))
     return Round(number, folder / "pseudo_labels", predictions if known else None)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from .files import DataError
+from .heads import Level
 from .settings import NetworkSettings
 from .weights import Weights, load_weights, read_weights
 
@@ -19,15 +21,14 @@ CAFFE = "resnet101_caffe"
 class Backbone:
     """A network of features and what belongs to it.
 
-    network: images to a list of feature maps; the last has `channels`, and a feature every
-    `stride` pixels from the first on. stages: the name of the module that ends each feature stage,
-    from the input on. mean, std: of RGB in 0..1, as its weights were trained. weights: the file
-    that they come from, which may hold a head, too.
+    network: images to a list of feature maps, finest first, of which `levels` tells the channels
+    and the stride; a feature stands every `stride` pixels from the first on. stages: the name of
+    the module that ends each feature stage, from the input on. mean, std: of RGB in 0..1, as its
+    weights were trained. weights: the file that they come from, which may hold a head, too.
     """
 
     network: nn.Module
-    channels: int
-    stride: int
+    levels: Sequence[Level]
     stages: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -41,13 +42,19 @@ class SmallBackbone(nn.Sequential):
     images, a wider view learns the images instead.
     """
 
-    channels = 96
+    levels = (Level(24, 2), Level(48, 4), Level(48, 4), Level(96, 4))
 
-    def __init__(self):
-        super().__init__(_conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, self.channels))
+    def __init__(self, outputs: Sequence[int] = (3,)):
+        """outputs: the places of the levels that it hands over."""
+        super().__init__(_conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96))
+        self.outputs = outputs
 
     def forward(self, images):
-        return [super().forward(images)]
+        features = []
+        for stage in self:
+            images = stage(images)
+            features.append(images)
+        return [features[place] for place in self.outputs]
 
 
 def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -58,16 +65,24 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
+Choice = Callable[[Sequence[Level]], Sequence[int]]
+"""All levels of a backbone -> the places of those that a head asks for, finest first."""
+
+
+def build_backbone(
+    settings: NetworkSettings, root: Path = Path(), choose: Choice | None = None
+) -> Backbone:
     """The backbone with the weights that `settings` names, else random ones from torch's seed.
 
-    root: where a relative path of `weights` starts. Raises DataError for a name that timm does
-    not list, a stride or stage it cannot have, and weights that are missing or do not fit.
+    root: where a relative path of `weights` starts. choose: None for the last level alone. Raises
+    DataError for a name that timm does not list, a stride or stage it cannot have, and weights that
+    are missing or do not fit.
     """
     if settings.backbone == "small":
         stages = tuple(str(number) for number in range(4))
-        network = SmallBackbone()
-        return Backbone(network, network.channels, 4, stages, (0.5,) * 3, (0.25,) * 3)
+        places = choose(SmallBackbone.levels) if choose else (3,)
+        levels = [SmallBackbone.levels[place] for place in places]
+        return Backbone(SmallBackbone(places), levels, stages, (0.5,) * 3, (0.25,) * 3)
     # Half of a stage's start-up, and the small backbone does without it.
     import timm
 
@@ -75,7 +90,10 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     if name not in timm.list_models():
         raise DataError(f"network.backbone: {settings.backbone!r} is not in timm.list_models()")
     try:
-        network = _timm_features(name, settings)
+        network = _timm_features(name, settings, [(settings.stages or 0) - 1])
+        if choose:
+            available = [_level(info) for info in network.feature_info.info[: settings.stages]]
+            network = _timm_features(name, settings, list(choose(available)))
     except (AssertionError, IndexError, NotImplementedError, RuntimeError, TypeError) as error:
         raise DataError(
             f"network: {settings.backbone!r} cannot be built with output_stride "
@@ -96,8 +114,13 @@ def build_backbone(settings: NetworkSettings, root: Path = Path()) -> Backbone:
     present = dict(network.named_modules())
     ends = (_own_name(info["module"], present) for info in network.feature_info.info)
     stages = tuple(name for name in ends if name in present)
-    channels, stride = network.feature_info.channels()[-1], network.feature_info.reduction()[-1]
-    return Backbone(network, channels, stride, stages, mean, std, weights)
+    levels = [_level(info) for info in network.feature_info.get_dicts()]
+    return Backbone(network, levels, stages, mean, std, weights)
+
+
+def _level(info: dict) -> Level:
+    """timm's description of features."""
+    return Level(info["num_chs"], info["reduction"])
 
 
 def _caffe_geometry(network: nn.Module) -> None:
@@ -115,10 +138,10 @@ def _caffe_geometry(network: nn.Module) -> None:
             first.conv2.dilation = first.conv2.padding = second.conv2.dilation
 
 
-def _timm_features(name: str, settings: NetworkSettings) -> nn.Module:
+def _timm_features(name: str, settings: NetworkSettings, places: list[int]) -> nn.Module:
     import timm
 
-    wanted = {"features_only": True, "out_indices": ((settings.stages or 0) - 1,)}
+    wanted = {"features_only": True, "out_indices": tuple(places)}
     try:
         return timm.create_model(
             name, pretrained=False, output_stride=settings.output_stride, **wanted

@@ -22,7 +22,7 @@ from . import devices
 from .datasets import Record, selecting
 from .files import digest, write_json
 from .index import Row
-from .plan import Model, Plan
+from .plan import Plan, PlannedModel
 from .settings import ModelSettings
 
 STEPS, WARM_UP, IMAGES = 20, 5, 8
@@ -82,8 +82,8 @@ def schedule(plan: Plan, records: Sequence[Record]) -> Schedule:
     subsets = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     pixels = _pixels(plan, records)
     todo = [m for m in plan.models.values() if not (study / m.path / "model.pt").exists()]
-    labeling = {m.labeled_by.path: m.labeled_by for m in todo if m.labeled_by}
-    predict = [m for m in labeling.values() if not (study / m.path / "predictions.h5").exists()]
+    labeling = {m.labeling("predictions", ".h5"): m.labeled_by for m in todo if m.labeled_by}
+    predict = [model for path, model in labeling.items() if not (study / path).exists()]
     unlabeled = [len(plan.splits[model.division].unlabeled) for model in predict]
     kept = [
         images
@@ -105,12 +105,12 @@ def schedule(plan: Plan, records: Sequence[Record]) -> Schedule:
     )
 
 
-def _validated(model: Model, records: Sequence[Record]) -> int:
+def _validated(model: PlannedModel, records: Sequence[Record]) -> int:
     stage = model.settings.train
     return len(stage.validate_at) * len(selecting(records, stage))
 
 
-def training_seconds(model: Model, records: Sequence[Record], known: Measured) -> float:
+def training_seconds(model: PlannedModel, records: Sequence[Record], known: Measured) -> float:
     """Of one training, validation included. records: of the plan's images."""
     return known.step * model.settings.train.steps + known.image * _validated(model, records)
 
@@ -144,7 +144,7 @@ def _pixels(plan: Plan, records: Sequence[Record]) -> float:
     return sum(sizes) / len(sizes) if sizes else 0.0
 
 
-def _unlabeled(plan: Plan, model: Model) -> Sequence[str]:
+def _unlabeled(plan: Plan, model: PlannedModel) -> Sequence[str]:
     return plan.splits[model.division].unlabeled if model.labeled_by else ()
 
 
@@ -196,19 +196,21 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     devices.limit_threads(settings.train.compute_threads)
     import torch
 
-    from . import inference, models, training
+    from . import inference, models
     from .resume import resume_folder
+    from .training import loop, objectives, samples
 
     stage = settings.train
     device = devices.prepare(plan.experiment.device, stage)
     window = settings.dataset.window or (0, 65535)
     model = models.build(settings.network, settings.dataset.classes, window=window)
-    data = training.Data(root, settings.dataset, labeled, [], None, validation)
+    data = samples.Data(root, settings.dataset, labeled, [], None, validation)
     for steps in (WARM_UP, STEPS):
         few = stage.model_copy(update={"steps": steps, "validate_at": (), "warmup": 0})
         started = time.monotonic()
         with resume_folder(folder, str(steps)) as work:
-            training.train(model, None, data, few, device, work, None, plan.experiment.workers, 1e9)
+            objective = objectives.make(model, data, few, device)
+            loop.train(objective, None, data, few, device, work, None, plan.experiment.workers, 1e9)
         step = (time.monotonic() - started) / STEPS
     started = time.monotonic()
     inference.evaluate(model, root, validation, settings.dataset, stage.validation, device)

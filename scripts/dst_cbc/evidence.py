@@ -14,10 +14,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 from .agreement import COLUMNS as AGREEMENT
-from .agreement import labeled_by
+from .agreement import labels_from
 from .confidence import probabilities
 from .files import DataError, read_csv, read_json
-from .predictions import read_histogram
+from .predictions import histogram_beside, read_histogram
 from .pseudo_labels import QUALITY
 from .summary import folder_of
 
@@ -201,7 +201,7 @@ def agreement(study: Path, models: Sequence[Model], method: str) -> dict[str, Po
     tables: dict[Path, list[dict[str, str]]] = {}
     for model in _done(models, method):
         folder = study / model.path
-        histogram = labeled_by(folder) / "histogram.npz"
+        histogram = histogram_beside(labels_from(folder))
         if histogram.is_file():
             counts = read_histogram(histogram).sum(0)
             share = 100 * float(counts @ probabilities().astype(float)) / max(1, counts.sum())

@@ -231,22 +231,21 @@ def _source(path: tuple, documents) -> str:
     return documents[0][0]
 
 
-def _fields_at(model: Any, path: tuple) -> list[str]:
-    """Keys that the settings class at `path` knows."""
+def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
+    """Keys that the settings class at `path` knows; of a choice those of all its classes."""
+    models = [model]
     for part in path:
+        fields = [one.model_fields[part] for one in models if part in one.model_fields]
         # Anything else in a path is a key of a dict or a place in a list of settings.
-        if model and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation)
-    return list(model.model_fields) if model else []
+        if fields:
+            models = [one for field in fields for one in _models_in(field.annotation)]
+    return list(dict.fromkeys(key for one in models for key in one.model_fields))
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class inside an annotation such as dict[str, X], tuple[X, ...] or X | None."""
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes inside an annotation such as dict[str, X], tuple[X, ...] or X | Y."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
+        return [annotation]
     if typing.get_origin(annotation) or isinstance(annotation, UnionType):
-        for argument in typing.get_args(annotation):
-            found = _model_in(argument)
-            if found:
-                return found
-    return None
+        return [one for inner in typing.get_args(annotation) for one in _models_in(inner)]
+    return []

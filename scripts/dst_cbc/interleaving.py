@@ -16,7 +16,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from .models import DeepLabV2
+from .models import Network
 
 BLOCKS = {"DepthwiseSeparableConv", "InvertedResidual"}
 """timm's blocks that do nothing but run their layers and add their input."""
@@ -26,7 +26,7 @@ POINTWISE = (
 )  # fmt: skip
 
 
-def interleave(network: DeepLabV2) -> None:
+def interleave(network: Network) -> None:
     """Let dilated depthwise stages of the backbone run on interleaved images while it trains.
 
     Hooks do it, and leave parameters, state and evaluation as they are; a second call changes

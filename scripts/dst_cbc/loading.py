@@ -6,7 +6,7 @@ torch's loader makes and maps new memory for every batch, which costs a fifth of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,21 +17,26 @@ from . import stopping
 AHEAD = 2
 """Batches that each worker has under way."""
 
-Batch = tuple[torch.Tensor, ...]
+Keys = Sequence[Sequence[Any]]
+Tensors = dict[str, torch.Tensor]
 
 
 def batches(
-    samples: Dataset, keys: Sequence[Sequence[Any]], workers: int = 0, pin: bool = False
-) -> Iterator[Batch]:
-    """For every list of `keys` the samples of its keys, stacked: tensors (N, ...), in order.
+    streams: Mapping[str, Callable[[Any], Mapping[str, torch.Tensor]]],
+    keys: Sequence[Keys],
+    workers: int = 0,
+    pin: bool = False,
+) -> Iterator[dict[str, Tensors]]:
+    """For every item of `keys` the samples of its keys, stacked, by stream: tensors (N, ...).
 
-    samples: key -> tensors, of the same shapes and dtypes for every key. keys: as many in each
-    list. Unless `pin` copies it to pinned memory, a batch is overwritten once another is asked for.
-    Raises what a sample raises, OSError or RuntimeError where shared memory is full.
+    streams: key -> sample, of the same names, shapes and dtypes for every key of the stream. keys:
+    of each batch those of each stream, in the streams' order; of a stream some batches may have
+    fewer. Unless `pin` copies it to pinned memory, a batch is overwritten once another is asked
+    for. Raises what a sample raises, OSError or RuntimeError where shared memory is full.
     """
     if not keys:
         return
-    slots = _Slots(samples, keys[0], workers)
+    slots = _Slots(streams, keys, workers)
     loader = DataLoader(
         slots,
         batch_size=None,
@@ -40,33 +45,64 @@ def batches(
         prefetch_factor=AHEAD if workers else None,
         worker_init_fn=stopping.leave_to_parent,
     )
-    for slot in loader:
-        batch = slots.memory[slot]
-        yield tuple(part.pin_memory() for part in batch) if pin else batch
+    for slot, counts in loader:
+        yield {
+            name: {
+                part: values[:count].pin_memory() if pin else values[:count]
+                for part, values in slots.memory[slot][name].items()
+            }
+            for name, count in zip(streams, counts, strict=True)
+        }
 
 
 class _Slots(Dataset):
-    """(Number of a batch, its keys) -> the slot that holds its samples then.
+    """(Number of a batch, its keys) -> the slot that holds its samples then, how many of a stream.
 
-    memory: by slot the tensors. While one batch is in use the loader asks for AHEAD more of each
-    worker, in order: one slot more than that, and none is overwritten in use.
+    memory: by slot and stream the tensors, as long as its longest batch. While one batch is in use
+    the loader asks for AHEAD more of each worker, in order: one slot more than that, and none is
+    overwritten in use.
     """
 
-    def __init__(self, samples: Dataset, keys: Sequence[Any], workers: int):
-        self.samples = samples
-        example = samples[keys[0]]
+    def __init__(self, streams: Mapping[str, Callable], keys: Sequence[Keys], workers: int):
+        self.streams = streams
+        longest = [max(of_stream, key=len) for of_stream in zip(*keys, strict=True)]
+        # One sample tells the shapes and types of all.
+        self.forms = {
+            name: _form(streams[name](some[0])) for name, some in zip(streams, longest, strict=True)
+        }
+        counts = [len(some) for some in longest]
         self.memory = [
-            tuple(torch.empty(len(keys), *part.shape, dtype=part.dtype) for part in example)
+            {
+                name: {
+                    part: torch.empty(count, *shape, dtype=dtype)
+                    for part, (shape, dtype) in form.items()
+                }
+                for (name, form), count in zip(self.forms.items(), counts, strict=True)
+            }
             for _ in range(AHEAD * workers + 1)
         ]
         if workers:
-            for part in (part for slot in self.memory for part in slot):
-                part.share_memory_()
+            for slot in self.memory:
+                for parts in slot.values():
+                    for values in parts.values():
+                        values.share_memory_()
 
-    def __getitem__(self, item: tuple[int, Sequence[Any]]) -> int:
+    def __getitem__(self, item: tuple[int, Keys]) -> tuple[int, list[int]]:
         number, keys = item
         slot = number % len(self.memory)
-        for place, key in enumerate(keys):
-            for part, value in zip(self.memory[slot], self.samples[key], strict=True):
-                part[place] = value
-        return slot
+        for (name, sample), some in zip(self.streams.items(), keys, strict=True):
+            memory = self.memory[slot][name]
+            for place, key in enumerate(some):
+                parts = sample(key)
+                if _form(parts) != self.forms[name]:
+                    raise ValueError(
+                        f"stream {name!r}: found a sample of {_form(parts)}, expected "
+                        f"{self.forms[name]}: the names, shapes and types of its first one"
+                    )
+                for part, value in parts.items():
+                    memory[part][place] = value
+        return slot, [len(some) for some in keys]
+
+
+def _form(sample: Mapping[str, torch.Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {part: (tuple(value.shape), value.dtype) for part, value in sample.items()}

@@ -147,9 +147,11 @@ def _classes(classes: Mapping[str, str], metrics: Mapping[str, Any]) -> str:
 def _making(
     network: NetworkSettings, record: Mapping[str, Any], digest: str, around: Surroundings
 ) -> str:
+    head = network.chosen_head.model_dump(mode="json")
+    options = "".join(f", {key} {value}" for key, value in head.items() if key != "name")
     lines = [
-        f"Network: DeepLabV2's head, dilations {list(network.aspp_rates)}, on "
-        f"`{network.backbone}`, output stride {network.output_stride}.",
+        f"Network: head `{head['name']}`{options}, on `{network.backbone}`, output stride "
+        f"{network.output_stride}.",
         f"Weights: reached at step {record['step']} of round {record['round']}"
         + (
             f", chosen as the best on {record['selected_on']} with an mIoU of "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from .backbones import Backbone, build_backbone
 from .files import DataError, write_bytes
+from .heads import head_class
 from .images import Window
 from .settings import NetworkSettings
 from .weights import load_head
@@ -29,7 +31,7 @@ class Model:
     percent on that subset; None for a last step that was not chosen).
     """
 
-    network: DeepLabV2
+    network: Network
     settings: NetworkSettings
     classes: dict[str, str]
     mean: tuple[float, ...]
@@ -38,27 +40,32 @@ class Model:
     record: dict[str, Any] = field(default_factory=dict)
 
 
-class DeepLabV2(nn.Module):
-    """A backbone and a sum of dilated 3x3 convolutions (paper, section 4.2).
+class Network(nn.Module):
+    """A backbone and a head.
 
-    stages, stride: of its backbone.
+    stages: of its backbone. stride: pixels of the image from one of its logits to the next. grid:
+    the largest stride in it; an image shifted by a multiple of it gives the same features, shifted.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, rates: tuple[int, ...]):
+    def __init__(self, backbone: Backbone, head: nn.Module):
         super().__init__()
-        self.backbone = backbone.network
-        self.stages, self.stride = backbone.stages, backbone.stride
-        self.head = nn.ModuleList(
-            nn.Conv2d(backbone.channels, classes, 3, padding=rate, dilation=rate) for rate in rates
-        )
-        for branch in self.head:
-            nn.init.normal_(branch.weight, std=0.01)
-            nn.init.zeros_(branch.bias)
+        self.backbone, self.head = backbone.network, head
+        self.stages, self.stride = backbone.stages, head.stride
+        self.grid = max(level.stride for level in backbone.levels)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """float (N, 3, H, W), normalised -> logits (N, classes, H/stride, W/stride)."""
-        features = self.backbone(images)[-1]
-        return sum(branch(features) for branch in self.head)
+        return self.head(self.backbone(images))
+
+
+def _assemble(
+    settings: NetworkSettings, classes: int, root: Path = Path()
+) -> tuple[Network, Backbone]:
+    options = settings.chosen_head
+    kind = head_class(options)
+    choose = partial(kind.levels, options=options) if hasattr(kind, "levels") else None
+    backbone = build_backbone(settings, root, choose)
+    return Network(backbone, kind(backbone.levels, classes, options)), backbone
 
 
 def build(
@@ -72,8 +79,7 @@ def build(
     root: where a relative path of `weights` starts. A head in that file is taken where it fits.
     Raises DataError as `build_backbone`.
     """
-    backbone = build_backbone(settings, root)
-    network = DeepLabV2(backbone, len(classes), settings.aspp_rates)
+    network, backbone = _assemble(settings, len(classes), root)
     if backbone.weights:
         load_head(network.head, backbone.weights)
     return Model(network, settings, classes, backbone.mean, backbone.std, window)
@@ -128,6 +134,16 @@ def upsample(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(logits, size, mode="bilinear", align_corners=True)
 
 
+def logits_of(model: Model, images: torch.Tensor, precision: str = "float32") -> torch.Tensor:
+    """The same at the images' own size, as training compares them with labels."""
+    return upsample(low_logits(model, images, precision), images.shape[-2:])
+
+
+def cpu_state(model: Model) -> dict[str, torch.Tensor]:
+    """The network's state, on the CPU."""
+    return {key: value.detach().cpu() for key, value in model.network.state_dict().items()}
+
+
 def model_bytes(model: Model, state: dict[str, torch.Tensor], record: dict[str, Any]) -> bytes:
     """The model file with weights `state`; equal content gives equal bytes."""
     buffer = io.BytesIO()
@@ -164,8 +180,8 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> Model:
     try:
         settings = NetworkSettings(**content["network"])
         # The weights come from this file, not from the settings' source.
-        backbone = build_backbone(settings.model_copy(update={"weights": None}))
-        network = DeepLabV2(backbone, len(content["classes"]), settings.aspp_rates)
+        bare = settings.model_copy(update={"weights": None})
+        network, _ = _assemble(bare, len(content["classes"]))
         network.load_state_dict(content["state"])
         return Model(
             network.to(device),

@@ -9,16 +9,17 @@ import torch
 from torch import nn
 
 from .files import DataError
-from .models import DeepLabV2
+from .models import Network
 from .settings import IGNORED, Optimization, TrainStage
 
 
-def optimizer(network: DeepLabV2, stage: Optimization) -> torch.optim.SGD:
+def optimizer(network: Network, stage: Optimization) -> torch.optim.SGD:
     """SGD over what is not frozen: the backbone's parameters, then the head's; see `set_rate`.
 
     Freezes what `stage` says. Raises DataError when the backbone has fewer stages than that.
     """
-    for module in _frozen(network, stage):
+    frozen = frozen_stages(network, stage) + (norms(network) if stage.freeze_norm else [])
+    for module in frozen:
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
     groups = [
@@ -28,7 +29,7 @@ def optimizer(network: DeepLabV2, stage: Optimization) -> torch.optim.SGD:
     return torch.optim.SGD(groups, 1.0, momentum=stage.momentum, weight_decay=stage.weight_decay)
 
 
-def synchronise_norm(network: DeepLabV2) -> None:
+def synchronise_norm(network: Network) -> None:
     """Let batch normalisation count over all processes; parameters and state stay the same."""
     # timm's own: torch's would drop the activation that timm's layers contain. Imported here: it
     # is half of a stage's start-up.
@@ -37,26 +38,21 @@ def synchronise_norm(network: DeepLabV2) -> None:
     convert_sync_batchnorm(network)
 
 
-def training_mode(network: DeepLabV2, stage: Optimization) -> None:
-    """Training mode, but for what is frozen: its running statistics stay as they are."""
-    network.train()
-    for module in _frozen(network, stage):
-        module.training = False
+def norms(module: nn.Module) -> list[nn.Module]:
+    """All batch normalisation in a module."""
+    return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
 
 
-def _frozen(network: DeepLabV2, stage: Optimization) -> list[nn.Module]:
-    frozen = []
+def frozen_stages(network: Network, stage: Optimization) -> list[nn.Module]:
+    """The modules of the backbone that `freeze_stages` keeps from learning. Raises DataError."""
     if stage.freeze_stages > len(network.stages):
         raise DataError(
             f"train.freeze_stages: found {stage.freeze_stages}, but the backbone has "
             f"{len(network.stages)} stages: {', '.join(network.stages)}"
         )
-    if stage.freeze_stages:
-        frozen += _modules_until(network.backbone, network.stages[stage.freeze_stages - 1])
-    if stage.freeze_norm:
-        norms = nn.modules.batchnorm._BatchNorm
-        frozen += [module for module in network.modules() if isinstance(module, norms)]
-    return frozen
+    if not stage.freeze_stages:
+        return []
+    return list(_modules_until(network.backbone, network.stages[stage.freeze_stages - 1]))
 
 
 def _modules_until(backbone: nn.Module, end: str) -> Iterable[nn.Module]:
@@ -80,9 +76,23 @@ def learning_rate(stage: TrainStage, step: int) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The head learns at `rate`, the backbone at `backbone_rate` times that."""
+    """Every group of parameters learns at `rate` times its `factor`, if it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+@torch.no_grad()
+def average(teacher: nn.Module, student: nn.Module, keep: float) -> None:
+    """Let `teacher`, of the student's kind, keep this share of itself and take the rest over.
+
+    Every parameter and buffer of floating point is averaged; others, which count, are copied.
+    """
+    ours, theirs = teacher.state_dict(), student.state_dict()
+    for name, value in ours.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - keep)
+        else:
+            value.copy_(theirs[name])
 
 
 def class_weights(

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from .settings import (
     MethodSwitches,
     ModelSettings,
     PredictStage,
+    SelfTraining,
     SplitStage,
     ThresholdStage,
+    TrainOverrides,
     TrainSettings,
     TrainStage,
 )
@@ -58,14 +61,24 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Model:
-    """One model of the study. division: folder of its split; previous: the model it starts from."""
+class PlannedModel:
+    """One model of the study, and what the row of its method decides of it.
+
+    division: folder of its split. method: its chain, `<method>/<part>` where a method has several.
+    previous: the model of the round before in its chain. labeled_by: the model whose predictions
+    become its files of pseudo labels, None without such files. view: what tells these predictions
+    from those that all methods share, part of their file's name. labels_itself: whether it labels
+    the unlabeled images in training.
+    """
 
     division: str
     method: str
     round: int
     settings: ModelSettings
-    previous: Model | None = None
+    previous: PlannedModel | None = None
+    labeled_by: PlannedModel | None = None
+    view: str = ""
+    labels_itself: bool = False
 
     @property
     def name(self) -> str:
@@ -73,14 +86,51 @@ class Model:
         return SUPERVISED if self.method == SUPERVISED else f"{self.method}/round{self.round}"
 
     @property
-    def labeled_by(self) -> Model | None:
-        """The model whose predictions become this one's files of pseudo labels."""
-        return self.previous if self.settings.thresholds else None
-
-    @property
     def path(self) -> str:
         """Folder below the study's."""
         return f"{self.division}/{self.name}"
+
+    @property
+    def learns_unlabeled(self) -> bool:
+        """Whether unlabeled images are part of its training."""
+        return self.labeled_by is not None or self.labels_itself
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether it starts from the initial weights, and not from those of the round before."""
+        return self.settings.network is not None
+
+    @property
+    def needs_pass(self) -> bool:
+        """Whether making its labels needs the labeling model, and not its predictions alone."""
+        return self.settings.thresholds is not None and self.settings.thresholds.needs_pass
+
+    def labeling(self, name: str, suffix: str) -> str:
+        """Path below the study's of a file of the predictions that its labels are made from."""
+        return f"{self.labeled_by.path}/{name}{self.view}{suffix}"
+
+    @property
+    def reads(self) -> dict[str, str]:
+        """What its training reads beside the labeled images: option of train.py -> path below the
+        study's folder."""
+        found = {}
+        if self.previous and (not self.starts_anew or self.settings.train.best == "carry"):
+            found["previous"] = f"{self.previous.path}/model.pt"
+        if self.labeled_by:
+            found["pseudo-labels"] = f"{self.path}/pseudo_labels.csv"
+        elif self.labels_itself:
+            found["unlabeled"] = f"splits/{self.division}.unlabeled.txt"
+        train = self.settings.train
+        needed = {"predictions"} if train.weighting == "original" else set()
+        needed |= set(train.objective.reads)
+        if needed:
+            files = {
+                "predictions": self.labeling("predictions", ".h5"),
+                "thresholds": f"{self.path}/thresholds.csv",
+                "labeling-model": f"{self.labeled_by.path}/model.pt",
+            }
+            found |= {option: path for option, path in files.items() if option in needed}
+        return found
 
 
 class Plan:
@@ -110,13 +160,12 @@ class Plan:
             known = nearest(min(unknown), list(experiment.splits))
             raise ConfigError(f"by_split: split {min(unknown)!r} does not exist; {known}")
         self.splits: dict[str, Split] = {}
-        self.models: dict[str, Model] = {}
+        self.models: dict[str, PlannedModel] = {}
         for run in experiment.runs:
             select = run.select or experiment.evaluation.select
             for split, seed, method in itertools.product(run.splits, run.seeds, run.methods):
                 for name, row in self._varied(method, run.vary):
                     self._add_chain(split, seed, select, name, row)
-        self._check_sampling()
 
     @cached_property
     def compute(self) -> dict[str, Any]:
@@ -142,13 +191,24 @@ class Plan:
 
     @property
     def predict(self) -> PredictStage:
-        """The same for all methods: they share the prediction of round 0."""
-        stages = (model.settings.predict for model in self.models.values())
-        return next(filter(None, stages), self._predict(sampling=1))
+        """A pass over the unlabeled images as the experiment says, without a method's own word."""
+        return self._predict(self.experiment.switches.threshold_sampling or 1)
+
+    @property
+    def views(self) -> dict[str, PredictStage]:
+        """All passes, by what tells their files from those of `predict`."""
+        own = {m.view: m.settings.predict for m in self.models.values() if m.labeled_by}
+        return {"": self.predict, **own}
 
     def _predict(self, sampling: int) -> PredictStage:
         size = self.experiment.prediction.size
         return PredictStage(sampling=sampling, size=size, **self.inference)
+
+    def _view(self, stage: PredictStage) -> str:
+        """`@key=value` of what is not as in `predict`; "" where everything is."""
+        ours, common = (s.model_dump(mode="python") for s in (stage, self.predict))
+        changes = [f"{key}={ours[key]}" for key in ours if ours[key] != common[key]]
+        return f"@{','.join(changes)}" if changes else ""
 
     def _over_switches(self, name: str, row: MethodRow) -> MethodRow:
         """The row with the experiment's `switches` beneath it."""
@@ -157,20 +217,6 @@ class Plan:
         if merge(below, own).get("labeling", "offline") != "offline":
             below = {key: value for key, value in below.items() if key not in OF_FILES}
         return method_row(merge(below, own), f"switches, beneath method {name}") if below else row
-
-    def _check_sampling(self) -> None:
-        found = {
-            model.settings.predict.sampling: model.method
-            for model in self.models.values()
-            if model.settings.predict
-        }
-        if len(found) > 1:
-            each = ", ".join(f"{number} in {found[number]}" for number in sorted(found))
-            raise ConfigError(
-                f"runs: threshold_sampling: found {each}; the methods of a study share one count "
-                "of round 0's pixels, so expected the same in all: set it once, under `switches`, "
-                "or give one of them a study of its own, under another `name`"
-            )
 
     def _check_subsets(self, records: Sequence[Record]) -> None:
         evaluation = self.experiment.evaluation
@@ -222,10 +268,10 @@ class Plan:
             raise ConfigError(
                 f"runs: split {split!r} has no unlabeled images; only `supervised` runs on it"
             )
-        chain = self._control(division, name, row) if row.labeling == "none" else self._rounds(
+        models = self._control(division, name, row) if row.labeling == "none" else self._rounds(
             supervised, name, row
         )  # fmt: skip
-        self.models.update((model.path, model) for model in chain)
+        self.models.update((model.path, model) for model in models)
 
     def _division(self, name: str, seed: int, select: str) -> str:
         """Folder name of a split; the split is worked out at its first use."""
@@ -330,7 +376,7 @@ class Plan:
             return 30 * math.sqrt(len(self.train_ids) / len(split.labeled))
         return _of_split(settings.epochs, split.name, "epochs")
 
-    def _supervised(self, division: str) -> Model:
+    def _supervised(self, division: str) -> PlannedModel:
         split = self.splits[division]
         layer = self.experiment.supervised.model_dump(exclude_unset=True)
         settings = self._train_settings(division, layer)
@@ -338,23 +384,76 @@ class Plan:
         # gamma weighs pseudo labels; without any it must not retrain this model.
         return self._labeled_only(division, SUPERVISED, stage.model_copy(update={"gamma": 0.0}))
 
-    def _labeled_only(self, division: str, method: str, stage: TrainStage) -> Model:
-        return Model(
-            division,
-            method,
-            stage.round,
-            ModelSettings(
-                dataset=self.dataset,
-                split=self.splits[division].stage,
-                network=self.experiment.network,
-                start_from=self.experiment.start_from,
-                train=stage,
-            ),
-        )
+    def _labeled_only(self, division: str, method: str, stage: TrainStage) -> PlannedModel:
+        settings = self._model_settings(division, stage, **self.initial)
+        return PlannedModel(division, method, stage.round, settings)
 
-    def _rounds(self, supervised: Model, name: str, row: MethodRow) -> list[Model]:
-        division = supervised.division
-        settings = self._train_settings(division, _overrides(row))
+    def _model_settings(self, division: str, stage: TrainStage, **more: Any) -> ModelSettings:
+        split = self.splits[division].stage
+        return ModelSettings(dataset=self.dataset, split=split, train=stage, **more)
+
+    @property
+    def initial(self) -> dict[str, Any]:
+        """Where initial weights come from."""
+        experiment = self.experiment
+        return {"network": experiment.network, "start_from": experiment.start_from}
+
+    def _rounds(self, supervised: PlannedModel, name: str, row: MethodRow) -> list[PlannedModel]:
+        """All rounds of a method, of each of its chains, in an order in which they can be made."""
+        parts = {f"{name}/{part}": keys for part, keys in row.chains.items()} or {name: None}
+        before = dict.fromkeys(parts, supervised)
+        models = []
+        for round, alpha in enumerate(row.curriculum or [None], 1):
+            # Each labels for the next, the last for the first.
+            labelers = [*before.values()][-1:] + [*before.values()][:-1]
+            made = {
+                chain: self._round(row, chain, keys, round, alpha, before[chain], labeler)
+                for (chain, keys), labeler in zip(parts.items(), labelers, strict=True)
+            }
+            models += made.values()
+            before = made
+        return models
+
+    def _round(
+        self,
+        row: MethodRow,
+        chain: str,
+        keys: TrainOverrides | None,
+        round: int,
+        alpha: Decimal | None,
+        previous: PlannedModel,
+        labeler: PlannedModel,
+    ) -> PlannedModel:
+        """keys: of `train` in which the chain differs. alpha: None where labels are made online."""
+        division = previous.division
+        own = keys.model_dump(exclude_unset=True) if keys else {}
+        settings = self._train_settings(division, _overrides(row), own)
+        self._check_halves(chain, division, settings)
+        unlabeled, half = len(self.splits[division].unlabeled), settings.batch // 2
+        stage = self._stage(division, settings, round, unlabeled, half, row.round_length)
+        online = row.labeling == "online"
+        is_ours = isinstance(row.objective, SelfTraining)
+        switches = {
+            "weighting": row.weighting,
+            "augment_pseudo": row.augment_pseudo,
+            "online_threshold": row.online_threshold if online and is_ours else None,
+            "objective": row.objective,
+            "best": row.best,
+            "snapshots": row.snapshots,
+        }
+        initial = self.initial if row.start == "restart" else {}
+        labels, view = {}, ""
+        if not online:
+            labels = self._labels(row, alpha)
+            view = self._view(labels["predict"])
+            if view or labeler != previous:
+                labels["labels_from"] = f"{labeler.name}/predictions{view}.h5"
+        more = {**initial, **labels}
+        settings = self._model_settings(division, stage.model_copy(update=switches), **more)
+        labeled_by = None if online else labeler
+        return PlannedModel(division, chain, round, settings, previous, labeled_by, view, online)
+
+    def _check_halves(self, name: str, division: str, settings: TrainSettings) -> None:
         if settings.batch % 2:
             raise ConfigError(
                 f"{name}: batch: found {settings.batch}; half of it is pseudo-labeled, so even"
@@ -365,29 +464,8 @@ class Plan:
                 f"{division}; expected a number that divides each half of it, labeled and pseudo: "
                 f"{settings.batch // 2}"
             )
-        unlabeled = len(self.splits[division].unlabeled)
-        online = row.labeling == "online"
-        switches = {
-            "weighting": row.weighting,
-            "augment_pseudo": row.augment_pseudo,
-            "online_threshold": row.online_threshold if online else None,
-        }
-        chain = [supervised]
-        for round, alpha in enumerate([None] if online else row.curriculum, 1):
-            stage = self._stage(
-                division, settings, round, unlabeled, settings.batch // 2, row.round_length
-            )
-            labels = {} if online else self._labels(row, alpha)
-            model_settings = ModelSettings(
-                dataset=self.dataset,
-                split=self.splits[division].stage,
-                train=stage.model_copy(update=switches),
-                **labels,
-            )
-            chain.append(Model(division, name, round, model_settings, chain[-1]))
-        return chain[1:]
 
-    def _labels(self, row: MethodRow, alpha: Any) -> dict[str, Any]:
+    def _labels(self, row: MethodRow, alpha: Decimal) -> dict[str, Any]:
         """How the files of pseudo labels of one round are made."""
         sampling = row.threshold_sampling
         thresholds = ThresholdStage(
@@ -395,13 +473,16 @@ class Plan:
         )
         return {"predict": self._predict(sampling), "thresholds": thresholds}
 
-    def _control(self, division: str, name: str, row: MethodRow) -> list[Model]:
+    def _control(self, division: str, name: str, row: MethodRow) -> list[PlannedModel]:
         """Labeled images alone, with the steps and the number of validations of another chain."""
-        if row.match not in self.methods or self.methods[row.match].labeling == "none":
+        matched = self.methods.get(row.match)
+        if matched is None or matched.labeling == "none":
             raise ConfigError(f"methods: {name}: match: {row.match!r} is no self-training method")
         supervised = self._supervised(division)
-        matched = [supervised, *self._rounds(supervised, row.match, self.methods[row.match])]
-        stages = [model.settings.train for model in matched]
+        rounds = self._rounds(supervised, row.match, matched)
+        # Of several chains one: each ends in a model.
+        chain = [model for model in rounds if model.method == rounds[0].method]
+        stages = [model.settings.train for model in (supervised, *chain)]
         steps = sum(stage.steps for stage in stages)
         validations = sum(len(stage.validate_at) for stage in stages)
         settings = self._train_settings(
@@ -434,6 +515,8 @@ class Plan:
                 stale[path] = "; ".join(changes)
             elif model.previous and model.previous.path in stale:
                 stale[path] = f"starts from {model.previous.path}"
+            elif model.labeled_by and model.labeled_by.path in stale:
+                stale[path] = f"is labeled by {model.labeled_by.path}"
         return stale
 
 

@@ -76,6 +76,12 @@ def _filtered(values: np.ndarray) -> bytes:
     return deflate.compress(np.ascontiguousarray(weights.T)) + deflate.flush()
 
 
+def histogram_beside(predictions: Path) -> Path:
+    """The histogram that was counted in the pass of `predictions.h5`."""
+    name = predictions.stem.replace("predictions", "histogram", 1)
+    return predictions.with_name(f"{name}.npz")
+
+
 def close_part(folder: Path, part: int, counts: np.ndarray) -> None:
     """Write the histogram of a part, last: a part without one is made again."""
     write_histogram(part_file(folder, part).with_suffix(".npz"), counts)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from . import stopping
@@ -22,7 +23,6 @@ from .files import DataError
 if TYPE_CHECKING:
     import torch
 
-    from .models import Model
     from .settings import TrainStage
 
 PATIENCE = timedelta(days=1)
@@ -50,8 +50,11 @@ class Ranks:
 
     def share(self, items: Sequence) -> list:
         """This process's part of what is divided among all, in order."""
-        each = len(items) // self.size
-        return list(items[self.rank * each : (self.rank + 1) * each])
+        return [items[place] for place in self.places(len(items))]
+
+    def places(self, count: int) -> range:
+        """Where this process's part of so many items lies among all."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, the same in each; no gradient flows through."""
@@ -63,13 +66,48 @@ class Ranks:
         dist.all_reduce(total)
         return total
 
-    def parallel(self, model: Model) -> Model:
-        """`model` for the passes of training: its gradients are means over all processes."""
+    def differentiable_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The same; every process's part of a loss sends its gradient through."""
         if self.size == 1:
-            return model
-        from torch.nn.parallel import DistributedDataParallel
+            return values
+        return _sum_with_gradient().apply(values)
 
-        return replace(model, network=DistributedDataParallel(model.network))
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Make the gradients of `parameters` the sums over all processes, in one exchange.
+
+        One that has no gradient in any process keeps none.
+        """
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        flags = [float(one.grad is not None) for one in parameters]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([*(g.reshape(-1) for g in grads), grads[0].new_tensor(flags)])
+        dist.all_reduce(flat)
+        *sums, found = flat.split([*(g.numel() for g in grads), len(flags)])
+        for one, grad, total, count in zip(parameters, grads, sums, found.tolist(), strict=True):
+            one.grad = grad.copy_(total.view_as(grad)) if count else None
+
+    def share_buffers(self, modules: Iterable[torch.nn.Module]) -> None:
+        """Give all processes the first one's buffers: running statistics, counts."""
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        by_type: dict[Any, list[torch.Tensor]] = {}
+        for module in modules:
+            for buffer in module.buffers():
+                by_type.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+        for buffers in by_type.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, 0)
+            for buffer, values in zip(
+                buffers, flat.split([b.numel() for b in buffers]), strict=True
+            ):
+                buffer.copy_(values.view_as(buffer))
 
     def asked_to_stop(self) -> bool:
         """Whether a signal has asked any of them; all learn of it at the same step."""
@@ -114,6 +152,28 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+@cache
+def _sum_with_gradient() -> Any:
+    """A sum over all processes as an operation of torch, which is imported late here."""
+    import torch
+    import torch.distributed as dist
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values: torch.Tensor) -> torch.Tensor:
+            total = values.clone()
+            dist.all_reduce(total)
+            return total
+
+        @staticmethod
+        def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+            total = gradient.clone()
+            dist.all_reduce(total)
+            return total
+
+    return Sum
 
 
 def here(size: int) -> Ranks:

@@ -2,23 +2,24 @@
 
 A stream is an endless sequence of images: all of them in one random order, then all in another.
 Position `i` of a stream is image `order(pass, …)[i % n]` of pass `i // n`, whoever asks, in
-whatever process, after however many restarts.
+whatever process, after however many restarts. The streams of a training are numbered 0, 1, ….
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-LABELED, PSEUDO = 0, 1
-
 
 @dataclass(frozen=True)
 class Draw:
-    """One use of one image: `index` within its stream's list, in pass `pass_` over that list."""
+    """One use of one image: `index` within its stream's list, in pass `pass_` over that list.
+
+    stream: its number.
+    """
 
     stream: int
     pass_: int
@@ -51,15 +52,26 @@ def order(seed: int, round: int, stream: int, pass_: int, images: int) -> np.nda
 
 
 def batches(
-    seed: int, round: int, streams: list[tuple[int, int, int]], start: int, stop: int
-) -> Iterator[list[Draw]]:
-    """The draws of the steps start .. stop - 1.
+    seed: int, round: int, streams: Sequence[tuple[int, int, bool]], start: int, stop: int
+) -> Iterator[list[list[Draw]]]:
+    """Of each of the steps start .. stop - 1 the draws of every stream, in their order.
 
-    streams: (stream, its number of images, how many of them a batch takes).
+    streams: (number of images, how many of them a batch takes, whether passes are joined). Where
+    they are not, the last batch of a pass is what is left of it, and so may be short.
     """
     for step in range(start, stop):
         yield [
-            Draw(stream, i // n, int(order(seed, round, stream, i // n, n)[i % n]))
-            for stream, n, share in streams
-            for i in range(step * share, (step + 1) * share)
+            [
+                Draw(number, pass_, int(order(seed, round, number, pass_, images)[place]))
+                for pass_, place in _places(step, images, share, joined)
+            ]
+            for number, (images, share, joined) in enumerate(streams)
         ]
+
+
+def _places(step: int, images: int, share: int, joined: bool) -> list[tuple[int, int]]:
+    """(Pass, place in it) of each image that a step takes of a stream."""
+    if joined:
+        return [divmod(i, images) for i in range(step * share, (step + 1) * share)]
+    pass_, number = divmod(step, -(-images // share))
+    return [(pass_, i) for i in range(number * share, min((number + 1) * share, images))]

@@ -34,13 +34,13 @@ def summarize(study: Path, models: Sequence[str], report: Sequence[str]) -> list
 
 def _rows(study: Path, path: str, report: Sequence[str]) -> list[dict[str, Any]]:
     split, seed, *selection = path.split("/")[0].split("_")
-    _, method, *rest = path.split("/")
+    method, _, round = path.partition("/")[2].rpartition("/round")
     fixed = {
         "split": split,
         "seed": int(seed),
         **{side: _images(study, path, side) for side in ("labeled", "unlabeled")},
-        "method": method,
-        "round": int(rest[0].removeprefix("round")) if rest else 0,
+        "method": method or round,
+        "round": int(round) if method else 0,
         "selected_on": selection[0] if selection else "val",
     }
     written = study / path / "metrics.json"
@@ -152,10 +152,10 @@ def _chain(path: str) -> list[str]:
 
 
 def _steps(study: Path, path: str) -> int:
-    """Steps of the chain: of round 0, where the model comes from it, and of all rounds."""
+    """Steps of the chain: of round 0, where weights or labels come from it, and of all rounds."""
     settings = [read_json(study / p / "settings.json") for p in _chain(path)]
     steps = sum(one["train"]["steps"] for one in settings)
-    if settings[0]["network"] is None:
+    if settings[0]["network"] is None or settings[0].get("thresholds"):
         first = study / path.split("/")[0] / "supervised" / "settings.json"
         steps += read_json(first)["train"]["steps"]
     return steps

@@ -72,8 +72,8 @@ def _low_logits(model: Model, images: torch.Tensor, tile: int, precision: str) -
     Away from the images' borders it is that of a single pass, as far as the network sees no
     farther than a tile's margin, an eighth of the tile.
     """
-    stride = model.network.stride
-    spans = [list(_spans(length, tile, stride)) for length in images.shape[-2:]]
+    stride, grid = model.network.stride, model.network.grid
+    spans = [list(_spans(length, tile, stride, grid)) for length in images.shape[-2:]]
     if all(len(along) == 1 for along in spans):
         return low_logits(model, images, precision)
     rows = []
@@ -89,24 +89,26 @@ def _low_logits(model: Model, images: torch.Tensor, tile: int, precision: str) -
 
 
 def _spans(
-    length: int, tile: int, stride: int
+    length: int, tile: int, stride: int, grid: int
 ) -> Iterator[tuple[int, int, int | None, int | None]]:
-    """Tiles along one side: first pixel, end, and the slice of each one's features to keep.
+    """Tiles along one side: first pixel, end, and the slice of each one's logits to keep.
 
-    All start on a feature and are, modulo the stride, as long as the side: padding that depends
-    on a size's remainder (TensorFlow's SAME) then falls alike in the tiles and in the whole.
+    All start on the network's grid and are, modulo the grid, as long as the side: padding that
+    depends on a size's remainder (TensorFlow's SAME) then falls alike in the tiles and in the
+    whole.
     """
     if length <= tile:
         yield 0, length, None, None
         return
-    margin = max(1, tile // 8 // stride)
-    size = max(2 * margin + 1, tile // stride) * stride + length % stride
-    step = size // stride - 2 * margin
+    margin, each = max(1, tile // 8 // grid), grid // stride
+    size = max(2 * margin + 1, tile // grid) * grid + length % grid
+    step = size // grid - 2 * margin
     start = 0
-    while start * stride + size < length:
-        yield start * stride, start * stride + size, margin if start else 0, margin + step
+    while start * grid + size < length:
+        first = each * margin if start else 0
+        yield start * grid, start * grid + size, first, each * (margin + step)
         start += step
-    yield start * stride, length, margin if start else 0, None
+    yield start * grid, length, each * margin if start else 0, None
 
 
 def _upsample_rows(

@@ -43,8 +43,9 @@ SUBSETS = {
     subset: [record.id for record in RECORDS if record.subset == subset]
     for subset in ("train", "val", "test")
 }
-SELF_TRAINED = sorted({m.method for m in PLAN.models.values() if m.previous})
-LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.previous})
+SELF_TRAINED = sorted({m.method for m in PLAN.models.values() if m.learns_unlabeled})
+LABELED_ONLY = sorted({m.name for m in PLAN.models.values() if not m.learns_unlabeled})
+KEEP_SNAPSHOTS = sorted({m.method for m in PLAN.models.values() if m.settings.train.snapshots})
 REPORT = f"{STUDY}/report/{EXPERIMENT.report.name or EXPERIMENT.name}"
 LABELED_ROUNDS = [m for m in PLAN.models.values() if m.labeled_by]
 EVIDENCE = {
@@ -147,7 +148,7 @@ def evaluation_time(wildcards, attempt):
 
 
 def labeling_time(wildcards, attempt):
-    seconds = COST.image if is_normalized(wildcards) else cost.READ_SECONDS
+    seconds = COST.image if model_of(wildcards).needs_pass else cost.READ_SECONDS
     return attempt * cost.minutes(seconds * len(PLAN.splits[wildcards.division].unlabeled))
 
 
@@ -204,6 +205,8 @@ def last_words(log):
 wildcard_constraints:
     division="|".join(map(re.escape, PLAN.splits)),
     method="|".join(map(re.escape, SELF_TRAINED)) or "none",
+    # Empty for the pass that all methods share.
+    view=f"(?:{'|'.join(map(re.escape, filter(None, PLAN.views)))})?",
     round=r"[1-9]\d*",
     shard=r"\d+",
     shards=r"\d+",
@@ -248,24 +251,37 @@ def split_settings(wildcards):
     return PLAN.splits[wildcards.division].stage.canonical()
 
 
-def previous(filename):
-    """Input function: the file of that name of the round before."""
+def read_by_training(option):
+    """Input function: the file that a training reads by this option of train.py; none without."""
 
-    def of_round_before(wildcards):
-        return f"{STUDY}/{model_of(wildcards).previous.path}/{filename}"
+    def file(wildcards):
+        path = model_of(wildcards).reads.get(option)
+        if path and option == "thresholds":
+            return thresholds_in_use(wildcards)
+        return f"{STUDY}/{path}" if path else []
 
-    return of_round_before
+    return file
 
 
-def pseudo_labels_of(wildcards):
-    """The manifest of the labels from files; none where the model in training labels."""
-    model = model_of(wildcards)
-    return f"{STUDY}/{model.path}/pseudo_labels.csv" if model.labeled_by else []
+def training_options(wildcards, input):
+    """What a training reads beside the labeled images, for the command."""
+    reads = model_of(wildcards).reads
+    files = {option: getattr(input, option.replace("-", "_")) for option in reads}
+    return " ".join(f"--{option} {shlex.quote(file)}" for option, file in files.items())
 
 
 def pseudo_label_folder(wildcards):
     model = model_of(wildcards)
     return ancient(f"{STUDY}/{model.path}/pseudo_labels") if model.labeled_by else []
+
+
+def labeled_from(name, suffix):
+    """Input function: a file of the predictions that a round's labels are made from."""
+
+    def file(wildcards):
+        return f"{STUDY}/{model_of(wildcards).labeling(name, suffix)}"
+
+    return file
 
 
 def labeled_rounds(wildcards):
@@ -287,54 +303,40 @@ def manifests_of_method(wildcards):
     return [f"{folder}/pseudo_labels.csv" for folder in labeled_rounds(wildcards)]
 
 
-def labels_itself(wildcards):
-    """The ids that the model in training labels."""
-    model = model_of(wildcards)
-    return [] if model.labeled_by else f"{STUDY}/splits/{wildcards.division}.unlabeled.txt"
-
-
-def weights_of_labels(wildcards):
-    """The confidence of the model that labeled, where it is the weight."""
-    model = model_of(wildcards)
-    original = model.settings.train.weighting == "original"
-    return f"{STUDY}/{model.previous.path}/predictions.h5" if original else []
-
-
-def is_normalized(wildcards):
-    return model_of(wildcards).settings.thresholds.rule == "normalized"
-
-
-def labeling_predictions(wildcards):
-    """What is labeled from: the predictions of the round before …"""
-    return [] if is_normalized(wildcards) else previous("predictions.h5")(wildcards)
-
-
-def labeling_model(wildcards):
-    """… or its model, where the rule needs the probabilities of all classes."""
-    return previous("model.pt")(wildcards) if is_normalized(wildcards) else []
+def settings_of_method(wildcards):
+    """Settings that tell whose predictions the labels are from, where not of the round before."""
+    foreign = {f"{STUDY}/{m.path}" for m in LABELED_ROUNDS if m.settings.labels_from}
+    rounds = labeled_rounds(wildcards)
+    return [f"{folder}/settings.json" for folder in rounds if folder in foreign]
 
 
 def labeling_gpus(wildcards):
     """Tokens of a labeling: it has a pass of its own where it needs all probabilities."""
-    return GPU if is_normalized(wildcards) else 0
+    return GPU if model_of(wildcards).needs_pass else 0
+
+
+def labeling_predictions(wildcards):
+    """What is labeled from: predictions …"""
+    needs_pass = model_of(wildcards).needs_pass
+    return [] if needs_pass else labeled_from("predictions", ".h5")(wildcards)
+
+
+def labeling_model(wildcards):
+    """… or the model that made them, where the labels need a pass of their own."""
+    model = model_of(wildcards)
+    return f"{STUDY}/{model.labeled_by.path}/model.pt" if model.needs_pass else []
 
 
 def labeling_options(wildcards, input):
     """The same for the command."""
-    if is_normalized(wildcards):
-        settings = PLAN.predict.canonical()
+    if input.model:
+        settings = model_of(wildcards).settings.predict.canonical()
         return f"--model {shlex.quote(input.model)} --inference {shlex.quote(settings)}"
     return f"--predictions {shlex.quote(input.predictions)}"
 
 
-def training_options(wildcards, input):
-    """What a fine-tuning takes its labels and weights from, for the command."""
-    options = {
-        "--pseudo-labels": input.manifest,
-        "--unlabeled": input.unlabeled,
-        "--predictions": input.predictions,
-    }
-    return " ".join(f"{key} {shlex.quote(path)}" for key, path in options.items() if path)
+def prediction_settings(wildcards):
+    return PLAN.views[wildcards.view].canonical()
 
 
 def thresholds_in_use(wildcards):
@@ -350,7 +352,7 @@ def training_files(wildcards):
     split = PLAN.splits[wildcards.division]
     validated = [record.id for record in selecting(RECORDS, model.settings.train)]
     yield split.labeled + validated, True
-    yield split.unlabeled if model.previous else [], False
+    yield split.unlabeled if model.learns_unlabeled else [], False
 
 
 def predicted_files(wildcards):
@@ -413,6 +415,11 @@ def initial_weights(wildcards):
     return [path for path in weights if path and not path.startswith("package:")]
 
 
+def weights_of_round(wildcards):
+    """The same of a round, which mostly goes on from the round before."""
+    return initial_weights(wildcards) if model_of(wildcards).starts_anew else []
+
+
 def drawn_scenes(wildcards):
     return [f"{DATA}/scenes.json"] if EXPERIMENT.format == "digits" else []
 
@@ -433,6 +440,8 @@ def imported_list_of(wildcards):
     return [files.labeled, files.unlabeled] if files else []
 
 
+# Folder of one round of self-training.
+ROUND = f"{STUDY}/{{division}}/{{method}}/round{{round}}"
 # Of files that one of several jobs makes and another joins.
 SHARD = "{shard}of{shards}"
 
@@ -448,6 +457,7 @@ def shards_for(name, joined):
         if Path(path).exists() and model_of(wildcards).path not in REPLACED:
             made_of = workflow.persistence.input(IOFile(path)) or []
             before, _, after = Path(name).name.partition(SHARD)
+            before = before.format(**wildcards)
             is_shard = re.compile(rf".*/{re.escape(before)}(\d+)of\d+{re.escape(after)}")
             found = filter(None, map(is_shard.fullmatch, made_of))
             return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]

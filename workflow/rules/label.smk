@@ -3,20 +3,24 @@
 
 rule predict:
     input:
-        index=index_for(predicted_files, "supervised/histogram.npz"),
+        index=index_for(predicted_files, "supervised/histogram{view}.npz"),
         images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
         model=f"{STUDY}/{{division}}/{{model}}/model.pt",
-        shards=shards_for(f"{{model}}/predictions.{SHARD}.h5", "{model}/histogram.npz"),
+        shards=shards_for(
+            f"{{model}}/predictions{{view}}.{SHARD}.h5", "{model}/histogram{view}.npz"
+        ),
         # Beside them; named, so that they are kept until they are read.
-        histograms=shards_for(f"{{model}}/predictions.{SHARD}.npz", "{model}/histogram.npz"),
+        histograms=shards_for(
+            f"{{model}}/predictions{{view}}.{SHARD}.npz", "{model}/histogram{view}.npz"
+        ),
     output:
-        predictions=f"{STUDY}/{{division}}/{{model}}/predictions.h5",
-        histogram=f"{STUDY}/{{division}}/{{model}}/histogram.npz",
+        predictions=f"{STUDY}/{{division}}/{{model}}/predictions{{view}}.h5",
+        histogram=f"{STUDY}/{{division}}/{{model}}/histogram{{view}}.npz",
     log:
-        f"{STUDY}/logs/{{division}}/{{model}}/predict.log",
+        f"{STUDY}/logs/{{division}}/{{model}}/predict{{view}}.log",
     benchmark:
-        f"{STUDY}/benchmarks/{{division}}/{{model}}/predict.tsv"
+        f"{STUDY}/benchmarks/{{division}}/{{model}}/predict{{view}}.tsv"
     wildcard_constraints:
         model="supervised",
     conda:
@@ -28,9 +32,9 @@ rule predict:
         runtime=prediction_time,
         mem_mb=memory,
     params:
-        settings=PLAN.predict.canonical(),
+        settings=prediction_settings,
         files=digest_of(predicted_files),
-        state=f"{STATE}/{{division}}/{{model}}/predict",
+        state=f"{STATE}/{{division}}/{{model}}/predict{{view}}",
     shell:
         'exec "$PYTHON" "$SCRIPTS/predict.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q} --model {input.model:q}"
@@ -41,35 +45,39 @@ rule predict:
 
 use rule predict as predict_round with:
     input:
-        index=index_for(predicted_files, "{model}/histogram.npz"),
+        index=index_for(predicted_files, "{model}/histogram{view}.npz"),
         images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
         model=f"{STUDY}/{{division}}/{{model}}/model.pt",
-        shards=shards_for(f"{{model}}/predictions.{SHARD}.h5", "{model}/histogram.npz"),
+        shards=shards_for(
+            f"{{model}}/predictions{{view}}.{SHARD}.h5", "{model}/histogram{view}.npz"
+        ),
         # Beside them; named, so that they are kept until they are read.
-        histograms=shards_for(f"{{model}}/predictions.{SHARD}.npz", "{model}/histogram.npz"),
+        histograms=shards_for(
+            f"{{model}}/predictions{{view}}.{SHARD}.npz", "{model}/histogram{view}.npz"
+        ),
     output:
-        predictions=later_predictions(f"{STUDY}/{{division}}/{{model}}/predictions.h5"),
-        histogram=f"{STUDY}/{{division}}/{{model}}/histogram.npz",
+        predictions=later_predictions(f"{STUDY}/{{division}}/{{model}}/predictions{{view}}.h5"),
+        histogram=f"{STUDY}/{{division}}/{{model}}/histogram{{view}}.npz",
     wildcard_constraints:
-        model=r"[^/]+/round[1-9]\d*",
+        model=r".+/round[1-9]\d*",
 
 
 rule predict_shard:
     input:
-        index=index_for(predicted_files, "{model}/histogram.npz"),
+        index=index_for(predicted_files, "{model}/histogram{view}.npz"),
         images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
         model=f"{STUDY}/{{division}}/{{model}}/model.pt",
     output:
-        predictions=temp(f"{STUDY}/{{division}}/{{model}}/predictions.{SHARD}.h5"),
-        histogram=temp(f"{STUDY}/{{division}}/{{model}}/predictions.{SHARD}.npz"),
+        predictions=temp(f"{STUDY}/{{division}}/{{model}}/predictions{{view}}.{SHARD}.h5"),
+        histogram=temp(f"{STUDY}/{{division}}/{{model}}/predictions{{view}}.{SHARD}.npz"),
     log:
-        f"{STUDY}/logs/{{division}}/{{model}}/predict.{SHARD}.log",
+        f"{STUDY}/logs/{{division}}/{{model}}/predict{{view}}.{SHARD}.log",
     benchmark:
-        f"{STUDY}/benchmarks/{{division}}/{{model}}/predict.{SHARD}.tsv"
+        f"{STUDY}/benchmarks/{{division}}/{{model}}/predict{{view}}.{SHARD}.tsv"
     wildcard_constraints:
-        model=r"supervised|[^/]+/round[1-9]\d*",
+        model=r"supervised|.+/round[1-9]\d*",
     conda:
         "../../envs/dst-cbc.yaml"
     threads: EXPERIMENT.compute_threads
@@ -79,9 +87,9 @@ rule predict_shard:
         runtime=prediction_time,
         mem_mb=memory,
     params:
-        settings=PLAN.predict.canonical(),
+        settings=prediction_settings,
         files=digest_of(predicted_files),
-        state=f"{STATE}/{{division}}/{{model}}/predict.{SHARD}",
+        state=f"{STATE}/{{division}}/{{model}}/predict{{view}}.{SHARD}",
     shell:
         'exec "$PYTHON" "$SCRIPTS/predict.py" --settings {params.settings:q} --data "$DATA"'
         " --index {input.index:q} --unlabeled {input.unlabeled:q} --model {input.model:q}"
@@ -92,7 +100,7 @@ rule predict_shard:
 
 rule thresholds:
     input:
-        previous("histogram.npz"),
+        labeled_from("histogram", ".npz"),
     output:
         f"{STUDY}/{{division}}/{{method}}/round{{round}}/thresholds.csv",
     log:

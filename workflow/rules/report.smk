@@ -30,7 +30,7 @@ rule figures:
         manifests=EVIDENCE["pseudo_labels.csv"],
         quality=EVIDENCE["pseudo_labels.quality.csv"],
         agreement=AGREEMENTS,
-        histograms=sorted({f"{STUDY}/{m.labeled_by.path}/histogram.npz" for m in LABELED_ROUNDS}),
+        histograms=sorted({f"{STUDY}/{m.labeling('histogram', '.npz')}" for m in LABELED_ROUNDS}),
     output:
         [
             report(
@@ -63,9 +63,9 @@ rule contact_sheet:
         index=ancient(INDEX),
         images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
-        predictions=previous("predictions.h5"),
+        predictions=labeled_from("predictions", ".h5"),
         labels=pseudo_label_folder,
-        manifest=pseudo_labels_of,
+        manifest=read_by_training("pseudo-labels"),
     output:
         report(
             f"{STUDY}/{{division}}/{{method}}/round{{round}}/contact_sheet.jpg",
@@ -96,6 +96,7 @@ rule gallery:
         # Predictions are older than these and read where they exist. As inputs, those that are
         # deleted after use would be made again for one more round, and all that once read them.
         manifests=manifests_of_method,
+        settings=settings_of_method,
     output:
         page=f"{STUDY}/{{division}}/{{method}}/gallery.html",
         agreement=f"{STUDY}/{{division}}/{{method}}/agreement.csv",

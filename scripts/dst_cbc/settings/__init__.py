@@ -8,17 +8,13 @@ often it saves) is part of no stage class.
 
 from __future__ import annotations
 
-import json
 import re
-from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     SerializationInfo,
@@ -28,6 +24,25 @@ from pydantic import (
     model_validator,
 )
 
+from .base import (
+    Alpha,
+    ClassName,
+    Colour,
+    Interval,
+    MaskValue,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveInterval,
+    Sampling,
+    Settings,
+    Size,
+    StudyName,
+    Window,
+    each_increasing,
+)
+from .choices import DeepLabV2, Head, Objective, SelfTraining
+
 IGNORED = 255
 """Label value of pixels without a class, in memory and in every label file that we write."""
 
@@ -35,81 +50,9 @@ PART_IMAGES = 256
 """Images of one part of a pass over the unlabeled ones: what a killed pass loses at most, and what
 shards are made of. It ends a batch, and so touches last bits."""
 
-
-class Settings(BaseModel):
-    """Base of all settings: unknown keys are refused, instances are immutable."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
-    )
-
-    added: ClassVar[tuple[str, ...]] = ()
-    """Keys that JSON leaves out at their default: it is what it was before there were such keys."""
-
-    @model_serializer(mode="wrap")
-    def _without_unused(
-        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        content = handler(self)
-        for key in self.added if info.mode_is_json() else ():
-            if getattr(self, key) == type(self).model_fields[key].default:
-                content.pop(key, None)
-        return content
-
-    def canonical(self) -> str:
-        """One JSON text per value: sorted keys, no spaces. Equal settings give equal text."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-
-def _exact_decimal(value: Any) -> Any:
-    # float -> str first: 0.2 must become the decimal 0.2, not 0.200000000000000011.
-    return Decimal(str(value)) if isinstance(value, float | int | str) else value
-
-
-def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError("the first number must not be above the second")
-    return bounds
-
-
-def _each_increasing(bounds: tuple[Size, Size]) -> tuple[Size, Size]:
-    for low, high in zip(*bounds, strict=True):
-        _increasing((low, high))
-    return bounds
-
-
-def _strictly_increasing(bounds: tuple[int, int]) -> tuple[int, int]:
-    if bounds[0] >= bounds[1]:
-        raise ValueError("the first number must be below the second")
-    return bounds
-
-
-Alpha = Annotated[
-    Decimal,
-    BeforeValidator(_exact_decimal),
-    PlainSerializer(lambda alpha: format(alpha.normalize(), "f"), return_type=str),
-    Field(gt=0, le=1),
-]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
-ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
-StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
-Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-MaskValue = Annotated[int, Field(ge=0, le=65535)] | Annotated[Colour, AfterValidator(str.lower)]
-Positive = Annotated[int, Field(ge=1)]
-Size = tuple[Positive, Positive]
-Sampling = Literal[1, 16]
-NonNegative = Annotated[float, Field(ge=0)]
-Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
-PositiveInterval = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-    AfterValidator(_increasing),
-]
-Window = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],
-    AfterValidator(_strictly_increasing),
-]
 Subset = Literal["train", "val", "test"]
 Selection = Literal["val", "valtiny", "last"]
+Best = Literal["carry", "restart"]
 Format = Literal["camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
 
 
@@ -266,7 +209,9 @@ class SplitStage(Settings):
 
 
 class NetworkSettings(Settings):
-    """DeepLabV2: a backbone and a sum of dilated convolutions (paper, section 4.2)."""
+    """A backbone, and a head that makes logits of its features (paper, section 4.2)."""
+
+    added: ClassVar = ("head",)
 
     backbone: str = Field(
         "resnet101",
@@ -280,7 +225,13 @@ class NetworkSettings(Settings):
         None, description="keep only this many of the backbone's feature stages"
     )
     aspp_rates: tuple[Positive, ...] = Field(
-        (6, 12, 18, 24), min_length=1, description="dilations of the head's 3x3 convolutions"
+        (6, 12, 18, 24),
+        min_length=1,
+        description="short for `head: {name: deeplabv2, rates: …}`: dilations of its convolutions",
+    )
+    head: Head | None = Field(
+        None,
+        description="makes logits of the backbone's features; none: `deeplabv2` with `aspp_rates`",
     )
     weights: str | None = Field(
         None,
@@ -290,6 +241,30 @@ class NetworkSettings(Settings):
     input_scale: Annotated[float, Field(gt=0, le=4)] = Field(
         1.0, description="images are resized by this factor before the network sees them"
     )
+
+    @property
+    def chosen_head(self) -> Head:
+        """The head's settings, however they were written."""
+        return DeepLabV2(rates=self.aspp_rates) if self.head is None else self.head
+
+    @model_serializer(mode="wrap")
+    def _one_form(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """In JSON `deeplabv2` is what it was before there were other heads: `aspp_rates`."""
+        content = self._without_unused(handler, info)
+        if info.mode_is_json() and self.head is not None:
+            if isinstance(self.head, DeepLabV2):
+                content["aspp_rates"] = content.pop("head")["rates"]
+            else:
+                content.pop("aspp_rates")
+        return content
+
+    @model_validator(mode="after")
+    def _has_one_head(self) -> NetworkSettings:
+        if self.head is not None and "aspp_rates" in self.model_fields_set:
+            raise ValueError("found both head and aspp_rates, which is short for it; remove one")
+        return self
 
     @model_validator(mode="after")
     def _small_is_as_it_is(self) -> NetworkSettings:
@@ -304,7 +279,7 @@ class AugmentationSettings(Settings):
     added: ClassVar = ("size",)
 
     scale: PositiveInterval = Field((0.5, 1.5), description="range of the random resize")
-    size: Annotated[tuple[Size, Size], AfterValidator(_each_increasing)] | None = Field(
+    size: Annotated[tuple[Size, Size], AfterValidator(each_increasing)] | None = Field(
         None,
         description="instead of `scale`: smallest and largest [height, width] in the network's "
         "pixels, each side drawn for itself, so that the aspect ratio is lost (Table 6, the "
@@ -447,6 +422,11 @@ class ThresholdStage(Settings):
     rule: Literal["threshold", "normalized"] = "threshold"
     sampling: Sampling = 1
 
+    @property
+    def needs_pass(self) -> bool:
+        """Whether labels need the probabilities of all classes, which predictions do not hold."""
+        return self.rule == "normalized"
+
 
 class EvaluateStage(Inference):
     """The subsets that a model is reported on."""
@@ -457,9 +437,14 @@ class EvaluateStage(Inference):
 
 
 class TrainStage(Optimization, Compute):
-    """One training, resolved: nothing left to compute. valtiny: ids, where `select` is that."""
+    """One training, resolved: nothing left to compute.
 
-    added: ClassVar = ("valtiny", "gpus", "sync_norm")
+    valtiny: ids, where `select` is that. best: whether the best model of the chain so far must be
+    beaten, or the best of this training counts. snapshots: so many times, at equal distances, the
+    weights are kept, the last time at the end.
+    """
+
+    added: ClassVar = ("valtiny", "gpus", "sync_norm", "objective", "best", "snapshots")
 
     algorithm: Literal[2] = 2
     steps: Positive
@@ -473,12 +458,20 @@ class TrainStage(Optimization, Compute):
     augment_pseudo: bool = True
     online_threshold: float | None = None
     """None: pseudo labels come from files."""
+    objective: Objective = SelfTraining()
+    best: Best = "carry"
+    snapshots: Annotated[int, Field(ge=0)] = 0
 
 
 class ModelSettings(Settings):
-    """All that one model depends on beside its data; `settings.json` of its folder."""
+    """All that one model depends on beside its data; `settings.json` of its folder.
 
-    added: ClassVar = ("start_from",)
+    network: of initial weights; None: the weights go on from those of the round before.
+    labels_from: the predictions that its labels are made of, a path below the split's folder; None:
+    `predictions.h5` of the round before, or no files of labels at all.
+    """
+
+    added: ClassVar = ("start_from", "labels_from")
 
     dataset: DatasetStage
     split: SplitStage
@@ -487,6 +480,7 @@ class ModelSettings(Settings):
     train: TrainStage
     predict: PredictStage | None = None
     thresholds: ThresholdStage | None = None
+    labels_from: str | None = None
 
 
 # --------------------------------------------------------------------------- experiment file
@@ -524,8 +518,7 @@ class MethodSwitches(Settings):
     threshold_sampling: Sampling = Field(
         1,
         description="thresholds are ranks among all pixels (1), or as in the released code: among "
-        "every 16th pixel of a flattened batch, and the pixel next to the share is kept, too. The "
-        "same in all methods of a study",
+        "every 16th pixel of a flattened batch, and the pixel next to the share is kept, too",
     )
     labeling: Literal["offline", "online", "none"] = Field(
         "offline",
@@ -543,6 +536,33 @@ class MethodSwitches(Settings):
     augment_pseudo: bool = Field(
         True, description="augment the pseudo-labeled images, or only resize them to `train.crop`"
     )
+    teacher: Literal["self", "peer"] = Field(
+        "self",
+        description="with `labeling: offline`: a chain of rounds labels for itself, or each of "
+        "several `chains` for the next, the last for the first",
+    )
+    chains: dict[Name, TrainOverrides] = Field(
+        {},
+        description="with `teacher: peer`: name of each chain, `<method>/<name>` in paths: the "
+        "keys of `train` in which it differs, e.g. its `seed`",
+    )
+    start: Literal["continue", "restart"] = Field(
+        "continue",
+        description="a round goes on with the weights of the round before, or starts from the "
+        "initial ones",
+    )
+    best: Best = Field(
+        "carry",
+        description="a round's model is the best of the chain so far, or the best of the round",
+    )
+    snapshots: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="so many times during a round, at equal distances, the weights are kept, in "
+        "`snapshots/1.pt` and so on",
+    )
+    objective: Objective = Field(
+        SelfTraining(), description="what a step of training minimises, by its `name`"
+    )
     round_length: Positive = Field(
         1, description="a round lasts this many times `train`'s epochs or steps"
     )
@@ -559,6 +579,18 @@ class MethodSwitches(Settings):
             raise ValueError("labeling `none` needs `match`, and no curriculum")
         if self.labeling == "online" and self.curriculum:
             raise ValueError("curriculum: labeling `online` has one round and no thresholds")
+        if (self.teacher == "peer") != (len(self.chains) > 1):
+            raise ValueError(
+                f"chains: found {len(self.chains)} with teacher `{self.teacher}`; expected two or "
+                "more with `peer`, else none"
+            )
+        if self.teacher == "peer" and self.labeling != "offline":
+            raise ValueError("teacher `peer` needs labeling `offline`")
+        if self.objective.reads and self.labeling != "offline":
+            raise ValueError(
+                f"objective `{self.objective.name}` reads {', '.join(self.objective.reads)} of the "
+                "labels, and so needs labeling `offline`"
+            )
         if self.labeling != "online" and self.online_threshold:
             raise ValueError("online_threshold: only for labeling `online`")
         of_files = (self.weighting, self.rule, self.threshold_sampling)

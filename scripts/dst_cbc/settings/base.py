@@ -1,0 +1,101 @@
+"""What all settings are made of: their base class, and the types of their values."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal, Union
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, instances are immutable."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+    added: ClassVar[tuple[str, ...]] = ()
+    """Left out of JSON at their default, so that a new key keeps finished studies valid."""
+
+    @model_serializer(mode="wrap")
+    def _without_unused(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        content = handler(self)
+        for key in self.added if info.mode_is_json() else ():
+            if getattr(self, key) == type(self).model_fields[key].default:
+                content.pop(key, None)
+        return content
+
+    def canonical(self) -> str:
+        """One JSON text per value: sorted keys, no spaces. Equal settings give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def _exact_decimal(value: Any) -> Any:
+    # float -> str first: 0.2 must become the decimal 0.2, not 0.200000000000000011.
+    return Decimal(str(value)) if isinstance(value, float | int | str) else value
+
+
+def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the first number must not be above the second")
+    return bounds
+
+
+def each_increasing(bounds: tuple[Size, Size]) -> tuple[Size, Size]:
+    """Both pairs, where in neither the first number is above the second; else ValueError."""
+    for low, high in zip(*bounds, strict=True):
+        _increasing((low, high))
+    return bounds
+
+
+def _strictly_increasing(bounds: tuple[int, int]) -> tuple[int, int]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("the first number must be below the second")
+    return bounds
+
+
+Alpha = Annotated[
+    Decimal,
+    BeforeValidator(_exact_decimal),
+    PlainSerializer(lambda alpha: format(alpha.normalize(), "f"), return_type=str),
+    Field(gt=0, le=1),
+]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
+ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
+StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)]
+Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+MaskValue = Annotated[int, Field(ge=0, le=65535)] | Annotated[Colour, AfterValidator(str.lower)]
+Positive = Annotated[int, Field(ge=1)]
+Size = tuple[Positive, Positive]
+Sampling = Literal[1, 16]
+NonNegative = Annotated[float, Field(ge=0)]
+Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
+PositiveInterval = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+    AfterValidator(_increasing),
+]
+Window = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],
+    AfterValidator(_strictly_increasing),
+]
+
+
+def one_of(classes: tuple[type[Settings], ...]) -> Any:
+    """The type of a value that is one of several settings classes: its key `name` says which."""
+    if len(classes) == 1:
+        return classes[0]
+    return Annotated[Union[classes], Field(discriminator="name")]  # noqa: UP007

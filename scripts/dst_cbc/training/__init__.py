@@ -1,0 +1,1 @@
+"""Training: the loop, which knows no method, and the objectives that say what a step minimises."""

@@ -1,0 +1,75 @@
+"""The state of an unfinished training: all that it needs to end in the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..files import DataError, atomic
+from ..models import read_checkpoint
+from .objective import Trained
+
+
+@dataclass
+class Progress:
+    """All that changes in training beside modules, optimizers and scalers.
+
+    best: record of the best model of the chain so far, None before the first; best_state: its
+    weights when it was reached in this training, None when it is still the one it began with.
+    seconds: of training and validation in all sittings.
+    """
+
+    step: int
+    best: dict[str, Any] | None
+    best_state: dict[str, torch.Tensor] | None
+    history: list[dict[str, Any]]
+    loss_sum: float = 0.0
+    loss_steps: int = 0
+    resumes: int = 0
+    seconds: float = 0.0
+
+
+Scalers = Mapping[str, torch.amp.GradScaler]
+
+
+def save(path: Path, progress: Progress, modules: Mapping[str, Trained], scalers: Scalers) -> None:
+    """Write the state, whole or not at all. scalers: of each module with an optimizer."""
+    state = {
+        "progress": vars(progress),
+        "modules": {name: one.module.state_dict() for name, one in modules.items()},
+        "optimizers": {name: modules[name].optimizer.state_dict() for name in scalers},
+        "scalers": {name: scaler.state_dict() for name, scaler in scalers.items()},
+    }
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+
+
+def resume(path: Path, modules: Mapping[str, Trained], scalers: Scalers) -> Progress | None:
+    """Put everything back in its place; where training stands. None: nothing was saved."""
+    if not path.is_file():
+        return None
+    try:
+        state = read_checkpoint(path)
+    except DataError as error:
+        print(f"{error}; starts at the first step, and ends the same", flush=True)
+        return None
+    if "modules" not in state:
+        print(
+            f"{path}: saved by an earlier version, in another form; starts at the first step, and "
+            "ends the same",
+            flush=True,
+        )
+        return None
+    for name, one in modules.items():
+        one.module.load_state_dict(state["modules"][name])
+    for name, scaler in scalers.items():
+        modules[name].optimizer.load_state_dict(state["optimizers"][name])
+        scaler.load_state_dict(state["scalers"][name])
+    progress = Progress(**state["progress"])
+    progress.resumes += 1
+    print(f"resumed at step {progress.step}", flush=True)
+    return progress

@@ -1,0 +1,250 @@
+"""The training loop: draws batches, takes steps, validates, saves, resumes, stops.
+
+It knows no method: what a step minimises is an objective (objective.py). Everything random follows
+from the step (sampling.py), and the state of a killed training is saved whole: one that was killed
+and resumed ends in the bytes of one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from .. import loading, sampling, stopping
+from ..files import DataError, Unusable
+from ..inference import evaluate, require_room
+from ..metrics import mean_iou, pixel_accuracy
+from ..models import Model, cpu_state, write_model
+from ..ranks import ALONE, Ranks
+from ..resume import Work
+from ..settings import TrainStage
+from . import checkpoint
+from .checkpoint import Progress
+from .objective import Batch, Objective, Stream, Tensors
+from .samples import Data
+from .steps import descents_of, seed_torch, set_modes, take_step
+
+HISTORY = ["step", "loss", "learning_rate", "miou", "pixel_accuracy", "best"]
+STATE = "state.pt"
+SNAPSHOTS = "snapshots"
+
+Draws = list[list[sampling.Draw]]
+
+
+def train(
+    objective: Objective,
+    best: dict[str, Any] | None,
+    data: Data,
+    stage: TrainStage,
+    device: torch.device,
+    work: Work,
+    board: Path | None = None,
+    workers: int = 0,
+    save_seconds: float = 60.0,
+    ranks: Ranks = ALONE,
+    on_step: Callable[[Progress], None] = lambda progress: None,
+) -> Progress:
+    """Train the objective's modules in place for `stage.steps` steps.
+
+    best: record of the model that must be beaten, None in round 0. work: where unfinished state
+    goes. board: folder of TensorBoard files. ranks: this process among those that share the work,
+    of which the first validates and saves, and alone knows the history. on_step: called after each
+    step, before it is validated or saved. Returns where it ended; `history` has one row per
+    validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite, and
+    Stopped, with the state saved, when a signal asked for it.
+    """
+    require_room(data.root, data.validation, stage.validation)
+    modules = objective.modules
+    if all(one.module is not objective.evaluated.network for one in modules.values()):
+        raise ValueError(f"{type(objective).__name__}: `evaluated` is none of its modules")
+    for one in modules.values():
+        one.module.to(device)
+    descents = descents_of(objective, stage, device, ranks)
+    scalers = {name: descent.scaler for name, descent in descents.items()}
+    state = work.folder / STATE
+    progress = checkpoint.resume(state, modules, scalers) or Progress(0, best, None, [])
+    writer = _replay(board if ranks.first else None, progress.history)
+    loader, draws = batches(objective.streams, stage, progress.step, workers, device, ranks)
+    begun = time.monotonic() - progress.seconds
+
+    def save() -> None:
+        work.refresh()
+        progress.seconds = time.monotonic() - begun
+        checkpoint.save(state, progress, modules, scalers)
+
+    def save_and_stop() -> None:
+        if ranks.first:
+            save()
+        stopping.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
+
+    def validate() -> None:
+        reached = progress.history[-1]["step"] if progress.history else None
+        if progress.step in stage.validate_at and progress.step != reached:
+            if ranks.first:
+                # Cut short, it is repeated.
+                with suppress(stopping.Stopped):
+                    _validate(objective, data, stage, device, workers, progress)
+                    _log(writer, progress.history[-1])
+            if ranks.asked_to_stop():
+                save_and_stop()
+        set_modes(modules)
+
+    # Where the state was saved between a step and its validation.
+    validate()
+    saved = time.monotonic()
+    quiet = None if ranks.first else True
+    bar = tqdm(total=stage.steps, initial=progress.step, desc="train", disable=quiet)
+    for draw, batch in zip(draws, loader, strict=True):
+        sizes = [len(of_stream) for of_stream in draw]
+        seed_torch(stage, progress.step, device, ranks)
+        losses = take_step(objective, descents, batch, sizes, stage, progress.step, ranks)
+        if not math.isfinite(sum(losses)):
+            # Not saved here: this step has already reached the weights.
+            raise Unusable(_not_finite(losses, objective.streams, draw, progress.step, work))
+        progress.step += 1
+        progress.loss_sum += sum(losses)
+        progress.loss_steps += 1
+        bar.update()
+        if ranks.first:
+            _keep_snapshot(objective.evaluated, stage, progress.step, work)
+        on_step(progress)
+        if ranks.asked_to_stop():
+            save_and_stop()
+        validate()
+        due = time.monotonic() - saved >= save_seconds and progress.step < stage.steps
+        if due and ranks.first:
+            save()
+            saved = time.monotonic()
+    if writer:
+        writer.close()
+    progress.seconds = time.monotonic() - begun
+    return progress
+
+
+def batches(
+    streams: Sequence[Stream],
+    stage: TrainStage,
+    start: int,
+    workers: int,
+    device: torch.device,
+    ranks: Ranks = ALONE,
+) -> tuple[Iterator[Batch], list[Draws]]:
+    """This process's shares of the batches from `start` on, and the draws of the whole ones."""
+    uneven = next((stream for stream in streams if stream.share % ranks.size), None)
+    if uneven:
+        raise DataError(
+            f"train.gpus: found {ranks.size}, but a batch has {uneven.share} images of the stream "
+            f"{uneven.name!r}; expected a number that divides it"
+        )
+    sizes = [(len(stream.rows), stream.share, stream.joined) for stream in streams]
+    draws = list(sampling.batches(stage.seed, stage.round, sizes, start, stage.steps))
+    shares = [[ranks.share(of_stream) for of_stream in draw] for draw in draws]
+    samples = {stream.name: partial(_sample, stream.sample, stage) for stream in streams}
+    return loading.batches(samples, shares, workers, pin=device.type == "cuda"), draws
+
+
+def _sample(sample: Callable[..., Tensors], stage: TrainStage, draw: sampling.Draw) -> Tensors:
+    return sample(draw, sampling.sample_generator(stage.seed, stage.round, draw))
+
+
+def _not_finite(
+    losses: list[float], streams: Sequence[Stream], draw: Draws, step: int, work: Work
+) -> str:
+    ids = ", ".join(
+        stream.rows[one.index].id
+        for stream, of_stream in zip(streams, draw, strict=True)
+        for one in of_stream
+    )
+    return (
+        f"step {step}: the loss is {', '.join(map(str, losses))}; images: {ids}. The last saved "
+        f"state is kept in {work.folder}. Lower train.learning_rate or set train.clip"
+    )
+
+
+def beats(score: float, best: dict[str, Any] | None) -> bool:
+    """Whether a mIoU replaces the best of the chain; NaN never does, an equal one does not."""
+    return not math.isnan(score) and (best is None or score > best["score"])
+
+
+def is_chosen(stage: TrainStage, step: int, score: float, best: dict[str, Any] | None) -> bool:
+    """Whether the weights of a validated step become the chain's model."""
+    return step == stage.steps if stage.select == "last" else beats(score, best)
+
+
+def _validate(
+    objective: Objective,
+    data: Data,
+    stage: TrainStage,
+    device: torch.device,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Append a row of history; keep the weights when they are the best of the chain."""
+    model = objective.evaluated
+    confusion = evaluate(
+        model, data.root, data.validation, data.dataset, stage.validation, device, workers
+    )
+    miou = 100 * mean_iou(confusion)
+    if is_chosen(stage, progress.step, miou, progress.best):
+        progress.best = record(stage, progress.step, None if math.isnan(miou) else miou)
+        progress.best_state = copy.deepcopy(cpu_state(model))
+    rates = (one.rate for one in objective.modules.values() if one.rate)
+    row = {
+        "step": progress.step,
+        "loss": progress.loss_sum / progress.loss_steps,
+        "learning_rate": next(rates)(progress.step - 1),
+        "miou": miou,
+        "pixel_accuracy": 100 * pixel_accuracy(confusion),
+        "best": progress.best["score"] if progress.best else None,
+    }
+    progress.history.append(row)
+    progress.loss_sum, progress.loss_steps = 0.0, 0
+    subset = "val" if stage.select == "last" else stage.select
+    print(
+        f"step {row['step']}/{stage.steps}  loss {row['loss']:.4f}  {subset} mIoU {miou:.2f}"
+        f"  best of the chain {row['best'] if row['best'] is None else format(row['best'], '.2f')}",
+        flush=True,
+    )
+
+
+def _keep_snapshot(model: Model, stage: TrainStage, step: int, work: Work) -> None:
+    """Write the weights into the state's folder where their turn has come."""
+    for number in range(1, stage.snapshots + 1):
+        if step == -(-stage.steps * number // stage.snapshots):
+            path = work.folder / SNAPSHOTS / f"{number}.pt"
+            write_model(path, model, cpu_state(model), record(stage, step, None))
+
+
+def record(stage: TrainStage, step: int, score: float | None) -> dict[str, Any]:
+    """Where weights come from; part of the model file."""
+    return {"round": stage.round, "step": step, "selected_on": stage.select, "score": score}
+
+
+def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter | None:
+    """A fresh TensorBoard folder with what is known so far: no step twice after a resume."""
+    if board is None:
+        return None
+    for old in board.glob("events.out.tfevents.*"):
+        old.unlink()
+    writer = SummaryWriter(os.fspath(board))
+    for row in history:
+        _log(writer, row)
+    return writer
+
+
+def _log(writer: SummaryWriter | None, row: dict[str, Any]) -> None:
+    if writer:
+        for name in ("loss", "learning_rate", "miou", "pixel_accuracy"):
+            writer.add_scalar(name, row[name], row["step"])
+        writer.flush()

@@ -1,0 +1,145 @@
+"""One step of training: the losses of an objective, each down the gradient of its own module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .. import devices, sampling
+from ..optimization import norms, set_rate
+from ..ranks import ALONE, Ranks
+from ..settings import TrainStage
+from .objective import Batch, Objective, Step, Trained
+
+
+def set_modes(modules: Mapping[str, Trained]) -> None:
+    """Training mode, but for what is frozen: its running statistics stay as they are."""
+    for one in modules.values():
+        one.module.train(one.norm != "eval")
+        still = norms(one.module) if one.norm == "frozen" else []
+        for module in (*still, *one.frozen):
+            module.training = False
+
+
+def seed_torch(stage: TrainStage, number: int, device: torch.device, ranks: Ranks = ALONE) -> None:
+    """Seed torch's own generators for step `number`, on the CPU and on `device`.
+
+    torch.manual_seed asks all kinds of devices, which takes a hundred times as long.
+    """
+    seed = sampling.torch_seed(stage.seed, stage.round, number, ranks.rank)
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
+def on_device(batch: Batch, device: torch.device, stage: TrainStage) -> Batch:
+    """The batch where it is computed, images in the memory format that `stage` says."""
+    layout = devices.memory_format(stage)
+    return {
+        stream: {
+            part: values.to(
+                device,
+                non_blocking=True,
+                memory_format=layout if values.ndim == 4 else torch.preserve_format,
+            )
+            for part, values in parts.items()
+        }
+        for stream, parts in batch.items()
+    }
+
+
+@dataclass
+class Descent:
+    """The way of one module down its gradient: by its optimizer, with its scaler."""
+
+    trained: Trained
+    stage: TrainStage
+    device: torch.device
+    ranks: Ranks = ALONE
+    pending: bool = False
+    skipped: bool = False
+
+    def __post_init__(self) -> None:
+        self.parameters = self.trained.parameters
+        enabled = self.stage.precision == "float16"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=enabled)
+
+    def begin(self, step: int) -> None:
+        """Set the learning rate of a step."""
+        self.skipped = False
+        if self.trained.rate:
+            set_rate(self.trained.optimizer, self.trained.rate(step))
+
+    def descend(self, loss: torch.Tensor, now: bool) -> None:
+        """Add the loss's gradient to those since the last step; step where it is `now`."""
+        if not self.pending:
+            self.trained.optimizer.zero_grad(set_to_none=True)
+        # By these parameters alone: a loss must not fill the gradients of another module.
+        self.scaler.scale(loss).backward(inputs=self.parameters)
+        self.pending = not now
+        if now:
+            self._step()
+
+    def _step(self) -> None:
+        optimizer, scaler = self.trained.optimizer, self.scaler
+        self.ranks.sum_gradients(self.parameters)
+        if self.trained.clip:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.trained.clip)
+        scale = scaler.get_scale() if scaler.is_enabled() else None
+        scaler.step(optimizer)
+        scaler.update()
+        if scale is not None:
+            # A scaler that leaves a step out lowers its scale, and does so in no other case.
+            self.skipped |= scaler.get_scale() < scale
+
+
+def descents_of(
+    objective: Objective, stage: TrainStage, device: torch.device, ranks: Ranks = ALONE
+) -> dict[str, Descent]:
+    """Of each module with an optimizer its way down."""
+    return {
+        name: Descent(one, stage, device, ranks)
+        for name, one in objective.modules.items()
+        if one.optimizer
+    }
+
+
+def take_step(
+    objective: Objective,
+    descents: Mapping[str, Descent],
+    batch: Batch,
+    sizes: Sequence[int],
+    stage: TrainStage,
+    number: int,
+    ranks: Ranks = ALONE,
+) -> list[float]:
+    """Step `number` of all modules; its losses, each over the whole batch.
+
+    batch: as it comes from `batches`, this process's share. sizes: images of each stream in the
+    whole batch.
+    """
+    device = next(iter(descents.values())).device
+    places = {
+        stream.name: ranks.places(size)
+        for stream, size in zip(objective.streams, sizes, strict=True)
+    }
+    step = Step(number, stage.steps, stage.seed, stage.round, places, ranks)
+    for descent in descents.values():
+        descent.begin(number)
+    losses = []
+    for name, loss, now in objective.losses(on_device(batch, device, stage), step):
+        losses.append(loss.detach().float())
+        descents[name].descend(loss, now)
+    left = [name for name, descent in descents.items() if descent.pending]
+    if left:
+        raise ValueError(f"{type(objective).__name__}: gradients of {left[0]!r} without a step")
+    # Of all losses at once: a device is waited for here.
+    values = ranks.sum(torch.stack(losses)).tolist()
+    if not any(descent.skipped for descent in descents.values()):
+        objective.after_step(step)
+    # Each process has seen its own share only.
+    ranks.share_buffers(one.module for one in objective.modules.values())
+    return values

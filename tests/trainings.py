@@ -1,0 +1,121 @@
+"""Training in tests: a model through the loop, by one process or two; a sample by its draw."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from dst_cbc.models import build
+from dst_cbc.ranks import ALONE
+from dst_cbc.resume import Work, resume_folder
+from dst_cbc.sampling import Draw, sample_generator
+from dst_cbc.settings import NetworkSettings
+from dst_cbc.training import loop, objectives
+from dst_cbc.training.samples import PseudoSamples, Samples
+
+LABELED, PSEUDO = 0, 1
+"""Numbers of the streams of self-training."""
+
+
+def train(model, best, data, stage, device, work, *, ranks=ALONE, **options):
+    """Train `model` by the objective that `stage` chooses; returns where training ended."""
+    objective = objectives.make(model, data, stage, device, ranks)
+    return loop.train(objective, best, data, stage, device, work, ranks=ranks, **options)
+
+
+def first_batch(data, stage, model, device):
+    """The objective of self-training, and its first batch."""
+    objective = objectives.make(model, data, stage, device)
+    loader, _ = loop.batches(objective.streams, stage, 0, 0, device)
+    return objective, next(loader)
+
+
+def sample(data, stage, model, draw: Draw):
+    """Image, label and, where it counts, confidence of one draw of self-training's streams."""
+    kind, rows = (Samples, data.labeled) if draw.stream == LABELED else (PseudoSamples, data.pseudo)
+    parts = kind(rows, data, stage, model)(draw, sample_generator(stage.seed, stage.round, draw))
+    return tuple(parts.values())
+
+
+CPU = torch.device("cpu")
+NETWORK = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+# What one process of two does: a training in float64, its weights kept.
+ONE_OF_TWO = """
+import pickle, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+import torch
+from dst_cbc.ranks import here
+from trainings import weights_after
+mine = here(2)
+folder = Path(sys.argv[3])
+make, data, stage = pickle.loads((folder / "work.pickle").read_bytes())
+mine.join(torch.device("cpu"), stage)
+torch.save(weights_after(make, data, stage, folder / "state", mine), folder / f"{mine.rank}.pt")
+"""
+
+
+def weights_after(make, data, stage, folder, ranks=ALONE):
+    """All tensors of all modules, before and after a training in float64; the names that learn.
+
+    make: as `objectives.make`.
+    """
+    torch.manual_seed(0)
+    model = build(NETWORK, data.dataset.classes)
+    model.network.double()
+    objective = make(model, data, stage, CPU, ranks)
+
+    def state():
+        return {
+            f"{name}.{key}": value.clone()
+            for name, one in objective.modules.items()
+            for key, value in one.module.state_dict().items()
+        }
+
+    before = state()
+    holding = resume_folder(folder, "") if ranks.first else nullcontext(Work.of_another(folder))
+    with holding as work:
+        loop.train(objective, None, data, stage, CPU, work, ranks=ranks)
+    learning = [
+        f"{name}.{key}"
+        for name, one in objective.modules.items()
+        for key, value in one.module.named_parameters()
+        if one.optimizer and value.requires_grad
+    ]
+    return before, state(), learning
+
+
+def weights_after_two(make, data, stage, folder):
+    """The tensors after the same training by two processes, of each of them."""
+    (folder / "work.pickle").write_bytes(pickle.dumps((make, data, stage)))
+    (folder / "one_of_two.py").write_text(ONE_OF_TWO)
+    command = [sys.executable, *TWO, folder / "one_of_two.py", SCRIPTS, Path(__file__).parent]
+    subprocess.run([*map(str, command), str(folder)], check=True)
+    return [torch.load(folder / f"{rank}.pt")[1] for rank in (0, 1)]
+
+
+def require_gradients_of_one(make, data, stage, folder):
+    """Assert that the first step of two processes is that of one, to the rounding of float64.
+
+    stage: of one step at rate 1 without momentum: the change of a weight is its gradient. Returns
+    the tensors after it.
+    """
+    first, second = weights_after_two(make, data, stage, folder)
+    before, alone, learning = weights_after(make, data, stage, folder / "alone")
+    largest = max((before[name] - alone[name]).abs().max() for name in learning)
+    assert learning and largest > 1e-3
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        if value.is_floating_point():
+            assert (first[name] - value).abs().max() < 1e-6 * largest, name
+        else:
+            assert torch.equal(first[name], value), name
+    return before, alone, learning
