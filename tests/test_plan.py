@@ -263,6 +263,15 @@ def test_the_control_follows_switches_of_the_method_that_it_matches(plan):
     assert train_of(found, "supervised-long/round1").steps == 7 + 3 * 3 * 10
 
 
+def test_switches_of_rounds_pass_by_methods_without_them(plan):
+    peers = {"teacher": "peer", "chains": {"a": {}, "b": {}}, "snapshots": 2, "best": "restart"}
+    found = plan("dst-cbc", "supervised-long", switches=peers)
+    assert train_of(found, "dst-cbc/a/round1").snapshots == 2
+    assert train_of(found, "dst-cbc/a/round1").best == "restart"
+    control = train_of(found, "supervised-long/round1")
+    assert (control.snapshots, control.best) == (0, "carry")
+
+
 def test_switches_that_a_row_cannot_have_are_refused_with_the_row(plan):
     with pytest.raises(ConfigError, match=r"switches, beneath method dst-cbc: .*labeling `online`"):
         plan("dst-cbc", switches={"labeling": "online"})
@@ -397,9 +406,10 @@ def test_where_labels_are_soft_a_training_reads_what_made_them(make_experiment):
             {"labeling": "online", "teacher": "peer", "chains": {"a": {}, "b": {}}},
             "teacher `peer` needs labeling `offline`",
         ),
+        ({"labeling": "none", "match": "st", "snapshots": 3}, "snapshots: labeling `none` has no"),
     ],
 )
-def test_chains_without_a_peer_and_peers_without_chains_are_refused(row, message):
+def test_switches_of_chains_and_rounds_that_a_method_does_not_have_are_refused(row, message):
     with pytest.raises(ValidationError, match=message):
         MethodRow(**row)
 

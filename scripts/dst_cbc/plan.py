@@ -45,8 +45,12 @@ from .settings import (
 from .splits import divide
 
 SUPERVISED = "supervised"
-OF_FILES = ("curriculum", "balance", "weighting", "rule", "threshold_sampling")
+OF_FILES = (
+    "curriculum", "balance", "weighting", "rule", "threshold_sampling", "teacher", "chains",
+)  # fmt: skip
 """Switches that say how files of pseudo labels are made and weighed."""
+OF_ROUNDS = ("start", "best", "snapshots", "objective")
+"""Switches of rounds that learn from unlabeled images, whoever labels them."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +218,9 @@ class Plan:
         """The row with the experiment's `switches` beneath it."""
         own = row.model_dump(exclude_unset=True)
         below = self.experiment.switches.model_dump(exclude_unset=True)
-        if merge(below, own).get("labeling", "offline") != "offline":
-            below = {key: value for key, value in below.items() if key not in OF_FILES}
+        labeling = merge(below, own).get("labeling", "offline")
+        idle = {"offline": (), "online": OF_FILES, "none": (*OF_FILES, *OF_ROUNDS)}[labeling]
+        below = {key: value for key, value in below.items() if key not in idle}
         return method_row(merge(below, own), f"switches, beneath method {name}") if below else row
 
     def _check_subsets(self, records: Sequence[Record]) -> None:

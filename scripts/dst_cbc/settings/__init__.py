@@ -577,6 +577,12 @@ class MethodSwitches(Settings):
             raise ValueError("curriculum: empty; labeling `offline` needs one alpha a round")
         if self.labeling == "none" and (self.curriculum or self.match is None):
             raise ValueError("labeling `none` needs `match`, and no curriculum")
+        rounds = ("start", "best", "snapshots", "objective")
+        changed = [
+            key for key in rounds if getattr(self, key) != type(self).model_fields[key].default
+        ]
+        if self.labeling == "none" and changed:
+            raise ValueError(f"{changed[0]}: labeling `none` has no rounds that it could change")
         if self.labeling == "online" and self.curriculum:
             raise ValueError("curriculum: labeling `online` has one round and no thresholds")
         if (self.teacher == "peer") != (len(self.chains) > 1):
