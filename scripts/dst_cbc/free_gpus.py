@@ -23,6 +23,9 @@ from .files import DataError
 POLL = 0.5
 """Seconds between two looks for a GPU that has become free."""
 
+MOMENT = 5.0
+"""Seconds that others may look before a job, before it says that it waits."""
+
 _held: list[int] = []  # file descriptors: closed with this process, and the locks with them
 
 
@@ -67,6 +70,8 @@ def _wait_for(devices: list[str], count: int) -> list[str]:
     turn = _lock_file(folder, "turn")
     taken: set[str] = set()
     has_turn = told = False
+    # Many that start together have the turn for a moment each, and none of them waits.
+    begun = time.monotonic()
     while True:
         has_turn = has_turn or _locked(turn)
         for name in devices if has_turn else ():
@@ -80,7 +85,7 @@ def _wait_for(devices: list[str], count: int) -> list[str]:
         if len(taken) == count:
             os.close(turn)
             return [name for name in devices if name in taken]
-        if not told:
+        if not told and (has_turn or time.monotonic() > begun + MOMENT):
             print(
                 f"waits for {count} of the GPUs {', '.join(devices)}: other jobs have them "
                 f"(locks in {folder})",
