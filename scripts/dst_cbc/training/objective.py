@@ -117,7 +117,8 @@ class Objective:
         The loop differentiates a loss by the parameters of that module's optimizer alone, and adds
         the gradients up until it steps. With several processes a loss is this process's part of
         the whole batch's: the parts add up to it. What enters a loss and counts over the batch is
-        summed by `step.ranks.sum`, or `differentiable_sum` where a gradient flows through.
+        summed by `step.ranks.sum`, or `differentiable_sum` where a gradient flows through. Images
+        that are mixed with one another are those of this process.
         """
         raise NotImplementedError
 
