@@ -17,10 +17,11 @@ import torch.nn.functional as F
 import cases
 import pictures
 from dst_cbc import models, optimization
+from dst_cbc.loading import Batch
 from dst_cbc.losses import dynamic_loss
 from dst_cbc.settings import IGNORED, TrainStage
 from dst_cbc.training import checkpoint, objectives
-from dst_cbc.training.objective import Batch, Trained, trained
+from dst_cbc.training.objective import Trained, trained
 from dst_cbc.training.samples import Data
 from dst_cbc.training.steps import descents_of, set_modes, take_step
 from measure import SCRIPTS, Row, in_turns, paired, peak, row

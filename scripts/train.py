@@ -27,7 +27,7 @@ from dst_cbc.files import (
 from dst_cbc.index import read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.resume import Work, resume_folder
-from dst_cbc.settings import ModelSettings
+from dst_cbc.settings import ModelSettings, SelfTraining
 
 READ = (
     ("--previous", "model.pt of the round before: its weights, and the best of the chain"),
@@ -58,16 +58,33 @@ def parse():
     )
     parser.device()
     arguments = parser.parse_args()
-    stage = arguments.settings.train
-    if not (arguments.previous or arguments.settings.network):
-        parser.error("--previous: needed unless the settings name a network")
+    require_what_it_reads(parser, arguments)
+    return arguments
+
+
+def require_what_it_reads(parser: Parser, arguments) -> None:
+    """End with the option that is missing, or that these settings leave unread."""
+    settings = arguments.settings
+    stage, learns = settings.train, arguments.pseudo_labels or arguments.unlabeled
     if arguments.pseudo_labels and arguments.unlabeled:
         parser.error("--unlabeled: not with --pseudo-labels, which name the images")
-    if bool(arguments.unlabeled) < (stage.online_threshold is not None):
+    goes_on = learns and not (settings.network and stage.best == "restart")
+    if bool(arguments.previous) != bool(goes_on):
+        parser.error(
+            "--previous goes with --pseudo-labels or --unlabeled, unless the settings name a "
+            "network and best is `restart`"
+        )
+    if not (arguments.previous or settings.network):
+        parser.error("--settings: network: null without --previous; name a network")
+    labels_itself = bool(arguments.unlabeled)
+    if isinstance(stage.objective, SelfTraining) and labels_itself != (
+        stage.online_threshold is not None
+    ):
         parser.error("--unlabeled goes with online_threshold")
-    if bool(arguments.predictions) < (stage.weighting == "original"):
-        parser.error("--predictions goes with weighting `original`")
-    return arguments
+    for name in ("predictions", "thresholds", "labeling-model"):
+        given = getattr(arguments, name.replace("-", "_"))
+        if bool(given) != (name in stage.reads):
+            parser.error(f"--{name} goes with weighting `original`, or an objective that reads it")
 
 
 def run() -> None:
@@ -192,9 +209,10 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
         models.write_model(out / "model.pt", model, end.best_state, end.best)
     last = loop.record(settings.train, end.step, end.history[-1]["miou"])
     models.write_model(out / "last.pt", model, models.cpu_state(model), last)
-    if settings.train.snapshots:
-        for path in (work.folder / loop.SNAPSHOTS).iterdir():
-            write_bytes(out / loop.SNAPSHOTS / path.name, path.read_bytes())
+    # By name: a write that was killed may have left a temporary file beside them.
+    for number in range(1, settings.train.snapshots + 1):
+        name = f"{loop.SNAPSHOTS}/{number}.pt"
+        write_bytes(out / name, (work.folder / name).read_bytes())
     write_csv(out / "history.csv", loop.HISTORY, end.history)
     write_text(out / "settings.json", settings.model_dump_json(indent=2) + "\n")
 

@@ -30,7 +30,7 @@ from dst_cbc.settings import TrainStage
 from dst_cbc.training import loop, objectives, steps
 from dst_cbc.training.objective import Objective, Step, Stream, Trained, trained
 from dst_cbc.training.samples import Data, labeled_stream, pseudo_stream
-from trainings import CPU, NETWORK, require_gradients_of_one, weights_after_two
+from trainings import CPU, NETWORK, Killed, require_gradients_of_one, same, weights_after_two
 from workflow import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
@@ -152,10 +152,6 @@ def data(drawn, drawn_rows, digits_dataset):
     return Data(drawn, digits_dataset, drawn_rows["train"][:4], rows, None, drawn_rows["val"])
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
 @pytest.fixture
 def run(tmp_path, data):
     """Function that trains a fresh objective: it, and where training ended; the state stays."""
@@ -191,10 +187,6 @@ def tensors(objective):
                 if torch.is_tensor(value)
             }
     return found
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @BOTH

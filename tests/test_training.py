@@ -24,13 +24,9 @@ from dst_cbc.training import checkpoint, loop
 from dst_cbc.training.loop import beats
 from dst_cbc.training.objectives import self_training
 from dst_cbc.training.samples import Data
-from trainings import LABELED, PSEUDO, sample, train
+from trainings import LABELED, PSEUDO, Killed, same, sample, train
 
 CPU = torch.device("cpu")
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 class Kept(Exception):
@@ -93,10 +89,6 @@ def run(tmp_path, data, digits_dataset):
         return end, cpu_state(model)
 
     return start
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 def initial(digits_dataset, seed=0):

@@ -22,6 +22,15 @@ LABELED, PSEUDO = 0, 1
 """Numbers of the streams of self-training."""
 
 
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def same(one, other):
+    """Whether two states have the same tensors under the same names."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
 def train(model, best, data, stage, device, work, *, ranks=ALONE, **options):
     """Train `model` by the objective that `stage` chooses; returns where training ended."""
     objective = objectives.make(model, data, stage, device, ranks)

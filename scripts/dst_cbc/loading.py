@@ -19,6 +19,8 @@ AHEAD = 2
 
 Keys = Sequence[Sequence[Any]]
 Tensors = dict[str, torch.Tensor]
+Batch = dict[str, Tensors]
+"""By stream its samples, stacked: name of a part -> tensor (images of the stream, ...)."""
 
 
 def batches(
@@ -26,7 +28,7 @@ def batches(
     keys: Sequence[Keys],
     workers: int = 0,
     pin: bool = False,
-) -> Iterator[dict[str, Tensors]]:
+) -> Iterator[Batch]:
     """For every item of `keys` the samples of its keys, stacked, by stream: tensors (N, ...).
 
     streams: key -> sample, of the same names, shapes and dtypes for every key of the stream. keys:

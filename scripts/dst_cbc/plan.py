@@ -115,8 +115,10 @@ class PlannedModel:
 
     @property
     def reads(self) -> dict[str, str]:
-        """What its training reads beside the labeled images: option of train.py -> path below the
-        study's folder."""
+        """What its training reads beside the labeled images.
+
+        Option of train.py -> path below the study's folder.
+        """
         found = {}
         if self.previous and (not self.starts_anew or self.settings.train.best == "carry"):
             found["previous"] = f"{self.previous.path}/model.pt"
@@ -124,10 +126,7 @@ class PlannedModel:
             found["pseudo-labels"] = f"{self.path}/pseudo_labels.csv"
         elif self.labels_itself:
             found["unlabeled"] = f"splits/{self.division}.unlabeled.txt"
-        train = self.settings.train
-        needed = {"predictions"} if train.weighting == "original" else set()
-        needed |= set(train.objective.reads)
-        if needed:
+        if needed := self.settings.train.reads:
             files = {
                 "predictions": self.labeling("predictions", ".h5"),
                 "thresholds": f"{self.path}/thresholds.csv",

@@ -462,6 +462,11 @@ class TrainStage(Optimization, Compute):
     best: Best = "carry"
     snapshots: Annotated[int, Field(ge=0)] = 0
 
+    @property
+    def reads(self) -> set[str]:
+        """Of `predictions`, `thresholds`, `labeling-model`: what it reads of the labels' making."""
+        return {*self.objective.reads, *(["predictions"] if self.weighting == "original" else [])}
+
 
 class ModelSettings(Settings):
     """All that one model depends on beside its data; `settings.json` of its folder.

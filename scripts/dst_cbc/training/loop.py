@@ -24,6 +24,7 @@ from tqdm import tqdm
 from .. import loading, sampling, stopping
 from ..files import DataError, Unusable
 from ..inference import evaluate, require_room
+from ..loading import Batch, Tensors
 from ..metrics import mean_iou, pixel_accuracy
 from ..models import Model, cpu_state, write_model
 from ..ranks import ALONE, Ranks
@@ -31,7 +32,7 @@ from ..resume import Work
 from ..settings import TrainStage
 from . import checkpoint
 from .checkpoint import Progress
-from .objective import Batch, Objective, Stream, Tensors
+from .objective import Objective, Stream
 from .samples import Data
 from .steps import descents_of, seed_torch, set_modes, take_step
 

@@ -12,15 +12,12 @@ import torch
 from torch import nn
 
 from ..index import Row
+from ..loading import Batch, Tensors
 from ..models import Model, Network
 from ..optimization import frozen_stages, learning_rate, optimizer
 from ..ranks import ALONE, Ranks
 from ..sampling import Draw, generator
 from ..settings import TrainStage
-
-Tensors = dict[str, torch.Tensor]
-Batch = dict[str, Tensors]
-"""By stream its samples, stacked: name of a part -> tensor (images of the stream, ...)."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from PIL import Image
 from ..images import label_table, open_image, open_label
 from ..index import Row
 from ..inference import image_tensor, mean_colour
+from ..loading import Tensors
 from ..models import Model
 from ..predictions import read_probabilities
 from ..sampling import Draw
 from ..settings import DatasetStage, TrainStage
 from ..transforms import Warp, draw_warp, jitter, whole
-from .objective import Stream, Tensors
+from .objective import Stream
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from .. import devices, sampling
+from ..loading import Batch
 from ..optimization import norms, set_rate
 from ..ranks import ALONE, Ranks
 from ..settings import TrainStage
-from .objective import Batch, Objective, Step, Trained
+from .objective import Objective, Step, Trained
 
 
 def set_modes(modules: Mapping[str, Trained]) -> None:

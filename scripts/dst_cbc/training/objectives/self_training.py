@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from ...images import label_table, open_label
+from ...loading import Batch
 from ...losses import dynamic_loss, online_labels, valid_pixels
 from ...models import Model, logits_of
 from ...optimization import class_weights
 from ...settings import TrainStage
-from ..objective import Batch, Step, trained
 from ..objective import Objective as Base
+from ..objective import Step, trained
 from ..samples import Data, labeled_stream, pseudo_stream
 
 
