@@ -34,6 +34,8 @@ test-slurm: venv  ## the demo on a real SLURM of one node, disturbed: all goes o
 lint: venv
 	$(BIN)/ruff check scripts tests benchmarks
 	$(BIN)/ruff format --check scripts tests benchmarks
+	$(BIN)/basedpyright
+	PYTHONPATH=scripts $(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/python scripts/document.py --check
@@ -43,7 +45,7 @@ format: venv
 	$(BIN)/ruff format scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile workflow
 
-bench: venv  ## every figure beside its floor, one table; results/bench.csv
+bench: venv  ## every figure beside its lower bound, one table; results/bench.csv
 	$(BIN)/python benchmarks/table.py
 
 document: venv  ## what is generated: schema, conda environment, tables of the README

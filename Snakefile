@@ -4,7 +4,10 @@
 """
 
 
-include: "workflow/rules/common.smk"
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/resources.smk"
+include: "workflow/rules/messages.smk"
 
 
 if EXPERIMENT.container:
@@ -28,12 +31,12 @@ rule all:
         f"{STUDY}/summary.md",
         f"{REPORT}/table.md",
         [f"{REPORT}/{figure}.svg" for figure in FIGURES],
-        EVIDENCE["contact_sheet.jpg"],
+        of_labeled_rounds("contact_sheet.jpg"),
         GALLERIES,
 
 
 onstart:
-    print(cost_in_words(), file=sys.stderr)
+    print(cost_estimate(), file=sys.stderr)
 
 
 onerror:

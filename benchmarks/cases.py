@@ -7,22 +7,25 @@ from pathlib import Path
 import torch
 import yaml
 
-from dst_cbc import models
-from dst_cbc.plan import load_plan
-from dst_cbc.settings import Inference, NetworkSettings, TrainStage
-from measure import HOUSE
+from dst_cbc.models import segmentation
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.settings.network import NetworkSettings
+from dst_cbc.settings.stages import Inference, TrainStage
+from measure import REPOSITORY
 from pictures import CLASSES
 
 RESNET = NetworkSettings(backbone="resnet101", output_stride=8)
 SMALL = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
-CAMVID = yaml.safe_load((HOUSE / "workflow/experiments/camvid.yaml").read_text())
+CAMVID = yaml.safe_load((REPOSITORY / "workflow/experiments/camvid.yaml").read_text())
 LITE = NetworkSettings(**{**CAMVID["network"], "output_stride": 8})
 
 
-def model(network: NetworkSettings, classes: dict[str, str] = CLASSES) -> models.Model:
+def model(
+    network: NetworkSettings, classes: dict[str, str] = CLASSES
+) -> segmentation.SegmentationModel:
     """A model with the initial weights of its settings, the same every time."""
     torch.manual_seed(0)
-    return models.build(network, classes)
+    return segmentation.build(network, classes)
 
 
 def paper(**changes) -> TrainStage:
@@ -52,4 +55,4 @@ CUDA = {"precision": "bfloat16", "channels_last": True}
 
 def demo():
     """Experiment, images and plan of config.yaml."""
-    return load_plan(HOUSE, [Path(HOUSE, "config.yaml")], {})
+    return load_plan(REPOSITORY, [Path(REPOSITORY, "config.yaml")], {})

@@ -11,7 +11,7 @@ import torch
 
 import cases
 import network
-from measure import HOUSE, Row, in_turns, row, run
+from measure import REPOSITORY, Row, in_turns, row, run
 from processes import SNAKEMAKE
 from targets import DEMO
 
@@ -33,24 +33,24 @@ def rows(folder: Path) -> Iterator[Row]:
 
     # The machine before and after: the demo takes minutes.
     before = in_turns(step, one_pass, seconds=5)
-    command = [*SNAKEMAKE, "-s", HOUSE / "Snakefile", "--directory", folder, "--cores", CORES]
+    command = [*SNAKEMAKE, "-s", REPOSITORY / "Snakefile", "--directory", folder, "--cores", CORES]
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    run([*command, "--configfile", HOUSE / "config.yaml"])
+    run([*command, "--configfile", REPOSITORY / "config.yaml"])
     seconds = time.perf_counter() - started
     after = in_turns(step, one_pass, seconds=5)
     each = [statistics.median(a + b) for a, b in zip(before, after, strict=True)]
     steps, passes = necessary(records, plan)
-    floor = steps * each[0] + passes / batch * each[1]
+    bound = steps * each[0] + passes / batch * each[1]
     note = f"{steps} steps, {passes} images, one after the other: a round needs the one before"
-    yield row(DEMO, seconds, floor, note=f"{note}; on {CORES} cores")
+    yield row(DEMO, seconds, bound, note=f"{note}; on {CORES} cores")
 
 
 def necessary(records, plan) -> tuple[int, int]:
     """Steps of training, and images that are validated or predicted for the next round.
 
     They follow one upon the other on one core. Loading, reports and the last evaluation have the
-    other core, and are no part of the floor.
+    other core, and are no part of the bound.
     """
     val = sum(record.subset == "val" for record in records)
     steps = passes = 0

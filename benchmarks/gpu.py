@@ -22,10 +22,11 @@ import pictures
 import processes
 import samples
 import stages
-from dst_cbc.plan import load_plan
-from dst_cbc.settings import NetworkSettings, PredictStage
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.settings.network import NetworkSettings
+from dst_cbc.settings.stages import PredictStage
 from dst_cbc.training import loop, objectives
-from measure import HOUSE, Row, in_turns, paired, row
+from measure import REPOSITORY, Row, in_turns, paired, row
 from targets import HOURS, PREDICT_CUDA, STEP_CUDA, TRAIN_CUDA
 
 SIDE, BATCH = 321, 8
@@ -73,18 +74,18 @@ def train_row(data, model, stage, steps: int, seconds: float, device: torch.devi
             step(batch)
         network.wait(device)
 
-    def floor() -> None:
+    def bound() -> None:
         for _ in range(steps):
             bare()
 
     ours()
-    floor()
+    bound()
     with busy(device) as shares:
         ours()
-    taken = in_turns(ours, floor, seconds=seconds)
+    taken = in_turns(ours, bound, seconds=seconds)
     share = statistics.median(b / a for a, b in zip(*taken, strict=True))
     speeds = (steps * stage.batch / statistics.median(one) for one in taken)
-    return row(TRAIN_CUDA, *speeds, share, f"{WORKERS} workers{_in_words(shares)}")
+    return row(TRAIN_CUDA, *speeds, share, f"{WORKERS} workers{_listed(shares)}")
 
 
 def predict_row(data, model, folder: Path, seconds: float, device: torch.device) -> Row:
@@ -92,14 +93,14 @@ def predict_row(data, model, folder: Path, seconds: float, device: torch.device)
     model.network.to(device)
     stage = PredictStage(batch=BATCH, tile=2048, **cases.CUDA)
     predicts = stages.prediction(model, data, stage, folder, device, WORKERS)
-    floor = stages.bare_pass(model, data, BATCH, device, torch.bfloat16)
+    bound = stages.bare_pass(model, data, BATCH, device, torch.bfloat16)
     predicts()
-    floor()
+    bound()
     with busy(device) as shares:
         predicts()
-    taken = in_turns(predicts, floor, seconds=seconds)
+    taken = in_turns(predicts, bound, seconds=seconds)
     speed = len(data.rows) / statistics.median(taken[0])
-    note = f"{speed:.1f} images/s, {WORKERS} workers{_in_words(shares)}"
+    note = f"{speed:.1f} images/s, {WORKERS} workers{_listed(shares)}"
     return paired(PREDICT_CUDA, *taken, 1000 / len(data.rows), note)
 
 
@@ -107,7 +108,7 @@ def hours_row(folder: Path, trained: Row, predicted: Row) -> Row:
     """Five rounds by the two rows before. Validation takes as long an image as prediction."""
     place, files = processes.voc_case(folder)
     overrides = {**COLUMN, "data": str(place / "data")}
-    _, records, plan = load_plan(HOUSE, files, overrides)
+    _, records, plan = load_plan(REPOSITORY, files, overrides)
     steps, passes = demo.necessary(records, plan)
 
     def hours(images_per_second: float, milliseconds: float) -> float:
@@ -115,7 +116,7 @@ def hours_row(folder: Path, trained: Row, predicted: Row) -> Row:
 
     note = f"{steps} steps, {passes} images; the paper: 7 hours on an RTX 2080 Ti"
     ours = hours(trained.ours, predicted.ours)
-    return row(HOURS, ours, hours(trained.floor, predicted.floor), note=note)
+    return row(HOURS, ours, hours(trained.bound, predicted.bound), note=note)
 
 
 @contextmanager
@@ -138,5 +139,5 @@ def busy(device: torch.device, every: int = 200) -> Iterator[list[int]]:
             shares += [int(line) for line in said if line.strip().isdigit()]
 
 
-def _in_words(shares: list[int]) -> str:
+def _listed(shares: list[int]) -> str:
     return f", GPU busy {statistics.mean(shares):.0f} %" if shares else ""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from targets import KINDS, TARGETS
 
-HOUSE = Path(__file__).resolve().parents[1]
-SCRIPTS = HOUSE / "scripts"
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = REPOSITORY / "scripts"
 PACKAGES = {
     "torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy",
     "pillow": "pillow", "opencv": "opencv-python-headless", "h5py": "h5py",
@@ -28,12 +28,12 @@ PACKAGES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One figure beside its floor. ratio: the median of ours / floor, pair by pair."""
+    """One figure beside its lower bound. ratio: the median of ours / bound, pair by pair."""
 
     group: str
     what: str
     ours: float
-    floor: float
+    bound: float
     unit: str
     ratio: float
     target: float | None
@@ -46,11 +46,11 @@ class Row:
         return None if self.target is None else KINDS[self.kind](self)
 
 
-def row(what: str, ours: float, floor: float, ratio: float | None = None, note: str = "") -> Row:
+def row(what: str, ours: float, bound: float, ratio: float | None = None, note: str = "") -> Row:
     """The row of TARGETS that is called `what`. ratio: of the two, where it is none of pairs."""
     aim = TARGETS[what]
-    ratio = ours / floor if ratio is None else ratio
-    return Row(aim.group, what, ours, floor, aim.unit, ratio, aim.value, aim.kind, note)
+    ratio = ours / bound if ratio is None else ratio
+    return Row(aim.group, what, ours, bound, aim.unit, ratio, aim.value, aim.kind, note)
 
 
 def in_turns(
@@ -70,10 +70,10 @@ def in_turns(
     return taken
 
 
-def paired(what: str, ours: Sequence[float], floor: Sequence[float], each: float, note="") -> Row:
+def paired(what: str, ours: Sequence[float], bound: Sequence[float], each: float, note="") -> Row:
     """A row of times that were measured in turns. each: seconds -> the row's unit per item."""
-    ratio = statistics.median(one / other for one, other in zip(ours, floor, strict=True))
-    middle, lowest = statistics.median(ours), statistics.median(floor)
+    ratio = statistics.median(one / other for one, other in zip(ours, bound, strict=True))
+    middle, lowest = statistics.median(ours), statistics.median(bound)
     return row(what, each * middle, each * lowest, ratio, note)
 
 

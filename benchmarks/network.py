@@ -16,11 +16,12 @@ import torch.nn.functional as F
 
 import cases
 import pictures
-from dst_cbc import models, optimization
-from dst_cbc.loading import Batch
-from dst_cbc.losses import dynamic_loss
-from dst_cbc.settings import IGNORED, TrainStage
-from dst_cbc.training import checkpoint, objectives
+from dst_cbc.models import segmentation
+from dst_cbc.settings.data import IGNORED
+from dst_cbc.settings.stages import TrainStage
+from dst_cbc.training import checkpoint, objectives, optimization
+from dst_cbc.training.loading import Batch
+from dst_cbc.training.losses import dynamic_loss
 from dst_cbc.training.objective import Trained, trained
 from dst_cbc.training.samples import Data
 from dst_cbc.training.steps import descents_of, set_modes, take_step
@@ -116,19 +117,23 @@ def _labels(images: int, classes: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 def step_row(
-    what: str, model: models.Model, stage: TrainStage, seconds: float, device: torch.device = CPU
+    what: str,
+    model: segmentation.SegmentationModel,
+    stage: TrainStage,
+    seconds: float,
+    device: torch.device = CPU,
 ) -> Row:
-    ours, floor = steps(model, stage, device)
+    ours, bound = steps(model, stage, device)
     for _ in range(3):
         ours()
-        floor()
-    taken = in_turns(ours, floor, seconds=seconds)
+        bound()
+    taken = in_turns(ours, bound, seconds=seconds)
     speed = stage.batch / statistics.median(taken[0])
     note = f"batch {stage.batch}, {len(taken[0])} steps each, {speed:.1f} images/s"
     return paired(what, *taken, 1000, note)
 
 
-def demo_case() -> tuple[models.Model, TrainStage]:
+def demo_case() -> tuple[segmentation.SegmentationModel, TrainStage]:
     """The demo's network, and the settings of its rounds."""
     experiment, _, plan = cases.demo()
     (stage, *_) = [m.settings.train for m in plan.models.values() if m.learns_unlabeled]
@@ -136,7 +141,7 @@ def demo_case() -> tuple[models.Model, TrainStage]:
 
 
 def steps(
-    model: models.Model, stage: TrainStage, device: torch.device
+    model: segmentation.SegmentationModel, stage: TrainStage, device: torch.device
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     """A step of our training loop, and one by hand of the same network as timm makes it.
 
@@ -147,7 +152,7 @@ def steps(
     labels = _labels(stage.batch, len(model.classes), stage.crop)
     # Before ours changes anything of it.
     bare = copy.deepcopy(model.network).to(device)
-    floor = _bare_step(bare, images, labels, stage, device)
+    bound = _bare_step(bare, images, labels, stage, device)
     half, bytes_ = stage.batch // 2, labels.to(torch.uint8)
     batch = {
         "labeled": {"image": images[half:], "label": bytes_[half:]},
@@ -159,11 +164,11 @@ def steps(
         step(batch)
         wait(device)
 
-    return ours, floor
+    return ours, bound
 
 
 def our_step(
-    model: models.Model, stage: TrainStage, device: torch.device
+    model: segmentation.SegmentationModel, stage: TrainStage, device: torch.device
 ) -> Callable[[Batch], None]:
     """What the training loop does with a batch, as it comes from the loader."""
     # That there are pseudo-labeled images decides how the batch is divided; none is read.
@@ -204,7 +209,7 @@ def wait(device: torch.device) -> None:
 # --------------------------------------------------------------------------- the state
 
 
-def save_row(what: str, model: models.Model, folder: Path, saves: int = 7) -> Row:
+def save_row(what: str, model: segmentation.SegmentationModel, folder: Path, saves: int = 7) -> Row:
     """Saving as the training loop does: weights, momentum, the best weights; fsync included."""
     stage = cases.paper()
     for parameter in model.network.parameters():
@@ -214,7 +219,7 @@ def save_row(what: str, model: models.Model, folder: Path, saves: int = 7) -> Ro
     optimizer.step()
     modules = {"network": Trained(model.network, optimizer)}
     scalers = {"network": torch.amp.GradScaler("cpu", enabled=False)}
-    progress = checkpoint.Progress(1, {"score": 1.0}, models.cpu_state(model), [])
+    progress = checkpoint.Progress(1, {"score": 1.0}, segmentation.cpu_state(model), [])
     path, taken = folder / "state.pt", []
     for _ in range(saves):
         started = time.perf_counter()

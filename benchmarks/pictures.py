@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dst_cbc.files import sha256_file
-from dst_cbc.images import write_indexed_png
-from dst_cbc.index import Row, write_index
-from dst_cbc.settings import DatasetStage
+from dst_cbc.data.index import Row, write_index
+from dst_cbc.data.masks import write_indexed_png
+from dst_cbc.runtime.files import sha256_file
+from dst_cbc.settings.data import DatasetStage
 
 CLASSES = {f"class{number}": f"#{9 * number:02x}5a{255 - 9 * number:02x}" for number in range(21)}
 BLOBS = 5  # classes in one picture

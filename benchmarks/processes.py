@@ -16,10 +16,10 @@ from PIL import Image
 import cases
 import pictures
 import shards
-from dst_cbc import models
-from dst_cbc.datasets import LAYOUTS
-from dst_cbc.settings import PredictStage, ThresholdStage
-from measure import HOUSE, SCRIPTS, Row, in_turns, paired, peak, row, run
+from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.models import segmentation
+from dst_cbc.settings.stages import PredictStage, ThresholdStage
+from measure import REPOSITORY, SCRIPTS, Row, in_turns, paired, peak, row, run
 from stages import arguments
 from targets import (
     PEAK_LABELS,
@@ -51,14 +51,16 @@ def rows(folder: Path) -> Iterator[Row]:
 def start_rows() -> Iterator[Row]:
     """Until a stage has imported what it uses; without torch that is what --help imports, too."""
     train = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import runpy; "
-    train += f"runpy.run_path({str(SCRIPTS / 'train.py')!r}); from dst_cbc import models; "
+    train += (
+        f"runpy.run_path({str(SCRIPTS / 'train.py')!r}); from dst_cbc.models import segmentation; "
+    )
     train += "from dst_cbc.training import loop, objectives; "
     train += "from dst_cbc.training.objectives import self_training"
-    for what, ours, floor, note in (
+    for what, ours, bound, note in (
         (START_TORCH, ("-c", train), ("-c", "import torch, torchvision"), "train.py"),
         (START, (SCRIPTS / "thresholds.py", "--help"), ("-c", "import numpy"), "thresholds.py"),
     ):
-        calls = [_python(ours), _python(floor)]
+        calls = [_python(ours), _python(bound)]
         for call in calls:
             call()
         yield paired(what, *in_turns(*calls, seconds=10, least=5), 1, note)
@@ -73,7 +75,7 @@ def _python(command: tuple) -> Callable[[], object]:
 
 def plan_row(what: str, folder: Path, files: list[Path]) -> Row:
     """A dry run that finds nothing of an earlier one, beside a Snakemake without a workflow."""
-    command = [*SNAKEMAKE, "-s", HOUSE / "Snakefile", "--directory", folder, "--cores", "2"]
+    command = [*SNAKEMAKE, "-s", REPOSITORY / "Snakefile", "--directory", folder, "--cores", "2"]
     command += ["--nocolor", "-n", "--configfile", *files]
     said = []
 
@@ -104,7 +106,7 @@ def voc_case(folder: Path) -> tuple[Path, list[Path]]:
             os.link(source, root / place / f"{id}.{suffix}")
     changes = folder / "changes.yaml"
     changes.write_text(yaml.safe_dump({"data": "data", "network": {"weights": None}}))
-    return folder, [HOUSE / "workflow/experiments/voc.yaml", changes]
+    return folder, [REPOSITORY / "workflow/experiments/voc.yaml", changes]
 
 
 def many_case(folder: Path) -> tuple[Path, list[Path]]:
@@ -130,7 +132,7 @@ def peaks(folder: Path, images: int) -> dict[str, float]:
     data = pictures.write(folder / "data", images, SIZE, masks=False)
     data.write_lists(folder)
     model = cases.model(cases.SMALL)
-    models.write_model(folder / "model.pt", model, model.network.state_dict(), {})
+    segmentation.write_model(folder / "model.pt", model, model.network.state_dict(), {})
     common = {
         "--data": data.root,
         "--index": folder / "dataset.csv",

@@ -21,12 +21,12 @@ from PIL import Image
 
 import cases
 import pictures
-from dst_cbc.datasets import list_records
-from dst_cbc.index import check
-from dst_cbc.sampling import Draw, sample_generator
+from dst_cbc.data.index import check
+from dst_cbc.data.records import list_records
 from dst_cbc.training import loop, objectives
 from dst_cbc.training.samples import Data, Samples
-from measure import HOUSE, Row, in_turns, paired, row, run
+from dst_cbc.training.sampling import Draw, sample_generator
+from measure import REPOSITORY, Row, in_turns, paired, row, run
 from pictures import Pictures
 from targets import CHECK, LOADER, SAMPLE
 
@@ -78,9 +78,9 @@ def loader_row(data: Pictures) -> Row:
             sample(next(draws))
         alone = BATCH * TIMED // 2 / (time.perf_counter() - started)
         pairs.append((_through_loader(data), 2 * alone))
-    ours, floor = map(statistics.median, zip(*pairs, strict=True))
+    ours, bound = map(statistics.median, zip(*pairs, strict=True))
     share = statistics.median(loaded / twice for loaded, twice in pairs)
-    return row(LOADER, ours, floor, share, f"{os.cpu_count()} cores")
+    return row(LOADER, ours, bound, share, f"{os.cpu_count()} cores")
 
 
 def _through_loader(data: Pictures) -> float:
@@ -192,7 +192,7 @@ def check_row(folder: Path, names: dict[str, str]) -> Row:
     records = list_records(data.root, data.dataset)
     paths = [data.root / path for row in data.rows for path in (row.image, row.label)]
 
-    def floor() -> None:
+    def bound() -> None:
         with ProcessPoolExecutor(cores) as pool:
             list(pool.map(partial(_decode_only, names), paths, chunksize=32))
 
@@ -200,8 +200,8 @@ def check_row(folder: Path, names: dict[str, str]) -> Row:
         with redirect_stdout(io.StringIO()):
             check(data.root, records, data.dataset, processes=cores)
 
-    floor()
-    taken = in_turns(ours, floor, seconds=10)
+    bound()
+    taken = in_turns(ours, bound, seconds=10)
     checks_once(folder)
     return paired(CHECK, *taken, 1, f"{cores} cores")
 
@@ -215,7 +215,7 @@ def checks_once(folder: Path) -> None:
     classes = json.dumps(pictures.CLASSES)
     (folder / "check.yaml").write_text(EXPERIMENT.format(classes=classes))
     command = [sys.executable, "-m", "snakemake", "results/check/dataset.csv", "--cores", "2"]
-    command += ["-s", HOUSE / "Snakefile", "--configfile", "check.yaml", "--nocolor"]
+    command += ["-s", REPOSITORY / "Snakefile", "--configfile", "check.yaml", "--nocolor"]
     for expected in ("1 of 1 steps", "Nothing to be done"):
         said = run(command, cwd=folder)
         if expected not in said:

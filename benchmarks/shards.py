@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-HOUSE = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[1]
 LABELED, VALIDATION, SOURCES = 100, 10, 20
 EXPERIMENT = """
 name: many
@@ -54,7 +54,7 @@ def dry_run(folder: Path, shards: int) -> tuple[int, int, float, int]:
     experiment = folder / "many.yaml"
     experiment.write_text(EXPERIMENT.format(shards=shards))
     command = [
-        sys.executable, "-m", "snakemake", "-s", HOUSE / "Snakefile", "--directory", folder,
+        sys.executable, "-m", "snakemake", "-s", REPOSITORY / "Snakefile", "--directory", folder,
         "--configfile", experiment, "--cores", "2", "--nocolor", "-n",
     ]  # fmt: skip
     begun = time.perf_counter()

@@ -21,11 +21,14 @@ from PIL import Image
 import cases
 import network
 import pictures
-from dst_cbc import confidence, inference, models, predictions
-from dst_cbc.datasets import CAMVID_CLASSES
-from dst_cbc.images import indexed_png, palette
-from dst_cbc.predictions import KINDS, Prediction
-from dst_cbc.settings import PART_IMAGES, Inference, PredictStage, ThresholdStage
+from dst_cbc.data.layouts.camvid import CLASSES as CAMVID_CLASSES
+from dst_cbc.data.masks import indexed_png, palette
+from dst_cbc.inference import whole_images
+from dst_cbc.models import segmentation
+from dst_cbc.self_training import confidence, predictions
+from dst_cbc.self_training.predict import predict_part
+from dst_cbc.self_training.predictions import KINDS, Prediction
+from dst_cbc.settings.stages import PART_IMAGES, Inference, PredictStage, ThresholdStage
 from measure import SCRIPTS, Row, in_turns, one_core, paired, row
 from pictures import CLASSES, Pictures
 from targets import DISK, LABELS, PREDICT_LITE, PREDICT_RESNET, VALIDATE
@@ -55,16 +58,16 @@ def resnet_rows(data: Pictures, folder: Path, images: int = 4) -> Iterator[Row]:
     """Prediction and validation beside the same bare pass."""
     model, batch = cases.model(cases.RESNET), 2
     some = Pictures(data.root, data.dataset, data.rows[:images])
-    floor = bare_pass(model, some, batch)
+    bound = bare_pass(model, some, batch)
     predicts = prediction(model, some, PredictStage(batch=batch, tile=2048), folder)
     closes = _closing(folder, len(model.classes))
     settings = Inference(batch=batch, tile=2048)
 
     def validates() -> None:
-        inference.evaluate(model, some.root, some.rows, some.dataset, settings, CPU)
+        whole_images.evaluate(model, some.root, some.rows, some.dataset, settings, CPU)
 
-    floor()
-    predicted, closed, validated, bare = in_turns(predicts, closes, validates, floor, seconds=45)
+    bound()
+    predicted, closed, validated, bare = in_turns(predicts, closes, validates, bound, seconds=45)
     yield _prediction_row(PREDICT_RESNET, predicted, closed, bare, images)
     yield paired(VALIDATE, validated, bare, 1000 / images)
 
@@ -74,13 +77,13 @@ def lite_row(data: Pictures, folder: Path, images: int = 32) -> Row:
     settings, batch = cases.LITE.model_copy(update={"output_stride": 16}), 4
     model = cases.model(settings, CAMVID_CLASSES)
     some = Pictures(data.root, data.dataset, data.rows[:images])
-    floor = bare_pass(model, some, batch)
+    bound = bare_pass(model, some, batch)
     stage = PredictStage(batch=batch, tile=2048, channels_last=cases.CAMVID["channels_last"])
     predicts = prediction(model, some, stage, folder)
     closes = _closing(folder, len(model.classes))
     predicts()
-    floor()
-    times = in_turns(predicts, closes, floor, seconds=20)
+    bound()
+    times = in_turns(predicts, closes, bound, seconds=20)
     return _prediction_row(PREDICT_LITE, *times, images)
 
 
@@ -99,7 +102,7 @@ def prediction(
     def predicts() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             parts = Path(name)
-            inference.predict_part(model, data.root, data.rows, 0, parts, stage, device, workers)
+            predict_part(model, data.root, data.rows, 0, parts, stage, device, workers)
             counts = predictions.join_parts(parts, 1, parts / "predictions.h5", {})
             predictions.write_histogram(parts / "histogram.npz", counts)
 
@@ -123,7 +126,11 @@ def _closing(folder: Path, classes: int) -> Callable[[], None]:
 
 
 def bare_pass(
-    model: models.Model, data: Pictures, batch: int, device=CPU, dtype=torch.float32
+    model: segmentation.SegmentationModel,
+    data: Pictures,
+    batch: int,
+    device=CPU,
+    dtype=torch.float32,
 ) -> Callable[[], None]:
     """The network alone, on images that are in memory and normalised."""
     pixels = [np.asarray(Image.open(data.root / row.image)) for row in data.rows]
@@ -132,13 +139,13 @@ def bare_pass(
     bare = cases.model(model.settings, model.classes).network.eval().to(device)
 
     @torch.inference_mode()
-    def floor() -> None:
+    def bound() -> None:
         with torch.autocast(device.type, dtype, dtype != torch.float32):
             for one in batches:
                 bare(one)
         network.wait(device)
 
-    return floor
+    return bound
 
 
 # --------------------------------------------------------------------------- predictions.h5
@@ -201,7 +208,7 @@ def labels_row(data: Pictures, folder: Path) -> Row:
     colours, numbers = palette(list(CLASSES.values())), range(LABELED)
     kept = [np.asarray(Image.open(path)) for path in sorted(_label(data, folder).glob("*.png"))]
 
-    def floor() -> None:
+    def bound() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as out, h5py.File(stored) as file:
             for number, labels in zip(numbers, kept, strict=True):
                 for kind in KINDS:
@@ -213,10 +220,10 @@ def labels_row(data: Pictures, folder: Path) -> Row:
             _label(data, folder, Path(out))
 
     ours()
-    floor()
+    bound()
     share = np.mean([(labels != 255).mean() for labels in kept])
     note = f"{share:.0%} of the pixels kept; no masks to compare with"
-    return paired(LABELS, *in_turns(ours, floor, seconds=10), 1000 / LABELED, note)
+    return paired(LABELS, *in_turns(ours, bound, seconds=10), 1000 / LABELED, note)
 
 
 def _store_with_thresholds(items: list[Prediction], path: Path, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every benchmark beside its floor, as one table and as CSV.
+"""Every benchmark beside its lower bound, as one table and as CSV.
 
 Without --only all groups, in under ten minutes on two quiet cores. The CSV keeps what it holds of
 the other --when, and of groups that did not run.
@@ -14,26 +14,28 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import HOUSE, SCRIPTS, Row, machine
+from measure import REPOSITORY, SCRIPTS, Row, machine
 from targets import TARGETS
 
 GROUPS = ("samples", "network", "stages", "processes", "gpu", "demo")
-COLUMNS = ["when", "group", "what", "ours", "floor", "unit", "ratio", "target", "reached", "note"]
-OUT = HOUSE / "results/bench.csv"
+COLUMNS = ["when", "group", "what", "ours", "bound", "unit", "ratio", "target", "reached", "note"]
+OUT = REPOSITORY / "results/bench.csv"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP")
     parser.add_argument("--when", choices=("before", "after"), default="after", help="a column")
-    parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT.relative_to(HOUSE)}")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help=f"default {OUT.relative_to(REPOSITORY)}"
+    )
     arguments = parser.parse_args()
     # Before torch is imported: it reads the number of threads once.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ["TQDM_DISABLE"] = "1"
     sys.path.insert(0, str(SCRIPTS))
-    from dst_cbc import devices
+    from dst_cbc.runtime import devices
 
     devices.use_large_pages()
     begun, rows = time.monotonic(), []
@@ -53,7 +55,7 @@ def line(row: Row) -> str:
     """A row as people read it."""
     reached = {True: "ok", False: "MISSED", None: ""}[row.reached]
     target = str(TARGETS[row.what])
-    figures = f"{row.ours:10.4g} {row.floor:10.4g} {row.unit:<11} {row.ratio:7.3f}"
+    figures = f"{row.ours:10.4g} {row.bound:10.4g} {row.unit:<11} {row.ratio:7.3f}"
     return f"{row.what:<52} {figures} {target:>14}  {reached:<6}  {row.note}".rstrip()
 
 
@@ -86,7 +88,7 @@ def _cell(value: object) -> object:
 def commit() -> str:
     """The checkout's commit; "+" where files differ from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, cwd=HOUSE, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table's rows: what is measured, in which group, beside which floor, and what to reach."""
+"""The table's rows: what is measured, in which group, beside which bound, and what to reach."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 KINDS = {
     "ratio": lambda row: row.ratio <= row.target,
     "share": lambda row: row.ratio >= row.target,
-    "more": lambda row: row.ours - row.floor <= row.target,
+    "more": lambda row: row.ours - row.bound <= row.target,
     "ours": lambda row: row.ours <= row.target,
 }
-"""What a target limits: ours / floor from above or from below, ours - floor, or ours alone."""
+"""What a target limits: ours / bound from above or from below, ours - bound, or ours alone."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Target:
 
     group: str
     unit: str
-    floor: str
+    bound: str
     value: float | None
     kind: str = "ratio"
 

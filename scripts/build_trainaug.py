@@ -5,8 +5,8 @@ Into a new folder in the layout of `format: voc`; its images are a link to those
 
 import os
 
-from dst_cbc.command import Parser, main
-from dst_cbc.trainaug import build
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.trainaug import build
 
 
 def run() -> None:

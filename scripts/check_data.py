@@ -5,11 +5,11 @@ Decodes every image and mask on all cores. Bad files are named all at once.
 
 import os
 
-from dst_cbc.command import Parser, main
-from dst_cbc.datasets import list_records
-from dst_cbc.files import read_ids
-from dst_cbc.index import check, write_index
-from dst_cbc.settings import DatasetStage
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import check, write_index
+from dst_cbc.data.records import list_records
+from dst_cbc.runtime.files import read_ids
+from dst_cbc.settings.data import DatasetStage
 
 
 def run() -> None:

@@ -7,9 +7,9 @@ it, over the seeds that both have. Reads summary.csv of each study, or a record 
 
 from pathlib import Path
 
-from dst_cbc.command import Parser, main
-from dst_cbc.summary import read_summary
-from dst_cbc.tables import compare, markdown_table
+from dst_cbc.cli import Parser, main
+from dst_cbc.report.summary import read_summary
+from dst_cbc.report.tables import compare, markdown_table
 
 
 def run() -> None:

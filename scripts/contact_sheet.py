@@ -3,11 +3,11 @@
 Twelve of the unlabeled images, evenly spaced by their ids, as a JPEG.
 """
 
-from dst_cbc.command import Parser, main
-from dst_cbc.contact_sheet import contact_sheet, write
-from dst_cbc.files import read_ids
-from dst_cbc.index import read_index, rows_of
-from dst_cbc.settings import DatasetStage
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index, rows_of
+from dst_cbc.report.contact_sheet import contact_sheet, write
+from dst_cbc.runtime.files import read_ids
+from dst_cbc.settings.data import DatasetStage
 
 
 def run() -> None:

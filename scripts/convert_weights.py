@@ -8,7 +8,7 @@ and are missing; only counters of batch normalisation may be missing: they start
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dst_cbc.command import Parser, main
+from dst_cbc.cli import Parser, main
 
 
 def run() -> None:
@@ -26,9 +26,9 @@ def run() -> None:
     if arguments.out.suffix != ".safetensors":
         parser.error("--out: its name must end in .safetensors")
 
-    from dst_cbc.backbones import build_backbone
-    from dst_cbc.settings import NetworkSettings
-    from dst_cbc.weights import from_coco, load_weights, write_weights
+    from dst_cbc.models.backbones import build_backbone
+    from dst_cbc.models.weights import from_coco, load_weights, write_weights
+    from dst_cbc.settings.network import NetworkSettings
 
     weights = from_coco(arguments.weights, arguments.backbone)
     network = build_backbone(NetworkSettings(backbone=arguments.backbone)).network

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import yaml
 
-from dst_cbc import cost
-from dst_cbc.command import Parser, main
-from dst_cbc.devices import free_memory
-from dst_cbc.plan import load_plan
+from dst_cbc.cli import Parser, main
+from dst_cbc.planning import cost
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime.devices import free_memory
 
-HOUSE = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def run() -> None:
@@ -33,17 +33,17 @@ def run() -> None:
     os.environ["TQDM_DISABLE"] = "1"
     pairs = (pair.partition("=") for pair in arguments.config)
     overrides = {key: yaml.safe_load(value) for key, _, value in pairs}
-    _, records, plan = load_plan(HOUSE, arguments.files, overrides)
-    state = Path("results/.resume")
+    experiment, records, plan = load_plan(REPOSITORY, arguments.files, overrides)
+    study, state = Path("results", experiment.name), Path("results/.resume")
     state.mkdir(parents=True, exist_ok=True)
-    measured = cost.remembered(plan)
+    measured = cost.remembered(plan, study)
     if not measured:
         with tempfile.TemporaryDirectory(dir=state) as folder:
             measured = cost.measure(plan, records, Path(folder, "cost"))
         if measured:
-            cost.remember(plan, measured)
-    work, free = cost.schedule(plan, records), shutil.disk_usage("results").free
-    print("\n".join(cost.in_words(work, measured, arguments.jobs, free, free_memory())))
+            cost.remember(plan, study, measured)
+    work, free = cost.schedule(plan, records, study), shutil.disk_usage("results").free
+    print("\n".join(cost.describe(work, measured, arguments.jobs, free, free_memory())))
 
 
 if __name__ == "__main__":

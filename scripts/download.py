@@ -1,7 +1,7 @@
 """Download a public data set, verify and unpack it."""
 
-from dst_cbc.command import Parser, main
-from dst_cbc.downloads import SOURCES, download
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.downloads import SOURCES, download
 
 
 def run() -> None:

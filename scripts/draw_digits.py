@@ -1,8 +1,8 @@
 """Draw the demo's scenes: scikit-learn's handwritten digits on paper, as a data set on disk."""
 
-from dst_cbc import digits
-from dst_cbc.command import Parser, main
-from dst_cbc.settings import DrawSettings
+from dst_cbc.cli import Parser, main
+from dst_cbc.data import digit_scenes
+from dst_cbc.settings.data import DrawSettings
 
 
 def run() -> None:
@@ -10,7 +10,7 @@ def run() -> None:
     parser.settings(DrawSettings)
     parser.path("--out", "folder of the data set, layout `folder`")
     arguments = parser.parse_args()
-    digits.write_scenes(arguments.settings, arguments.out)
+    digit_scenes.write_scenes(arguments.settings, arguments.out)
 
 
 if __name__ == "__main__":

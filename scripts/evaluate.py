@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from dst_cbc import devices, free_gpus
-from dst_cbc.command import Parser, main
-from dst_cbc.files import write_json
-from dst_cbc.index import read_index
-from dst_cbc.metrics import report
-from dst_cbc.settings import EvaluateStage
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index
+from dst_cbc.inference.metrics import report
+from dst_cbc.runtime import devices, gpu_locks
+from dst_cbc.runtime.files import write_json
+from dst_cbc.settings.stages import EvaluateStage
 
 
 def run() -> None:
@@ -22,28 +22,30 @@ def run() -> None:
     arguments = parser.parse_args()
     stage = arguments.settings
     devices.limit_threads(stage.compute_threads)
-    free_gpus.take(arguments.device)
-    from dst_cbc import inference, models
+    gpu_locks.take(arguments.device)
+    from dst_cbc.models import segmentation
 
     rows = list(read_index(arguments.index).values())
     device = devices.prepare(arguments.device, stage)
     metrics, reached = {}, {}
     for checkpoint, path in (("best", arguments.model), ("last", arguments.last)):
-        model = models.read_model(path, device)
+        model = segmentation.read_model(path, device)
         origin = (model.record["round"], model.record["step"])
         if origin not in reached:
             reached[origin] = {
-                subset: _report(inference, model, arguments, stage, rows, subset, device)
+                subset: _report(model, arguments, stage, rows, subset, device)
                 for subset in stage.report
             }
         metrics[checkpoint] = {**model.record, "subsets": reached[origin]}
     write_json(arguments.out, metrics)
 
 
-def _report(inference, model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
+def _report(model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
+    from dst_cbc.inference import whole_images
+
     chosen = [row for row in rows if row.subset == subset]
-    with devices.memory_in_words("evaluation.batch or evaluation.tile"):
-        confusions = inference.evaluate_each(
+    with devices.explain_out_of_memory("evaluation.batch or evaluation.tile"):
+        confusions = whole_images.evaluate_each(
             model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
         )
         figures = report(np.array(list(confusions)), list(stage.dataset.classes))

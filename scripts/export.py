@@ -8,10 +8,10 @@ model is, from what lies beside it.
 
 from pathlib import Path
 
-from dst_cbc import devices
-from dst_cbc.command import Parser, main
-from dst_cbc.files import sha256_file, write_text
-from dst_cbc.index import read_index
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index
+from dst_cbc.runtime import devices
+from dst_cbc.runtime.files import sha256_file, write_text
 
 
 def run() -> None:
@@ -37,16 +37,18 @@ def run() -> None:
     devices.limit_threads(arguments.threads)
     import torch
 
-    from dst_cbc import export, model_card, models, use
+    from dst_cbc.inference import export, folders
+    from dst_cbc.models import segmentation
+    from dst_cbc.report import model_card
 
     torch.set_num_threads(arguments.threads)
-    model = models.read_model(arguments.model)
+    model = segmentation.read_model(arguments.model)
     paths = None
     if arguments.index:
         rows = read_index(arguments.index).values()
         paths = [arguments.images / row.image for row in rows if row.subset == "val"]
     elif arguments.images:
-        paths = list(use.list_images(arguments.images, arguments.out).values())
+        paths = list(folders.list_images(arguments.images, arguments.out).values())
     around, digest = model_card.surroundings(arguments.model), sha256_file(arguments.model)
     notes = export.notes(model, digest)
     export.write(model, arguments.out, notes)

@@ -4,16 +4,15 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import read_csv
-from dst_cbc.summary import COLUMNS
+from dst_cbc.cli import Parser, main
 
 
 def run() -> None:
     with TemporaryDirectory() as cache:
         # matplotlib writes its list of fonts, by default into the user's home.
         os.environ.setdefault("MPLCONFIGDIR", cache)
-        from dst_cbc.figures import FIGURES, write
+        from dst_cbc.report.figure_data import read_models
+        from dst_cbc.report.figures import FIGURES, write
 
         parser = Parser(__doc__)
         parser.add_argument(
@@ -25,9 +24,9 @@ def run() -> None:
         parser.add_argument("--subset", required=True, help="whose mIoU: train, val or test")
         parser.path("--out", "folder of <figure>.svg and <figure>.png")
         arguments = parser.parse_args()
-        rows = read_csv(arguments.study / "summary.csv", COLUMNS)
+        models = read_models(arguments.study, arguments.subset)
         for name in arguments.figures:
-            write(FIGURES[name](arguments.study, rows, arguments.subset), arguments.out / name)
+            write(FIGURES[name](arguments.study, models, arguments.subset), arguments.out / name)
             print(arguments.out / f"{name}.svg")
 
 

@@ -6,12 +6,12 @@ much is labeled, how far it agrees with the round before, and how sure the model
 
 from tqdm import tqdm
 
-from dst_cbc.agreement import measure, round_in, write_agreement
-from dst_cbc.command import Parser, main
-from dst_cbc.files import read_ids, write_text
-from dst_cbc.gallery import gallery
-from dst_cbc.index import read_index, rows_of
-from dst_cbc.settings import DatasetStage
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index, rows_of
+from dst_cbc.report.agreement import measure, round_in, write_agreement
+from dst_cbc.report.gallery import gallery
+from dst_cbc.runtime.files import read_ids, write_text
+from dst_cbc.settings.data import DatasetStage
 
 
 def run() -> None:
@@ -22,14 +22,14 @@ def run() -> None:
     parser.path("--unlabeled", "list of the labeled rounds' ids")
     parser.path("--rounds", "folders of the rounds, e.g. results/demo/12_0/st/round1", nargs="+")
     parser.add_argument(
-        "--predictions", default="all", choices=("all", "supervised"),
+        "--keep-predictions", default="all", choices=("all", "supervised"),
         help="supervised: those of round 1 and later are deleted after use, or will be",
     )  # fmt: skip
     parser.path("--agreement", "agreement.csv to write")
     parser.path("--out", "gallery.html to write")
     arguments = parser.parse_args()
     rows = rows_of(read_index(arguments.index), read_ids(arguments.unlabeled), arguments.unlabeled)
-    rounds = [round_in(folder, arguments.predictions == "all") for folder in arguments.rounds]
+    rounds = [round_in(folder, arguments.keep_predictions == "all") for folder in arguments.rounds]
     measured = list(tqdm(measure(rounds, rows), "compare", len(rows), unit="image", disable=None))
     write_agreement(arguments.agreement, (one for image in measured for one in image))
     # Study, split and method, as in the path.

@@ -7,10 +7,10 @@ with what they were made. Stopped and started again it goes on; bad images are n
 and then it exits with 1.
 """
 
-from dst_cbc import devices, stopping
-from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, sha256_file
-from dst_cbc.settings import Compute, Inference
+from dst_cbc.cli import Parser, main
+from dst_cbc.runtime import devices, signals
+from dst_cbc.runtime.files import DataError, sha256_file
+from dst_cbc.settings.stages import Compute, Inference
 
 
 def parse():
@@ -51,26 +51,27 @@ def parse():
 
 def run() -> None:
     arguments = parse()
-    stopping.listen()
+    signals.listen()
     if arguments.threads:
         devices.limit_threads(arguments.threads)
     import torch
 
-    from dst_cbc import models, use
-    from dst_cbc.tiling import View
+    from dst_cbc.inference import folders
+    from dst_cbc.inference.tiling import View
+    from dst_cbc.models import segmentation
 
-    images = use.list_images(arguments.images, arguments.out)
-    model = models.read_model(arguments.model)
+    images = folders.list_images(arguments.images, arguments.out)
+    model = segmentation.read_model(arguments.model)
     compute = Compute(compute_threads=arguments.threads or torch.get_num_threads())
     device = devices.prepare(arguments.device, compute)
     model.network.to(device)
-    use.claim(arguments.out, made_with(arguments, list(model.classes)))
-    outputs = use.Outputs(arguments.out, arguments.confidence, arguments.overlay)
+    folders.claim(arguments.out, made_with(arguments, list(model.classes)))
+    outputs = folders.Outputs(arguments.out, arguments.confidence, arguments.overlay)
     flips = (False, True) if arguments.flip else (False,)
     views = [View(scale, flip) for scale in arguments.scales for flip in flips]
     settings = Inference(batch=1, tile=arguments.tile, **compute.model_dump())
-    with devices.memory_in_words("--tile"):
-        problems = use.segment_folder(
+    with devices.explain_out_of_memory("--tile"):
+        problems = folders.segment_folder(
             model, images, outputs, settings, views, device, arguments.workers
         )
     print(f"{len(images) - len(problems)} of {len(images)} images have masks in {arguments.out}")

@@ -16,15 +16,16 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from dst_cbc import cost, proposal, survey, updating
-from dst_cbc.command import Parser, main
-from dst_cbc.devices import cuda_is_likely, free_memory
-from dst_cbc.files import DataError, read_ids, write_text
-from dst_cbc.plan import load_plan
-from dst_cbc.proposal import Machine, Proposal
-from dst_cbc.settings import GroupPattern
+from dst_cbc.cli import Parser, main
+from dst_cbc.own_images import draft, experiment_text, inspection, next_study
+from dst_cbc.own_images.draft import Draft, Machine
+from dst_cbc.planning import cost
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime.devices import cuda_is_likely, free_memory
+from dst_cbc.runtime.files import DataError, read_ids, write_text
+from dst_cbc.settings.data import GroupPattern
 
-HOUSE = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def parse():
@@ -76,60 +77,64 @@ def run() -> None:
 
 def update(file: Path, name: str | None, out: Path | None) -> None:
     """Write the next experiment file. What was labeled, val or test stays that."""
-    experiment, records, plan = load_plan(HOUSE, [file], {})
+    experiment, records, plan = load_plan(REPOSITORY, [file], {})
     study = Path("results", experiment.name)
 
     def is_taken(name: str) -> bool:
         return Path(f"{name}.yaml").exists() or Path("results", name).exists()
 
-    name = name or updating.next_name(experiment.name, is_taken)
+    name = name or next_study.next_name(experiment.name, is_taken)
     out = out or Path(f"{name}.yaml")
     if out.exists():
         raise DataError(f"{out}: exists already; choose another --name, or remove it")
     lists = study.glob("splits/*.labeled.txt")
     before = {id for path in lists for id in read_ids(path)}
-    print("\n".join(updating.changes_in_words(plan, records, before, Path(experiment.data))))
-    model = updating.last_model(plan, study)
+    print("\n".join(next_study.describe_changes(plan, records, before, Path(experiment.data))))
+    model = next_study.last_model(plan, study)
     print(f"start_from: {model}" if model else f"{study} has no model: starts from the beginning")
-    text = updating.renewed(file.read_text(encoding="utf-8"), name, model and str(model))
+    text = next_study.renewed(file.read_text(encoding="utf-8"), name, model and str(model))
     write_text(out, text)
     print(f"written: {out}; {study} stays. Then: snakemake --cores all --configfile {out}")
 
 
 def start(arguments) -> None:
-    name = arguments.name or proposal.study_name(arguments.images.resolve().name)
+    name = arguments.name or draft.study_name(arguments.images.resolve().name)
     out = arguments.out or Path(f"{name}.yaml")
     taken = next((path for path in (out, Path("results", name)) if path.exists()), None)
     if taken:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
-    root, folders = survey.common_folder(arguments.images, arguments.labels)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = survey.take(root, survey.with_names(root, folders), cores)
+    root, folders = inspection.common_folder(arguments.images, arguments.labels)
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    found = inspection.inspect(root, inspection.with_names(root, folders), cores)
     ids = [id for id, _, _ in found.pairs]
-    group = arguments.group or survey.guess_group(ids, found.masked)
+    group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
-    proposed = proposal.propose(name, found, group, machine)
-    print("\n".join(proposal.found_in_words(proposed)), flush=True)
+    proposed = draft.make(name, found, group, machine)
+    print("\n".join(experiment_text.describe(proposed)), flush=True)
     text = fit(proposed, arguments.hours, str(root))
     write_text(out, text)
     print(f"written: {out}. Read it, then: snakemake --cores {cores} --configfile {out}")
 
 
-def fit(proposed: Proposal, hours: float, root: str) -> str:
+def fit(proposed: Draft, hours: float, root: str) -> str:
     """The text of the experiment file, with sizes and steps that fit; says what it will take."""
     command = f"python scripts/new_experiment.py {shlex.join(sys.argv[1:])}"
     state = Path("results/.resume")
     state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=state) as folder:
 
-        def planned(proposed: Proposal):
+        def planned(proposed: Draft):
             path = Path(folder, "experiment.yaml")
-            write_text(path, proposal.text(proposed, root, command))
-            return load_plan(HOUSE, [path], {})
+            write_text(path, experiment_text.text(proposed, root, command))
+            return load_plan(REPOSITORY, [path], {})
 
-        def measured_with(proposed: Proposal) -> cost.Measured:
+        def measured_with(proposed: Draft) -> cost.Measured:
             _, records, plan = planned(proposed)
-            return cost.measure(plan, records, Path(folder, "cost"))
+            measured = cost.measure(plan, records, Path(folder, "cost"))
+            assert measured is not None
+            return measured
 
         # Where other programs compute, too, several threads wait for each other.
         trials = [
@@ -138,18 +143,19 @@ def fit(proposed: Proposal, hours: float, root: str) -> str:
         ]
         pairs = [(measured_with(trial), trial) for trial in trials]
         measured, proposed = min(pairs, key=lambda pair: pair[0].step)
-        proposed, enough = proposal.fitted(proposed, measured, hours)
-        while not enough and (halved := proposal.smaller(proposed)):
+        proposed, enough = draft.fitted(proposed, measured, hours)
+        while not enough and (halved := draft.smaller(proposed)):
             measured = measured_with(halved)
-            proposed, enough = proposal.fitted(halved, measured, hours)
-        _, records, plan = planned(proposed)
-        text = proposal.text(proposed, root, command)
-    cost.remember(plan, measured)
+            proposed, enough = draft.fitted(halved, measured, hours)
+        experiment, records, plan = planned(proposed)
+        text = experiment_text.text(proposed, root, command)
+    study = Path("results", experiment.name)
+    cost.remember(plan, study, measured)
     if not enough:
         print(f"WARNING: {hours:g} hours are too few for this machine; see the time below")
     print(f"assumed: network {proposed.backbone}, images seen at {proposed.scale:g} of their size")
-    work, free = cost.schedule(plan, records), shutil.disk_usage("results").free
-    print("\n".join(cost.in_words(work, measured, 1, free, free_memory())))
+    work, free = cost.schedule(plan, records, study), shutil.disk_usage("results").free
+    print("\n".join(cost.describe(work, measured, 1, free, free_memory())))
     return text
 
 

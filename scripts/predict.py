@@ -6,12 +6,13 @@ the files are the same as without.
 
 from pathlib import Path
 
-from dst_cbc import confidence, devices, free_gpus, predictions, stopping
-from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, digest, read_ids, sha256_file
-from dst_cbc.index import read_index, require_same, rows_of, used_files
-from dst_cbc.resume import resume_folder
-from dst_cbc.settings import PredictStage
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index, require_same, rows_of, used_files
+from dst_cbc.runtime import devices, gpu_locks, signals
+from dst_cbc.runtime.files import DataError, digest, read_ids, sha256_file
+from dst_cbc.runtime.resume import resume_folder
+from dst_cbc.self_training import confidence, predictions
+from dst_cbc.settings.stages import PredictStage
 
 
 def parse():
@@ -34,10 +35,10 @@ def parse():
 
 def run() -> None:
     arguments = parse()
-    stopping.listen()
+    signals.listen()
     attributes = {
         "model_sha256": sha256_file(arguments.model),
-        "confidence": confidence.__doc__.splitlines()[0],
+        "confidence": (confidence.__doc__ or "").splitlines()[0],
         "asinh_log_odds_lowest": confidence.LOWEST,
         "asinh_log_odds_highest": confidence.HIGHEST,
     }
@@ -52,28 +53,31 @@ def predict(arguments, attributes: dict[str, str | float]) -> None:
     stage = arguments.settings
     index = read_index(arguments.index)
     rows = rows_of(index, read_ids(arguments.unlabeled), arguments.unlabeled)
-    fingerprint = digest([stage.canonical(), attributes["model_sha256"], used_files(rows, False)])
+    fingerprint = digest(
+        [stage.canonical(), str(attributes["model_sha256"]), used_files(rows, False)]
+    )
     job = f"prediction of {arguments.predictions}"
     with (
         resume_folder(arguments.resume, fingerprint, job) as work,
-        devices.memory_in_words("evaluation.batch or evaluation.tile"),
+        devices.explain_out_of_memory("evaluation.batch or evaluation.tile"),
     ):
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(stage.compute_threads)
-        free_gpus.take(arguments.device)
+        gpu_locks.take(arguments.device)
         from tqdm import tqdm
 
-        from dst_cbc import inference, models
+        from dst_cbc.models import segmentation
+        from dst_cbc.self_training.predict import predict_part
 
         device = devices.prepare(arguments.device, stage)
-        model = models.read_model(arguments.model, device)
+        model = segmentation.read_model(arguments.model, device)
         parts = predictions.parts_of_shard(len(rows), *arguments.shard)
         for part in tqdm(parts, "predict", unit="part", disable=None):
             work.refresh()
             if predictions.part_is_closed(work.folder, part):
                 continue
             try:
-                inference.predict_part(
+                predict_part(
                     model,
                     arguments.data,
                     rows,

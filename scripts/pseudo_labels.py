@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from dst_cbc import devices, free_gpus
-from dst_cbc.command import Parser, main, read_settings
-from dst_cbc.files import read_ids
-from dst_cbc.images import label_table
-from dst_cbc.index import Row, ground_truth, read_index, rows_of
-from dst_cbc.predictions import images_of_shard, read_predictions
-from dst_cbc.pseudo_labels import (
+from dst_cbc.cli import Parser, main, read_settings
+from dst_cbc.data.index import Row, ground_truth, read_index, rows_of
+from dst_cbc.data.masks import label_table
+from dst_cbc.runtime import devices, gpu_locks
+from dst_cbc.runtime.files import read_ids
+from dst_cbc.self_training.predictions import images_of_shard, read_predictions
+from dst_cbc.self_training.pseudo_labels import (
     Labeled,
     at_size,
     join_shards,
@@ -28,8 +28,9 @@ from dst_cbc.pseudo_labels import (
     write_quality,
     write_shard,
 )
-from dst_cbc.settings import DatasetStage, PredictStage
-from dst_cbc.thresholds import read_levels, read_thresholds
+from dst_cbc.self_training.thresholds import read_cutoffs, read_thresholds
+from dst_cbc.settings.data import DatasetStage
+from dst_cbc.settings.stages import PredictStage
 
 Labels = Iterator[tuple[str, np.ndarray]]
 
@@ -99,22 +100,23 @@ def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
 
 
 def _by_threshold(arguments, ids: list[str], names: list[str], first: int) -> Labels:
-    levels = read_levels(arguments.thresholds, names)
+    cutoffs = read_cutoffs(arguments.thresholds, names)
     for prediction in read_predictions(arguments.predictions, ids, first):
-        yield prediction.id, label_pixels(prediction, levels)
+        yield prediction.id, label_pixels(prediction, cutoffs)
 
 
 def _normalized(arguments, rows: list[Row], names: list[str]) -> Labels:
     stage = read_settings(PredictStage, arguments.inference)
     thresholds = read_thresholds(arguments.thresholds, names)
     devices.limit_threads(stage.compute_threads)
-    free_gpus.take(arguments.device)
-    from dst_cbc import inference, models
+    gpu_locks.take(arguments.device)
+    from dst_cbc.models import segmentation
+    from dst_cbc.self_training.predict import normalized_labels
 
     device = devices.prepare(arguments.device, stage)
-    model = models.read_model(arguments.model, device)
-    with devices.memory_in_words("evaluation.batch or evaluation.tile"):
-        yield from inference.normalized_labels(
+    model = segmentation.read_model(arguments.model, device)
+    with devices.explain_out_of_memory("evaluation.batch or evaluation.tile"):
+        yield from normalized_labels(
             model, arguments.data, rows, thresholds, stage, device, arguments.workers
         )
 

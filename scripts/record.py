@@ -7,9 +7,9 @@ are run in several sittings, on several machines.
 
 from pathlib import Path
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import read_csv, read_json, sha256_file, write_csv
-from dst_cbc.summary import COLUMNS, folder_of
+from dst_cbc.cli import Parser, main
+from dst_cbc.report.summary import COLUMNS, folder_of
+from dst_cbc.runtime.files import read_csv, read_json, sha256_file, write_csv
 
 MACHINE = ["settings", "commit", "device", "torch", "seconds"]
 KEY = ["split", "seed", "method", "round", "checkpoint", "selected_on", "subset"]

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, read_csv
-from dst_cbc.summary import COLUMNS
+from dst_cbc.cli import Parser, main
+from dst_cbc.report.summary import COLUMNS
+from dst_cbc.runtime.files import DataError, read_csv
 
 
 def run() -> None:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import write_text
-from dst_cbc.index import read_index
-from dst_cbc.settings import SplitStage
-from dst_cbc.splits import divide, published
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index
+from dst_cbc.data.splits import divide, published
+from dst_cbc.runtime.files import write_text
+from dst_cbc.settings.data import SplitStage
 
 
 def run() -> None:

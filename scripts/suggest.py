@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError, read_ids, write_bytes, write_csv
-from dst_cbc.plan import load_plan
-from dst_cbc.predictions import read_prediction, read_predictions
-from dst_cbc.pseudo_labels import at_size
-from dst_cbc.suggestions import COLUMNS, doubts, draft, draft_name, most_deserving
+from dst_cbc.cli import Parser, main
+from dst_cbc.own_images.suggestions import COLUMNS, doubts, draft, draft_name, most_deserving
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime.files import DataError, read_ids, write_bytes, write_csv
+from dst_cbc.self_training.predictions import read_prediction, read_predictions
+from dst_cbc.self_training.pseudo_labels import at_size
 
-HOUSE = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def run() -> None:
@@ -26,7 +26,7 @@ def run() -> None:
         "--out", type=Path, metavar="PATH", help="default: results/<study>/suggestions"
     )
     arguments = parser.parse_args()
-    experiment, records, plan = load_plan(HOUSE, [arguments.file], {})
+    experiment, records, plan = load_plan(REPOSITORY, [arguments.file], {})
     study = Path("results", experiment.name)
     found = [m for m in plan.models.values() if (study / m.path / "predictions.h5").is_file()]
     if not found:
@@ -56,7 +56,7 @@ def native(classes: np.ndarray, plan, id: str) -> np.ndarray:
     """At the size of the image, where it was predicted at another."""
     if not plan.experiment.prediction.size:
         return classes
-    from dst_cbc.index import read_index
+    from dst_cbc.data.index import read_index
 
     row = read_index(Path("results", plan.experiment.name, "dataset.csv"))[id]
     return at_size(classes, (row.height, row.width))

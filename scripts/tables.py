@@ -6,11 +6,11 @@ round of each method. What has not run is a line without figures.
 
 from pathlib import Path
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import write_csv, write_text
-from dst_cbc.settings import ReportSettings
-from dst_cbc.summary import published_note, read_summary, with_seconds
-from dst_cbc.tables import COLUMNS, aggregate, last_rounds, latex, markdown
+from dst_cbc.cli import Parser, main
+from dst_cbc.report.summary import published_note, read_summary, with_seconds
+from dst_cbc.report.tables import COLUMNS, aggregate, last_rounds, latex, markdown
+from dst_cbc.runtime.files import write_csv, write_text
+from dst_cbc.settings.experiment import ReportSettings
 
 
 def run() -> None:

@@ -1,9 +1,9 @@
 """From the histogram of a prediction to the confidence that each class's pixels must reach."""
 
-from dst_cbc.command import Parser, main
-from dst_cbc.predictions import read_histogram
-from dst_cbc.settings import ThresholdStage
-from dst_cbc.thresholds import thresholds, write_thresholds
+from dst_cbc.cli import Parser, main
+from dst_cbc.self_training.predictions import read_histogram
+from dst_cbc.self_training.thresholds import thresholds, write_thresholds
+from dst_cbc.settings.stages import ThresholdStage
 
 
 def run() -> None:

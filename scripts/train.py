@@ -11,10 +11,11 @@ import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
-from dst_cbc import devices, free_gpus, ranks, stopping
-from dst_cbc.command import Parser, main
-from dst_cbc.datasets import selecting
-from dst_cbc.files import (
+from dst_cbc.cli import Parser, main
+from dst_cbc.data.index import read_index, require_same, rows_of, used_files, window_of
+from dst_cbc.data.records import selecting
+from dst_cbc.runtime import devices, gpu_locks, signals
+from dst_cbc.runtime.files import (
     DataError,
     digest,
     read_ids,
@@ -24,10 +25,11 @@ from dst_cbc.files import (
     write_json,
     write_text,
 )
-from dst_cbc.index import read_index, require_same, rows_of, used_files, window_of
-from dst_cbc.pseudo_labels import read_manifest, require_unchanged
-from dst_cbc.resume import Work, resume_folder
-from dst_cbc.settings import ModelSettings, SelfTraining
+from dst_cbc.runtime.resume import Work, resume_folder
+from dst_cbc.self_training.pseudo_labels import read_manifest, require_unchanged
+from dst_cbc.settings.choices import SelfTraining
+from dst_cbc.settings.stages import ModelSettings
+from dst_cbc.training import ranks
 
 READ = (
     ("--previous", "model.pt of the round before: its weights, and the best of the chain"),
@@ -92,12 +94,12 @@ def run() -> None:
     settings: ModelSettings = arguments.settings
     gpus = settings.train.gpus
     if gpus > 1 and not ranks.is_launched():
-        free_gpus.take(arguments.device, gpus)
+        gpu_locks.take(arguments.device, gpus)
         ranks.launch(gpus)
         return
     mine = ranks.here(gpus)
     if gpus == 1:
-        stopping.listen()
+        signals.listen()
     rows = read_index(arguments.index)
     labeled = rows_of(rows, read_ids(arguments.labeled), arguments.labeled)
     validation = selecting(rows.values(), settings.train)
@@ -132,11 +134,11 @@ def run() -> None:
         if mine.first
         else nullcontext(Work.of_another(arguments.resume))
     )
-    with holding as work, devices.memory_in_words(keys), ranks.losses_in_words():
+    with holding as work, devices.explain_out_of_memory(keys), ranks.explain_lost_ranks():
         # torch reads the number of threads once, when it is imported.
         devices.limit_threads(settings.train.compute_threads)
         if gpus == 1:
-            free_gpus.take(arguments.device)
+            gpu_locks.take(arguments.device)
         from dst_cbc.training import loop, objectives, samples
 
         device = devices.prepare(arguments.device, settings.train)
@@ -180,22 +182,23 @@ def starting_point(previous: Path | None, settings: ModelSettings, window):
     """The model with the weights that training starts from, and the record that must be beaten."""
     import torch
 
-    from dst_cbc import models
+    from dst_cbc.models import segmentation
 
-    before = models.read_model(previous) if previous else None
+    before = segmentation.read_model(previous) if previous else None
     best = before.record if before and settings.train.best == "carry" else None
     if not settings.network:
+        assert before is not None
         return before, best
     torch.manual_seed(settings.train.seed)
     classes = settings.dataset.classes
     if settings.start_from:
         path = Path(settings.start_from)
-        return models.going_on(path, settings.network, classes, window), best
-    return models.build(settings.network, classes, window=window), best
+        return segmentation.going_on(path, settings.network, classes, window), best
+    return segmentation.build(settings.network, classes, window=window), best
 
 
 def write_model_folder(arguments, settings: ModelSettings, model, end, work: Work) -> None:
-    from dst_cbc import models
+    from dst_cbc.models import segmentation
     from dst_cbc.training import loop
 
     out = arguments.out
@@ -206,9 +209,9 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
     if end.best_state is None:
         write_bytes(out / "model.pt", arguments.previous.read_bytes())
     else:
-        models.write_model(out / "model.pt", model, end.best_state, end.best)
+        segmentation.write_model(out / "model.pt", model, end.best_state, end.best)
     last = loop.record(settings.train, end.step, end.history[-1]["miou"])
-    models.write_model(out / "last.pt", model, models.cpu_state(model), last)
+    segmentation.write_model(out / "last.pt", model, segmentation.cpu_state(model), last)
     # By name: a write that was killed may have left a temporary file beside them.
     for number in range(1, settings.train.snapshots + 1):
         name = f"{loop.SNAPSHOTS}/{number}.pt"

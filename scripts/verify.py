@@ -8,9 +8,9 @@ edited, and the next `snakemake` trains on them.
 import csv
 from pathlib import Path
 
-from dst_cbc.command import Parser, main
-from dst_cbc.files import DataError
-from dst_cbc.pseudo_labels import (
+from dst_cbc.cli import Parser, main
+from dst_cbc.runtime.files import DataError
+from dst_cbc.self_training.pseudo_labels import (
     accept,
     changed_labels,
     read_manifest,

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from dst_cbc.datasets import list_records
-from dst_cbc.digits import CLASSES, write_scenes
-from dst_cbc.files import sha256_file
-from dst_cbc.index import Row
-from dst_cbc.settings import DatasetStage, DrawSettings, Experiment
+from dst_cbc.data.digit_scenes import CLASSES, write_scenes
+from dst_cbc.data.index import Row
+from dst_cbc.data.records import list_records
+from dst_cbc.runtime.files import sha256_file
+from dst_cbc.settings.data import DatasetStage, DrawSettings
+from dst_cbc.settings.experiment import Experiment
 
 # torch reads it when the first test module imports it; none of the imports above do.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dst_cbc import confidence
+from dst_cbc.self_training import confidence
 
 
 def histogram(classes: np.ndarray, levels: np.ndarray, class_count: int) -> np.ndarray:

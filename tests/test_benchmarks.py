@@ -3,7 +3,6 @@
 import csv
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +13,7 @@ import gpu
 import measure
 import table
 import targets
-
-HOUSE = Path(__file__).parents[1]
+from workflow import REPOSITORY
 
 
 class Clock:
@@ -38,10 +36,10 @@ class Clock:
 
 def test_calls_take_turns_until_time_is_up():
     clock, order = Clock(), []
-    calls = [lambda: order.append("ours"), lambda: order.append("floor")]
+    calls = [lambda: order.append("ours"), lambda: order.append("bound")]
     slow = clock.work(*[2.0] * 9)
     taken = measure.in_turns(*calls, slow, seconds=7, least=1, clock=clock)
-    assert order == ["ours", "floor"] * 4
+    assert order == ["ours", "bound"] * 4
     assert taken == [[0.0] * 4, [0.0] * 4, [2.0] * 4]
     taken = measure.in_turns(clock.work(5, 5, 5), seconds=1, least=3, clock=clock)
     assert taken == [[5.0] * 3]
@@ -51,11 +49,11 @@ def test_a_ratio_is_the_median_of_the_pairs_not_that_of_the_medians():
     # The second pair met other work on the machine, in both.
     row = measure.paired(targets.SAMPLE, [2.0, 90.0, 4.0], [1.0, 30.0, 1.0], each=1000)
     assert row.ratio == 3.0
-    assert (row.ours, row.floor, row.unit, row.group) == (4000.0, 1000.0, "ms", "samples")
+    assert (row.ours, row.bound, row.unit, row.group) == (4000.0, 1000.0, "ms", "samples")
 
 
 @pytest.mark.parametrize(
-    "what, ours, floor, reached",
+    "what, ours, bound, reached",
     [
         (targets.SAMPLE, 1.79, 1.0, True),
         (targets.SAMPLE, 1.81, 1.0, False),
@@ -67,8 +65,8 @@ def test_a_ratio_is_the_median_of_the_pairs_not_that_of_the_medians():
         (targets.DISK, 1.7, 3.0, False),
     ],
 )
-def test_a_target_limits_what_its_kind_says(what, ours, floor, reached):
-    assert measure.row(what, ours, floor).reached is reached
+def test_a_target_limits_what_its_kind_says(what, ours, bound, reached):
+    assert measure.row(what, ours, bound).reached is reached
 
 
 def test_rows_of_the_other_time_and_of_other_groups_stay(tmp_path):
@@ -89,7 +87,7 @@ def test_rows_of_the_other_time_and_of_other_groups_stay(tmp_path):
 def test_every_row_has_a_group_and_every_group_a_module():
     assert {aim.group for aim in targets.TARGETS.values()} <= set(table.GROUPS)
     for group in table.GROUPS:
-        assert (HOUSE / "benchmarks" / f"{group}.py").is_file()
+        assert (REPOSITORY / "benchmarks" / f"{group}.py").is_file()
 
 
 def test_the_peak_of_a_command_is_its_own_and_a_failed_one_ends_all(capfd):

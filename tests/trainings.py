@@ -10,16 +10,40 @@ from pathlib import Path
 
 import torch
 
-from dst_cbc.models import build
-from dst_cbc.ranks import ALONE
-from dst_cbc.resume import Work, resume_folder
-from dst_cbc.sampling import Draw, sample_generator
-from dst_cbc.settings import NetworkSettings
+from dst_cbc.models.segmentation import build
+from dst_cbc.runtime.resume import Work, resume_folder
+from dst_cbc.settings.network import NetworkSettings
+from dst_cbc.settings.stages import TrainStage
 from dst_cbc.training import loop, objectives
+from dst_cbc.training.ranks import ALONE
 from dst_cbc.training.samples import PseudoSamples, Samples
+from dst_cbc.training.sampling import Draw, sample_generator
+from workflow import SCRIPTS
 
 LABELED, PSEUDO = 0, 1
 """Numbers of the streams of self-training."""
+
+
+def small_network(**settings):
+    """Settings of the smallest network, one rate; `settings` replace keys of it."""
+    values = {"backbone": "small", "output_stride": 4, "aspp_rates": (1,)}
+    return NetworkSettings(**values | settings)
+
+
+def small_model(dataset, seed=0, **settings):
+    """A model of that network, the same each time."""
+    torch.manual_seed(seed)
+    return build(small_network(**settings), dataset.classes)
+
+
+def make_stage(**changes):
+    """Six steps on crops of 24 pixels, validated after three and six; `changes` replace keys."""
+    values = {
+        "batch": 4, "crop": (24, 24), "learning_rate": 0.05, "weight_decay": 1e-4, "gamma": 2.0,
+        "steps": 6, "validate_at": (3, 6), "seed": 1, "round": 0, "select": "val",
+        "validation": {"batch": 3, "tile": 2048},
+    }  # fmt: skip
+    return TrainStage(**values | changes)
 
 
 class Killed(BaseException):
@@ -52,20 +76,18 @@ def sample(data, stage, model, draw: Draw):
 
 
 CPU = torch.device("cpu")
-NETWORK = NetworkSettings(backbone="small", output_stride=4, aspp_rates=(1,))
-SCRIPTS = Path(__file__).parents[1] / "scripts"
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 # What one process of two does: a training in float64, its weights kept.
 ONE_OF_TWO = """
 import pickle, sys
 from pathlib import Path
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1:4]
 import torch
-from dst_cbc.ranks import here
+from dst_cbc.training.ranks import here
 from trainings import weights_after
 mine = here(2)
-folder = Path(sys.argv[3])
+folder = Path(sys.argv[4])
 make, data, stage = pickle.loads((folder / "work.pickle").read_bytes())
 mine.join(torch.device("cpu"), stage)
 torch.save(weights_after(make, data, stage, folder / "state", mine), folder / f"{mine.rank}.pt")
@@ -77,8 +99,7 @@ def weights_after(make, data, stage, folder, ranks=ALONE):
 
     make: as `objectives.make`.
     """
-    torch.manual_seed(0)
-    model = build(NETWORK, data.dataset.classes)
+    model = small_model(data.dataset)
     model.network.double()
     objective = make(model, data, stage, CPU, ranks)
 
@@ -106,8 +127,11 @@ def weights_after_two(make, data, stage, folder):
     """The tensors after the same training by two processes, of each of them."""
     (folder / "work.pickle").write_bytes(pickle.dumps((make, data, stage)))
     (folder / "one_of_two.py").write_text(ONE_OF_TWO)
-    command = [sys.executable, *TWO, folder / "one_of_two.py", SCRIPTS, Path(__file__).parent]
-    subprocess.run([*map(str, command), str(folder)], check=True)
+    here = Path(__file__).parent
+    # Last where `make` may be from.
+    found_in = [SCRIPTS, here, here / "training"]
+    command = [sys.executable, *TWO, folder / "one_of_two.py", *found_in, folder]
+    subprocess.run([*map(str, command)], check=True)
     return [torch.load(folder / f"{rank}.pt")[1] for rank in (0, 1)]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
+SCRIPTS = REPOSITORY / "scripts"
 
 EXPERIMENT = {
     "name": "tiny",

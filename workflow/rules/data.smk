@@ -3,18 +3,18 @@
 
 rule draw_digits:
     output:
-        f"{DATA}/scenes.json",
+        f"{EXPERIMENT.data}/scenes.json",
     log:
         f"{STUDY}/logs/draw_digits.log",
     localrule: True
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("draw_digits.py"),
         settings=EXPERIMENT.digits.canonical(),
         folder=subpath(output[0], parent=True),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/draw_digits.py" --settings {params.settings:q}'
-        " --out {params.folder:q} >> {log:q} 2>&1"
+        "{params.stage} --settings {params.settings:q} --out {params.folder:q} >> {log:q} 2>&1"
 
 
 rule check_data:
@@ -32,11 +32,12 @@ rule check_data:
         runtime=check_time,
         mem_mb=memory,
     params:
+        stage=stage("check_data.py", "data"),
         settings=PLAN.dataset.canonical(),
         files=FILES.used([record.id for record in RECORDS], True),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/check_data.py" --settings {params.settings:q} --data "$DATA"'
-        " --need-label {input.lists:q} --out {output:q} --processes {threads} >> {log:q} 2>&1"
+        "{params.stage} --settings {params.settings:q} --need-label {input.lists:q}"
+        " --out {output:q} --processes {threads} >> {log:q} 2>&1"
 
 
 rule split:
@@ -52,8 +53,9 @@ rule split:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("split.py"),
         settings=split_settings,
         ids=digest(SUBSETS["train"]),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/split.py" --settings {params.settings:q} --index {input.index:q}'
+        "{params.stage} --settings {params.settings:q} --index {input.index:q}"
         " --labeled {output.labeled:q} --unlabeled {output.unlabeled:q} >> {log:q} 2>&1"

@@ -10,9 +10,10 @@ rule download_camvid:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("download.py"),
         name=subpath(output[0], basename=True),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/download.py" {params.name} --out {output:q} >> {log:q} 2>&1'
+        "{params.stage} {params.name} --out {output:q} >> {log:q} 2>&1"
 
 
 use rule download_camvid as download_voc2012 with:
@@ -41,6 +42,8 @@ rule download_voc:
     conda:
         "../../envs/dst-cbc.yaml"
     threads: READERS
+    params:
+        stage=stage("build_trainaug.py"),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/build_trainaug.py" --voc {input.voc:q} --sbd {input.sbd:q}'
+        "{params.stage} --voc {input.voc:q} --sbd {input.sbd:q}"
         " --out {output:q} --processes {threads} >> {log:q} 2>&1"

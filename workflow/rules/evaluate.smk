@@ -3,12 +3,12 @@
 
 rule evaluate:
     input:
-        index=index_for(evaluated_files, "{model}/metrics.json"),
+        index=index_for(evaluated_files, f"{MODEL}/metrics.json"),
         images=images,
-        model=f"{STUDY}/{{division}}/{{model}}/model.pt",
-        last=f"{STUDY}/{{division}}/{{model}}/last.pt",
+        model=f"{MODEL}/model.pt",
+        last=f"{MODEL}/last.pt",
     output:
-        f"{STUDY}/{{division}}/{{model}}/metrics.json",
+        f"{MODEL}/metrics.json",
     log:
         f"{STUDY}/logs/{{division}}/{{model}}/evaluate.log",
     conda:
@@ -20,21 +20,20 @@ rule evaluate:
         runtime=evaluation_time,
         mem_mb=memory,
     params:
+        stage=stage("evaluate.py", "data", "device", "workers"),
         settings=PLAN.evaluate.canonical(),
         files=digest_of(evaluated_files),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data "$DATA"'
-        " --index {input.index:q} --model {input.model:q} --last {input.last:q}"
-        " --out {output:q}"
-        ' --device "$DEVICE" --workers "$WORKERS" >> {log:q} 2>&1'
+        "{params.stage} --settings {params.settings:q} --index {input.index:q}"
+        " --model {input.model:q} --last {input.last:q} --out {output:q} >> {log:q} 2>&1"
 
 
 rule summary:
     input:
         metrics=[f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
         # Read for what a person edited: the tables say so.
-        manifests=EVIDENCE["pseudo_labels.csv"],
-        thresholds=[path for path in EDITED_THRESHOLDS if Path(path).is_file()],
+        manifests=of_labeled_rounds("pseudo_labels.csv"),
+        thresholds=edited_thresholds,
     output:
         csv=report(f"{STUDY}/summary.csv", caption="../report/summary.rst", category="Summary"),
         markdown=f"{STUDY}/summary.md",
@@ -44,13 +43,13 @@ rule summary:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("summarize.py"),
         study=subpath(output.csv, parent=True),
         models=list(PLAN.models),
         report=PLAN.evaluate.report,
     shell:
-        'exec "$PYTHON" "$SCRIPTS/summarize.py" {params.study:q} {params.models:q}'
-        " --report {params.report} --csv {output.csv:q} --markdown {output.markdown:q}"
-        " >> {log:q} 2>&1"
+        "{params.stage} {params.study:q} {params.models:q} --report {params.report}"
+        " --csv {output.csv:q} --markdown {output.markdown:q} >> {log:q} 2>&1"
 
 
 rule verify:
@@ -60,6 +59,7 @@ rule verify:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
-        manifests=EVIDENCE["pseudo_labels.csv"],
+        stage=stage("verify.py"),
+        manifests=[str(on_disk(path)) for path in of_labeled_rounds("pseudo_labels.csv")],
     shell:
-        '"$PYTHON" "$SCRIPTS/verify.py" {params.manifests:q} 2>&1 | tee -a {log:q}'
+        "{params.stage} {params.manifests:q} 2>&1 | tee -a {log:q}"

@@ -5,19 +5,21 @@ rule export:
     input:
         index=ancient(INDEX),
         images=images,
-        model=f"{STUDY}/{{division}}/{{model}}/model.pt",
-        metrics=f"{STUDY}/{{division}}/{{model}}/metrics.json",
+        model=f"{MODEL}/model.pt",
+        metrics=f"{MODEL}/metrics.json",
     output:
-        onnx=f"{STUDY}/{{division}}/{{model}}/export/model.onnx",
-        program=f"{STUDY}/{{division}}/{{model}}/export/model.pt2",
-        card=f"{STUDY}/{{division}}/{{model}}/export/model.md",
+        onnx=f"{MODEL}/export/model.onnx",
+        program=f"{MODEL}/export/model.pt2",
+        card=f"{MODEL}/export/model.md",
     log:
         f"{STUDY}/logs/{{division}}/{{model}}/export.log",
     conda:
         "../../envs/dst-cbc.yaml"
     threads: EXPERIMENT.compute_threads
     params:
+        stage=stage("export.py"),
+        images=str(DATA),
         folder=subpath(output.onnx, parent=True),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/export.py" --model {input.model:q} --images "$DATA"'
+        "{params.stage} --model {input.model:q} --images {params.images:q}"
         " --index {input.index:q} --out {params.folder:q} --threads {threads} >> {log:q} 2>&1"

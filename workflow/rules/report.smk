@@ -14,22 +14,23 @@ rule tables:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("tables.py"),
         settings=EXPERIMENT.report.canonical(),
         study=subpath(input[0], parent=True),
         folder=subpath(output.csv, parent=True),
         what=WHAT_IS_SHOWN,
     shell:
-        'exec "$PYTHON" "$SCRIPTS/tables.py" {params.study:q} --settings {params.settings:q}'
-        " --out {params.folder:q} >> {log:q} 2>&1"
+        "{params.stage} {params.study:q} --settings {params.settings:q} --out {params.folder:q}"
+        " >> {log:q} 2>&1"
 
 
 rule figures:
     input:
         summary=f"{STUDY}/summary.csv",
-        thresholds=EVIDENCE["thresholds.csv"],
-        manifests=EVIDENCE["pseudo_labels.csv"],
-        quality=EVIDENCE["pseudo_labels.quality.csv"],
-        agreement=AGREEMENTS,
+        thresholds=of_labeled_rounds("thresholds.csv"),
+        manifests=of_labeled_rounds("pseudo_labels.csv"),
+        quality=of_labeled_rounds("pseudo_labels.quality.csv"),
+        agreement=[f"{folder}/agreement.csv" for folder in LABELED_METHODS],
         histograms=sorted({f"{STUDY}/{m.labeling('histogram', '.npz')}" for m in LABELED_ROUNDS}),
     output:
         [
@@ -48,14 +49,15 @@ rule figures:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("figures.py"),
         study=subpath(input.summary, parent=True),
         folder=subpath(output[0], parent=True),
         subset=SHOWN_SUBSET,
         figures=FIGURES,
         what=WHAT_IS_SHOWN,
     shell:
-        'exec "$PYTHON" "$SCRIPTS/figures.py" {params.study:q} --subset {params.subset}'
-        " --out {params.folder:q} {params.figures} >> {log:q} 2>&1"
+        "{params.stage} {params.study:q} --subset {params.subset} --out {params.folder:q}"
+        " {params.figures} >> {log:q} 2>&1"
 
 
 rule contact_sheet:
@@ -68,7 +70,7 @@ rule contact_sheet:
         manifest=read_by_training("pseudo-labels"),
     output:
         report(
-            f"{STUDY}/{{division}}/{{method}}/round{{round}}/contact_sheet.jpg",
+            f"{ROUND}/contact_sheet.jpg",
             caption="../report/contact_sheet.rst",
             category="Pseudo labels",
             subcategory="{division}",
@@ -80,10 +82,11 @@ rule contact_sheet:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
+        stage=stage("contact_sheet.py", "data"),
         settings=PLAN.dataset.canonical(),
     shell:
-        'exec "$PYTHON" "$SCRIPTS/contact_sheet.py" --settings {params.settings:q} --data "$DATA"'
-        " --index {input.index:q} --unlabeled {input.unlabeled:q}"
+        "{params.stage} --settings {params.settings:q} --index {input.index:q}"
+        " --unlabeled {input.unlabeled:q}"
         " --predictions {input.predictions:q} --labels {input.labels:q} --out {output:q}"
         " >> {log:q} 2>&1"
 
@@ -107,10 +110,10 @@ rule gallery:
     resources:
         runtime=check_time,
     params:
+        stage=stage("gallery.py", "data", "keep-predictions"),
         settings=PLAN.dataset.canonical(),
-        rounds=labeled_rounds,
+        rounds=labeled_rounds_on_disk,
     shell:
-        'exec "$PYTHON" "$SCRIPTS/gallery.py" --settings {params.settings:q} --data "$DATA"'
-        " --index {input.index:q} --unlabeled {input.unlabeled:q} --rounds {params.rounds:q}"
-        ' --predictions "$KEEP_PREDICTIONS"'
+        "{params.stage} --settings {params.settings:q} --index {input.index:q}"
+        " --unlabeled {input.unlabeled:q} --rounds {params.rounds:q}"
         " --agreement {output.agreement:q} --out {output.page:q} >> {log:q} 2>&1"

@@ -85,8 +85,7 @@ Sampling = Literal[1, 16]
 NonNegative = Annotated[float, Field(ge=0)]
 Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
 PositiveInterval = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-    AfterValidator(_increasing),
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_increasing)
 ]
 Window = Annotated[
     tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],

@@ -5,8 +5,6 @@ The settings class of a choice stands here, and its code in the module of the sa
 workflow reads this module before a job runs, and so without torch.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -19,7 +17,7 @@ class DeepLabV2(Settings):
 
     name: Literal["deeplabv2"] = "deeplabv2"
     rates: tuple[Positive, ...] = Field(
-        (6, 12, 18, 24), min_length=1, description="dilations of the convolutions"
+        default=(6, 12, 18, 24), min_length=1, description="dilations of the convolutions"
     )
 
 

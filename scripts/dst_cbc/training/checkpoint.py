@@ -1,7 +1,5 @@
 """The state of an unfinished training: all that it needs to end in the same bytes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..files import DataError, atomic
-from ..models import read_checkpoint
+from ..models.segmentation import read_checkpoint
+from ..runtime.files import DataError, atomic
 from .objective import Trained
 
 
@@ -38,10 +36,11 @@ Scalers = Mapping[str, torch.amp.GradScaler]
 
 def save(path: Path, progress: Progress, modules: Mapping[str, Trained], scalers: Scalers) -> None:
     """Write the state, whole or not at all. scalers: of each module with an optimizer."""
+    optimizers = {name: one.optimizer for name, one in modules.items() if one.optimizer}
     state = {
         "progress": vars(progress),
         "modules": {name: one.module.state_dict() for name, one in modules.items()},
-        "optimizers": {name: modules[name].optimizer.state_dict() for name in scalers},
+        "optimizers": {name: optimizers[name].state_dict() for name in scalers},
         "scalers": {name: scaler.state_dict() for name, scaler in scalers.items()},
     }
     with atomic(path) as temporary:
@@ -66,8 +65,9 @@ def resume(path: Path, modules: Mapping[str, Trained], scalers: Scalers) -> Prog
         return None
     for name, one in modules.items():
         one.module.load_state_dict(state["modules"][name])
+    optimizers = {name: one.optimizer for name, one in modules.items() if one.optimizer}
     for name, scaler in scalers.items():
-        modules[name].optimizer.load_state_dict(state["optimizers"][name])
+        optimizers[name].load_state_dict(state["optimizers"][name])
         scaler.load_state_dict(state["scalers"][name])
     progress = Progress(**state["progress"])
     progress.resumes += 1

@@ -5,8 +5,6 @@ from the step (sampling.py), and the state of a killed training is saved whole: 
 and resumed ends in the bytes of one that was not.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import os
@@ -21,18 +19,18 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from .. import loading, sampling, stopping
-from ..files import DataError, Unusable
-from ..inference import evaluate, require_room
-from ..loading import Batch, Tensors
-from ..metrics import mean_iou, pixel_accuracy
-from ..models import Model, cpu_state, write_model
-from ..ranks import ALONE, Ranks
-from ..resume import Work
-from ..settings import TrainStage
-from . import checkpoint
+from ..inference.metrics import mean_iou, pixel_accuracy
+from ..inference.whole_images import evaluate, require_fit
+from ..models.segmentation import SegmentationModel, cpu_state, write_model
+from ..runtime import signals
+from ..runtime.files import DataError, Unusable
+from ..runtime.resume import Work
+from ..settings.stages import TrainStage
+from . import checkpoint, loading, sampling
 from .checkpoint import Progress
+from .loading import Batch, Tensors
 from .objective import Objective, Stream
+from .ranks import ALONE, Ranks
 from .samples import Data
 from .steps import descents_of, seed_torch, set_modes, take_step
 
@@ -65,7 +63,7 @@ def train(
     validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite, and
     Stopped, with the state saved, when a signal asked for it.
     """
-    require_room(data.root, data.validation, stage.validation)
+    require_fit(data.root, data.validation, stage.validation)
     modules = objective.modules
     if all(one.module is not objective.evaluated.network for one in modules.values()):
         raise ValueError(f"{type(objective).__name__}: `evaluated` is none of its modules")
@@ -87,14 +85,14 @@ def train(
     def save_and_stop() -> None:
         if ranks.first:
             save()
-        stopping.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
+        signals.stop_if_asked(f"step {progress.step} of {stage.steps} is saved")
 
     def validate() -> None:
         reached = progress.history[-1]["step"] if progress.history else None
         if progress.step in stage.validate_at and progress.step != reached:
             if ranks.first:
                 # Cut short, it is repeated.
-                with suppress(stopping.Stopped):
+                with suppress(signals.Stopped):
                     _validate(objective, data, stage, device, workers, progress)
                     _log(writer, progress.history[-1])
             if ranks.asked_to_stop():
@@ -219,7 +217,7 @@ def _validate(
     )
 
 
-def _keep_snapshot(model: Model, stage: TrainStage, step: int, work: Work) -> None:
+def _keep_snapshot(model: SegmentationModel, stage: TrainStage, step: int, work: Work) -> None:
     """Write the weights into the state's folder where their turn has come."""
     for number in range(1, stage.snapshots + 1):
         if step == -(-stage.steps * number // stage.snapshots):

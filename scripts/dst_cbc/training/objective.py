@@ -1,7 +1,5 @@
 """What a step of training minimises, as the loop sees it: the contract of an objective."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..index import Row
-from ..loading import Batch, Tensors
-from ..models import Model, Network
-from ..optimization import frozen_stages, learning_rate, optimizer
-from ..ranks import ALONE, Ranks
-from ..sampling import Draw, generator
-from ..settings import TrainStage
+from ..data.index import Row
+from ..models.segmentation import Network, SegmentationModel
+from ..settings.stages import TrainStage
+from .loading import Batch, Tensors
+from .optimization import frozen_modules, learning_rate, optimizer
+from .ranks import ALONE, Ranks
+from .sampling import Draw, generator
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,7 @@ def trained(network: Network, stage: TrainStage) -> Trained:
         partial(learning_rate, stage),
         stage.clip,
         "frozen" if stage.freeze_norm else "train",
-        frozen_stages(network, stage),
+        frozen_modules(network, stage),
     )
 
 
@@ -106,7 +104,7 @@ class Objective:
 
     streams: Sequence[Stream]
     modules: Mapping[str, Trained]
-    evaluated: Model
+    evaluated: SegmentationModel
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, torch.Tensor, bool]]:
         """(Name of the module to descend, scalar loss, whether its optimizer steps now), in order.

@@ -1,7 +1,5 @@
 """From files to what a network learns from: one augmented image and its label at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +8,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..images import label_table, open_image, open_label
-from ..index import Row
-from ..inference import image_tensor, mean_colour
-from ..loading import Tensors
-from ..models import Model
-from ..predictions import read_probabilities
-from ..sampling import Draw
-from ..settings import DatasetStage, TrainStage
-from ..transforms import Warp, draw_warp, jitter, whole
+from ..data.augmentation import Warp, draw_warp, jitter, whole
+from ..data.images import open_image
+from ..data.index import Row
+from ..data.masks import label_table, open_label
+from ..inference.whole_images import image_tensor, mean_colour
+from ..models.segmentation import SegmentationModel
+from ..self_training.predictions import read_probabilities
+from ..settings.data import DatasetStage
+from ..settings.stages import TrainStage
+from .loading import Tensors
 from .objective import Stream
+from .sampling import Draw
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Samples:
 
     augmented = True
 
-    def __init__(self, rows: Sequence[Row], data: Data, stage: TrainStage, model: Model):
+    def __init__(
+        self, rows: Sequence[Row], data: Data, stage: TrainStage, model: SegmentationModel
+    ):
         self.rows, self.data, self.stage = rows, data, stage
         self.table = label_table(data.dataset)
         self.input_scale, self.window = model.settings.input_scale, model.window
@@ -85,7 +87,9 @@ class PseudoSamples(Samples):
     labels are made in training, `label` is 0 in the image and 255 outside.
     """
 
-    def __init__(self, rows: Sequence[Row], data: Data, stage: TrainStage, model: Model):
+    def __init__(
+        self, rows: Sequence[Row], data: Data, stage: TrainStage, model: SegmentationModel
+    ):
         super().__init__(rows, data, stage, model)
         self.augmented = stage.augment_pseudo
 
@@ -98,17 +102,18 @@ class PseudoSamples(Samples):
     def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
         if self.stage.weighting != "original":
             return {}
+        assert self.data.predictions is not None
         stored = Image.fromarray(read_probabilities(self.data.predictions, draw.index, row.id))
         # Predicted on a squashed image: back to its size, as its label.
         stored = stored.resize((row.width, row.height), Image.Resampling.NEAREST)
         return {"confidence": torch.from_numpy(warp.values(np.asarray(stored)))}
 
 
-def labeled_stream(data: Data, stage: TrainStage, model: Model, share: int) -> Stream:
+def labeled_stream(data: Data, stage: TrainStage, model: SegmentationModel, share: int) -> Stream:
     """The labeled images, `share` of them a batch."""
     return Stream("labeled", data.labeled, share, Samples(data.labeled, data, stage, model))
 
 
-def pseudo_stream(data: Data, stage: TrainStage, model: Model, share: int) -> Stream:
+def pseudo_stream(data: Data, stage: TrainStage, model: SegmentationModel, share: int) -> Stream:
     """The images without a label of their own, `share` of them a batch."""
     return Stream("pseudo", data.pseudo, share, PseudoSamples(data.pseudo, data, stage, model))

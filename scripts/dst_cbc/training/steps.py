@@ -1,18 +1,17 @@
 """One step of training: the losses of an objective, each down the gradient of its own module."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .. import devices, sampling
-from ..loading import Batch
-from ..optimization import norms, set_rate
-from ..ranks import ALONE, Ranks
-from ..settings import TrainStage
+from ..runtime import devices
+from ..settings.stages import TrainStage
+from . import sampling
+from .loading import Batch
 from .objective import Objective, Step, Trained
+from .optimization import norms, set_rate
+from .ranks import ALONE, Ranks
 
 
 def set_modes(modules: Mapping[str, Trained]) -> None:
@@ -63,7 +62,8 @@ class Descent:
     skipped: bool = False
 
     def __post_init__(self) -> None:
-        self.parameters = self.trained.parameters
+        assert self.trained.optimizer is not None
+        self.parameters, self.optimizer = self.trained.parameters, self.trained.optimizer
         enabled = self.stage.precision == "float16"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=enabled)
 
@@ -71,12 +71,12 @@ class Descent:
         """Set the learning rate of a step."""
         self.skipped = False
         if self.trained.rate:
-            set_rate(self.trained.optimizer, self.trained.rate(step))
+            set_rate(self.optimizer, self.trained.rate(step))
 
     def descend(self, loss: torch.Tensor, now: bool) -> None:
         """Add the loss's gradient to those since the last step; step where it is `now`."""
         if not self.pending:
-            self.trained.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
         # By these parameters alone: a loss must not fill the gradients of another module.
         self.scaler.scale(loss).backward(inputs=self.parameters)
         self.pending = not now
@@ -84,7 +84,7 @@ class Descent:
             self._step()
 
     def _step(self) -> None:
-        optimizer, scaler = self.trained.optimizer, self.scaler
+        optimizer, scaler = self.optimizer, self.scaler
         self.ranks.sum_gradients(self.parameters)
         if self.trained.clip:
             scaler.unscale_(optimizer)

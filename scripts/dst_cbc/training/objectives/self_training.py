@@ -4,28 +4,26 @@ One network learns from labeled and pseudo-labeled images; the labels come from 
 (`online_threshold`) from the network in training itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 
-from ...images import label_table, open_label
-from ...loading import Batch
-from ...losses import dynamic_loss, online_labels, valid_pixels
-from ...models import Model, logits_of
-from ...optimization import class_weights
-from ...settings import TrainStage
+from ...data.masks import label_table, open_label
+from ...models.segmentation import SegmentationModel, logits_of
+from ...settings.stages import TrainStage
+from ..loading import Batch
+from ..losses import dynamic_loss, online_labels, valid_pixels
 from ..objective import Objective as Base
 from ..objective import Step, trained
+from ..optimization import class_weights
 from ..samples import Data, labeled_stream, pseudo_stream
 
 
 class Objective(Base):
     """Half of a batch is pseudo-labeled, none in supervised training (section 4.2)."""
 
-    def __init__(self, model: Model, data: Data, stage: TrainStage):
+    def __init__(self, model: SegmentationModel, data: Data, stage: TrainStage):
         self.stage, self.evaluated = stage, model
         self.modules = {"network": trained(model.network, stage)}
         pseudo = stage.batch // 2 if data.pseudo else 0
@@ -52,7 +50,7 @@ class Objective(Base):
         )
 
 
-def _class_weights(data: Data, stage: TrainStage, model: Model) -> torch.Tensor | None:
+def _class_weights(data: Data, stage: TrainStage, model: SegmentationModel) -> torch.Tensor | None:
     table = label_table(data.dataset)
     labels = (np.asarray(open_label(data.root / row.label, table)) for row in data.labeled)
     weights = class_weights(stage, list(data.dataset.classes), labels)

@@ -1,0 +1,105 @@
+"""What the stage commands share: arguments, and errors in words instead of tracebacks."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from .runtime import signals
+from .runtime.files import FULL, Changed, DataError, NoSpace, Unusable, no_space
+from .runtime.resume import Busy
+from .settings.base import Settings
+from .settings.experiment_files import ConfigError
+from .training.ranks import Lost
+
+S = TypeVar("S", bound=Settings)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose description is the command's docstring."""
+
+    def __init__(self, doc: str | None):
+        super().__init__(
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def path(self, name: str, help: str, **options) -> None:
+        """A required option that is a path."""
+        self.add_argument(name, type=Path, required=True, metavar="PATH", help=help, **options)
+
+    def settings(self, cls: type[Settings]) -> None:
+        """--settings of the stage: JSON, or a JSON file."""
+        self.add_argument(
+            "--settings",
+            required=True,
+            type=lambda text: read_settings(cls, text),
+            metavar="JSON",
+            help=f"{cls.__name__} as JSON text, or a JSON file such as a model's settings.json",
+        )
+
+    def shard(self) -> None:
+        """--shard I N: which of N jobs that share a pass this is; (1, 1) without."""
+        self.add_argument(
+            "--shard",
+            type=int,
+            nargs=2,
+            default=[1, 1],
+            metavar=("I", "N"),
+            help="only the images of shard I of 1 .. N (default: all)",
+        )
+
+    def device(self) -> None:
+        """--device and --workers: how a stage with a network runs; they change no result."""
+        self.add_argument(
+            "--device",
+            default="auto",
+            choices=("auto", "cpu", "cuda", "mps"),
+            help="default: CUDA, else MPS, else CPU",
+        )
+        self.add_argument(
+            "--workers",
+            type=int,
+            default=0,
+            help="processes that load images (default 0: this one)",
+        )
+
+
+def read_settings(cls: type[S], text: str) -> S:
+    """Settings from JSON text or from a JSON file."""
+    try:
+        content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        return cls.model_validate(json.loads(content))
+    except (ValidationError, OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"not a {cls.__name__}: {error}") from error
+
+
+def main(run: Callable[[], None]) -> None:
+    """Run a stage; an expected failure is printed as its message and exits with 1.
+
+    A stage that a signal stopped exits with 143. END_WITH_PARENT in the environment ties it to
+    the life of the process that started it.
+    """
+    if os.environ.get("END_WITH_PARENT"):
+        signals.end_with_parent()
+    try:
+        run()
+    except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
+        sys.exit(f"error: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: {error.filename}: no such file; what is computed so far is kept")
+    except PermissionError as error:
+        sys.exit(f"error: {error.filename}: this user may not write or read it; see `ls -ld` of it")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        sys.exit(f"error: {no_space(error.filename or 'results')}")
+    except signals.Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(signals.EXIT_STATUS)

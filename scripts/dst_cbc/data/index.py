@@ -1,0 +1,210 @@
+"""The data check and its result, `dataset.csv`: one row per image that every later stage reads."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..runtime.files import Changed, DataError, digest, iterate_csv, sha256_file, write_csv
+from ..settings.data import DatasetStage
+from .images import Window, decode, measured_window
+from .layouts.layout import Record
+from .masks import LabelTable, label_table, open_label, read_label
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of the checked data set; sizes in pixels, digests SHA-256, "" without a label.
+
+    black, white: of a 16-bit image, the values that become 0 and 255, the same in all rows; None
+    for 8 bits.
+    """
+
+    id: str
+    image: str
+    label: str
+    height: int
+    width: int
+    subset: str
+    image_sha256: str
+    label_sha256: str
+    black: int | None = None
+    white: int | None = None
+
+
+COLUMNS = [field.name for field in fields(Row)]
+
+
+def check(
+    root: Path,
+    records: Sequence[Record],
+    dataset: DatasetStage,
+    need_label: Collection[str] = (),
+    processes: int = 1,
+) -> list[Row]:
+    """Decode every file of the data set; print what a person may want to know of it.
+
+    need_label: ids that must have a label beside those of val and test (imported labeled lists).
+    Raises DataError that names *all* bad files: missing, damaged or truncated ones, a label
+    whose size is not its image's, mask values that map to no class, labels that are missing.
+    """
+    rows, problems, notices = [], [], Counter()
+    deep = np.zeros(1 << 16, np.int64)
+    with ProcessPoolExecutor(processes) as pool:
+        results = pool.map(partial(_examine, root, label_table(dataset)), records, chunksize=16)
+        for found in tqdm(results, "data check", len(records), unit="image", disable=None):
+            problems += found.problems
+            notices.update(found.notices)
+            if found.row:
+                rows.append((found.row, found.deep is not None))
+                if found.deep is not None and found.row.subset == "train":
+                    deep += found.deep
+    window = dataset.window or (measured_window(deep) if deep.any() else None)
+    problems += [
+        f"{root / record.image}: no label, but subset `{record.subset}` needs one"
+        for record in records
+        if not record.label and (record.subset != "train" or record.id in need_label)
+    ]
+    if not window:
+        problems += [
+            f"{root / row.image}: 16-bit, but no training image is, which would say what is black "
+            "and what is white; set `window: [black, white]`"
+            for row, is_deep in rows
+            if is_deep
+        ]
+    if problems:
+        raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
+    for notice, files in sorted(notices.items()):
+        print(f"notice: {notice}: {files} files", flush=True)
+    return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
+
+
+def _with_window(row: Row, window: Window) -> Row:
+    return replace(row, black=window[0], white=window[1])
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What is known of one image. deep: how often each 16-bit value occurs; None for 8 bits."""
+
+    row: Row | None
+    problems: list[str]
+    notices: list[str]
+    deep: np.ndarray | None
+
+
+def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
+    problems, image, label, by_colour = [], None, None, False
+    try:
+        image = decode(root / record.image)
+    except DataError as error:
+        problems.append(str(error))
+    try:
+        if record.label:
+            label, by_colour = read_label(root / record.label, table)
+    except DataError as error:
+        problems.append(str(error))
+    if image and label and image.size != label.size:
+        turned = label.size == image.size[::-1]
+        problems.append(
+            f"{root / record.label}: size {label.size}, but its image has {image.size}"
+            + (", turned as its EXIF orientation says; turn the mask, too" if turned else "")
+        )
+    if problems or image is None:
+        return _Finding(None, problems, [], None)
+    width, height = image.size
+    row = Row(
+        record.id,
+        record.image,
+        record.label,
+        height,
+        width,
+        record.subset,
+        sha256_file(root / record.image),
+        sha256_file(root / record.label) if record.label else "",
+    )
+    notices = ["alpha channel of the image is not used"] if image.alpha else []
+    notices += ["masks of colours, read by the classes' colours"] if by_colour else []
+    deep = None if image.deep is None else np.bincount(image.deep.ravel(), minlength=1 << 16)
+    return _Finding(row, [], notices, deep)
+
+
+def write_index(path: Path, rows: Iterable[Row]) -> None:
+    """Write `dataset.csv`."""
+    write_csv(path, COLUMNS, (asdict(row) for row in rows))
+
+
+def read_index(path: Path) -> dict[str, Row]:
+    """`dataset.csv` by id."""
+    rows = {}
+    for line, cells in enumerate(iterate_csv(path, COLUMNS), 2):
+        try:
+            size = {side: int(cells[side]) for side in ("height", "width")}
+            window = {end: int(cells[end]) if cells[end] else None for end in ("black", "white")}
+            rows[cells["id"]] = Row(**{**cells, **size, **window})
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}, line {line}: {error}; delete the file") from error
+    return rows
+
+
+def rows_of(index: dict[str, Row], ids: Iterable[str], listing: Path) -> list[Row]:
+    """The rows of the ids that `listing` names. Raises DataError when one is not in the index."""
+    ids = list(ids)
+    missing = [id for id in ids if id not in index]
+    if missing:
+        raise DataError(
+            f"{listing}: {missing[0]!r} is not in dataset.csv; delete dataset.csv to have the data "
+            "checked again"
+        )
+    return [index[id] for id in ids]
+
+
+def window_of(rows: Iterable[Row]) -> Window | None:
+    """The window of the data set's 16-bit images; None where all have 8 bits."""
+    for row in rows:
+        if row.black is not None and row.white is not None:
+            return row.black, row.white
+    return None
+
+
+def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
+    """uint8 (H, W): the mask of an image for people and figures; None without a readable one."""
+    if not row.label:
+        return None
+    try:
+        return np.asarray(open_label(root / row.label, table))
+    except DataError as error:
+        print(f"no ground truth: {error}")
+        return None
+
+
+def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
+    """Raise Changed when an image, or where `labels` a mask, is not what the data check saw.
+
+    Raises FileNotFoundError when one is gone: nothing wrong has been computed from it.
+    """
+    files = {}
+    for row in rows:
+        files[row.image] = row.image_sha256
+        if labels and row.label:
+            files[row.label] = row.label_sha256
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda file: sha256_file(root / file), files)
+        changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]
+    if changed:
+        raise Changed(
+            f"{len(changed)} files have changed since the data check, first {root / changed[0]}. "
+            "What was computed from them is dropped; run the same command again"
+        )
+
+
+def used_files(rows: Iterable[Row], labels: bool) -> str:
+    """Digest of the images, and of the masks where `labels`, that a stage reads."""
+    return digest(
+        f"{row.id} {row.image_sha256} {row.label_sha256 if labels else ''}" for row in rows
+    )

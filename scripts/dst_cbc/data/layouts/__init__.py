@@ -1,0 +1,12 @@
+"""Layouts of data sets on disk, by the name of their format: each yields the same records."""
+
+from . import camvid, cityscapes, digits, folder, pairs, voc
+
+LAYOUTS = {
+    "camvid": camvid.LAYOUT,
+    "cityscapes": cityscapes.LAYOUT,
+    "digits": digits.LAYOUT,
+    "folder": folder.LAYOUT,
+    "pairs": pairs.LAYOUT,
+    "voc": voc.LAYOUT,
+}

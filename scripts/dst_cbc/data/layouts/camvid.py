@@ -1,0 +1,44 @@
+"""CamVid in SegNet's layout."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ...runtime.files import DataError
+from ...settings.data import DatasetStage
+from .layout import Layout, Record
+
+CLASSES = {
+    "sky": "#808080", "building": "#800000", "pole": "#c0c080", "road": "#804080",
+    "pavement": "#3c28de", "tree": "#808000", "sign": "#c08080", "fence": "#404080",
+    "car": "#400080", "pedestrian": "#404000", "bicyclist": "#0080c0",
+}  # fmt: skip
+
+
+def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """SegNet's layout: train.txt, val.txt, test.txt with lines `IMAGE MASK`.
+
+    The lists carry the absolute paths of the machine they were made on; only the last two
+    parts, `train/NAME.png` and `trainannot/NAME.png`, mean anything.
+    """
+    for subset in ("train", "val", "test"):
+        listing = root / f"{subset}.txt"
+        if not listing.is_file():
+            if subset == "train":
+                raise DataError(f"{listing}: no such file; format `camvid` needs it")
+            continue
+        for number, line in enumerate(listing.read_text().splitlines(), 1):
+            if not line.strip():
+                continue
+            paths = [PurePosixPath(*PurePosixPath(part).parts[-2:]) for part in line.split()]
+            if len(paths) != 2:
+                raise DataError(f"{listing}, line {number}: found {line!r}, expected `IMAGE MASK`")
+            yield Record(paths[0].stem, str(paths[0]), str(paths[1]), subset)
+
+
+LAYOUT = Layout(
+    _records,
+    CLASSES,
+    ignore=(11,),
+    hint=". `snakemake download_camvid` gets CamVid from the network, into "
+    "results/downloads/camvid",
+)

@@ -1,0 +1,18 @@
+"""The demo's scenes of handwriting, which the workflow draws itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...settings.data import DatasetStage
+from ..digit_scenes import CLASSES, scene_ids
+from .layout import Layout, Record
+
+
+def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """The scenes as they will be drawn: known before they exist."""
+    assert dataset.digits is not None
+    for subset, id in scene_ids(dataset.digits):
+        yield Record(id, f"images/{subset}/{id}.png", f"labels/{subset}/{id}.png", subset)
+
+
+LAYOUT = Layout(_records, CLASSES)

@@ -1,0 +1,25 @@
+"""Images and masks in folders of their subsets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...runtime.files import DataError
+from ...settings.data import DatasetStage
+from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below
+
+
+def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """images/<subset>/<id>.<png|jpg|…> and, where there is a mask, labels/<subset>/<id>.<png|…>.
+
+    Raises DataError when an image has two masks.
+    """
+    for subset in ("train", "val", "test"):
+        masks: dict[str, str] = {}
+        for id, path in files_below(root, f"labels/{subset}", MASK_SUFFIXES):
+            if masks.setdefault(id, path) != path:
+                raise DataError(f"{root}: two masks of {id!r}: {masks[id]} and {path}; keep one")
+        for id, path in files_below(root, f"images/{subset}", IMAGE_SUFFIXES):
+            yield Record(id, path, masks.get(id, ""), subset)
+
+
+LAYOUT = Layout(_records)

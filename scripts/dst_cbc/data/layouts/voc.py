@@ -1,0 +1,62 @@
+"""PASCAL VOC 2012 with the masks of SBD."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...runtime.files import DataError, read_ids
+from ...settings.data import DatasetStage
+from .layout import Layout, Record, files_below
+
+CLASSES = {
+    "background": "#000000", "aeroplane": "#800000", "bicycle": "#008000", "bird": "#808000",
+    "boat": "#000080", "bottle": "#800080", "bus": "#008080", "car": "#808080", "cat": "#400000",
+    "chair": "#c00000", "cow": "#408000", "dining table": "#c08000", "dog": "#400080",
+    "horse": "#c00080", "motorbike": "#408080", "person": "#c08080", "potted plant": "#004000",
+    "sheep": "#804000", "sofa": "#00c000", "train": "#80c000", "tv monitor": "#004080",
+}  # fmt: skip
+
+# The authors' few validation images, for selection with about as many masks as there are labels.
+VALTINY = (
+    "2007_000033", "2007_000129", "2007_000175", "2007_000452", "2007_000491", "2007_000830",
+    "2007_001239", "2007_002094", "2007_006046", "2007_006866", "2007_009756", "2008_000215",
+    "2008_004610", "2008_005242", "2008_005254", "2008_007811", "2010_001646", "2010_002531",
+    "2010_003854", "2011_003011",
+)  # fmt: skip
+
+
+def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
+    """The devkit's folder VOC2012, and in it SegmentationClassAug: VOC's and SBD's masks.
+
+    Training images are those of ImageSets/Segmentation/trainaug.txt, else all with a mask there
+    that are not in val.txt. Raises DataError when JPEGImages, val.txt or the masks are missing.
+    """
+    lists = root / "ImageSets/Segmentation"
+    trainaug = lists / "trainaug.txt"
+    for needed, advice in (
+        (root / "JPEGImages", "set `data` to the folder VOCdevkit/VOC2012 of VOC's own archive"),
+        (lists / "val.txt", "get it from VOC's own archive, VOCtrainval_11-May-2012.tar"),
+        (
+            root / "SegmentationClassAug",
+            "get the masks of VOC and SBD as PNGs of class numbers, SegmentationClassAug.zip, or "
+            "make them from SBD's own archive: python scripts/build_trainaug.py",
+        ),
+    ):
+        if not needed.exists():
+            raise DataError(f"{needed}: not found; format `voc` needs it: {advice}")
+    masks = dict(files_below(root, "SegmentationClassAug", (".png",)))
+    val = read_ids(lists / "val.txt")
+    train = read_ids(trainaug) if trainaug.is_file() else masks.keys() - set(val)
+    for id in train:
+        yield Record(id, f"JPEGImages/{id}.jpg", masks.get(id, ""), "train")
+    for id in val:
+        label = masks.get(id, f"SegmentationClass/{id}.png")
+        yield Record(id, f"JPEGImages/{id}.jpg", label, "val")
+
+
+LAYOUT = Layout(
+    _records,
+    CLASSES,
+    valtiny=VALTINY,
+    hint=": the folder VOC2012 of VOCtrainval_11-May-2012.tar, with SegmentationClassAug in "
+    "it. `snakemake download_voc` gets and makes all of it, into results/downloads/voc",
+)

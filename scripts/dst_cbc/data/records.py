@@ -1,0 +1,105 @@
+"""From a person's folder to records: every image of a data set, in whatever layout."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..runtime.files import DataError
+from ..settings.data import DatasetStage
+from ..settings.experiment import Experiment
+from ..settings.stages import TrainStage
+from .layouts import LAYOUTS
+from .layouts.layout import Record
+
+
+def dataset_stage(experiment: Experiment) -> DatasetStage:
+    """The data set's settings, completed by what its format knows.
+
+    Raises ValueError when the format has no classes of its own and the experiment names none,
+    and when masks' values and classes do not go together.
+    """
+    layout = LAYOUTS[experiment.format]
+    classes = experiment.classes or layout.classes
+    if classes is None:
+        raise ValueError(f"classes: missing; format {experiment.format!r} knows none of its own")
+    labels: Any = experiment.labels or layout.labels or dict(enumerate(classes))
+    ignore = experiment.ignore
+    if ignore is None:
+        ignore = layout.ignore if all(isinstance(value, int) for value in labels) else ()
+        if layout.labels:
+            # Other values than the format's own may be named.
+            ignore = tuple(value for value in ignore if value not in labels)
+    if (experiment.pairs is not None) != (experiment.format == "pairs"):
+        raise ValueError("pairs: goes with `format: pairs`, and only with it")
+    try:
+        return DatasetStage(
+            format=experiment.format,
+            classes=dict(classes),
+            labels=labels,
+            ignore=ignore,
+            window=experiment.window,
+            test_from_val=experiment.test_from_val,
+            digits=experiment.digits if experiment.format == "digits" else None,
+            pairs=experiment.pairs,
+        )
+    except ValidationError as error:
+        faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise ValueError(f"classes, labels, ignore: {faults}") from None
+
+
+def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
+    """Every image of the data set, sorted by id; nothing is decoded.
+
+    Raises DataError when the folder or its lists are missing, two images share an id, or an id
+    could not be the name of a file below a folder.
+    """
+    if dataset.format != "digits" and not root.is_dir():
+        hint = LAYOUTS[dataset.format].hint
+        raise DataError(f"{root}: no such folder; set `data` (or --config data=PATH){hint}")
+    records = sorted(LAYOUTS[dataset.format].records(root, dataset), key=lambda record: record.id)
+    if not records:
+        raise DataError(f"{root}: no images found in the layout `{dataset.format}`")
+    problems = [
+        f"{root}: id {id!r} occurs {count} times; ids must be unique"
+        for id, count in Counter(record.id for record in records).items()
+        if count > 1
+    ]
+    alike = Counter(id.casefold() for id in {record.id for record in records})
+    problems += [
+        f"{root}: id {record.id!r} and another differ only in case; many disks cannot hold both"
+        for record in records
+        if alike[record.id.casefold()] > 1
+    ]
+    problems += [
+        f"{root}: {record.id!r} cannot be an id: it would not stay below its folder"
+        for record in records
+        if not _is_safe(record.id)
+    ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return _hold_back(records, dataset.test_from_val)
+
+
+def selecting(images: Iterable, stage: TrainStage) -> list:
+    """Those of records, or of rows of dataset.csv, whose mIoU chooses the best model."""
+    if stage.select == "valtiny":
+        chosen = set(stage.valtiny)
+        return [image for image in images if image.id in chosen]
+    return [image for image in images if image.subset == "val"]
+
+
+def _hold_back(records: list[Record], every: int) -> list[Record]:
+    """Move every n-th validation image to the test subset; 0 moves none."""
+    if not every:
+        return records
+    held = {r.id for r in [r for r in records if r.subset == "val"][every - 1 :: every]}
+    return [replace(r, subset="test") if r.id in held else r for r in records]
+
+
+def _is_safe(id: str) -> bool:
+    path = PurePosixPath(id)
+    return not (path.is_absolute() or ".." in path.parts or set(id) & set("\\\0\n\r"))

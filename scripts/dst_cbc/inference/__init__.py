@@ -1,0 +1,1 @@
+"""A model over whole images: passes, tiles, metrics, folders, export."""

@@ -1,0 +1,209 @@
+"""A finished model on a folder of images: masks, and on request confidence and overlays.
+
+Each mask is written whole and last, and says which image it was made from: an interrupted pass
+goes on at the first image without one.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..data.images import Window, decode, open_image
+from ..data.layouts.layout import IMAGE_SUFFIXES
+from ..data.masks import indexed_png, palette
+from ..models.segmentation import SegmentationModel
+from ..runtime import signals
+from ..runtime.files import DataError, read_json, sha256_file, sweep, write_bytes, write_json
+from ..settings.stages import Inference
+from .tiling import View
+from .whole_images import image_tensor, predict
+
+MASKS, CONFIDENCE, OVERLAYS = "masks", "confidence", "overlays"
+MANIFEST = "infer.json"
+OVERLAY_OPACITY = 0.5
+_NOTE = "image_sha256"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the files of images go. confidence, overlay: whether they are wanted."""
+
+    folder: Path
+    confidence: bool
+    overlay: bool
+
+    def mask(self, id: str) -> Path:
+        return self.folder / MASKS / f"{id}.png"
+
+    def of(self, id: str) -> dict[str, Path]:
+        """By kind; the mask is the last one."""
+        paths = {}
+        if self.confidence:
+            paths[CONFIDENCE] = self.folder / CONFIDENCE / f"{id}.png"
+        if self.overlay:
+            paths[OVERLAYS] = self.folder / OVERLAYS / f"{id}.jpg"
+        return {**paths, MASKS: self.mask(id)}
+
+
+def list_images(root: Path, out: Path) -> dict[str, Path]:
+    """Images below `root` by id, their path below it without the suffix; hidden ones are left out.
+
+    Raises DataError when there are none, when two would have one mask, and when `out` lies
+    inside `root`: the next pass would take masks for images.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected a folder of images")
+    if out.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{out} lies inside {root}, which is only read; choose an --out beside the images"
+        )
+    found = [
+        path
+        for path in sorted(root.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
+    if not found:
+        raise DataError(f"{root}: no images found; expected files {', '.join(IMAGE_SUFFIXES)}")
+    ids = [path.relative_to(root).with_suffix("").as_posix() for path in found]
+    alike = Counter(map(str.casefold, ids))
+    for id, path in zip(ids, found, strict=True):
+        if alike[id.casefold()] > 1:
+            raise DataError(
+                f"{path}: another image differs only in its suffix or in case, and both would "
+                f"have the mask {id}.png; rename one"
+            )
+    return dict(zip(ids, found, strict=True))
+
+
+def claim(out: Path, made_with: dict) -> None:
+    """Make the folder of results, or go on in one: MANIFEST says with what it was made.
+
+    Raises DataError when `out` holds anything else: nothing that is there is replaced.
+    """
+    manifest = out / MANIFEST
+    if not manifest.is_file():
+        sweep(out)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise DataError(f"{out} is not an empty folder and has no {MANIFEST}; choose a new one")
+        write_json(manifest, made_with)
+        return
+    found = read_json(manifest)
+    for key, value in made_with.items():
+        if found.get(key) != value:
+            raise DataError(
+                f"{out} was made with another `{key}`: found {found.get(key)!r} in {MANIFEST}, "
+                f"asked for {value!r}; choose another folder as --out, or delete this one"
+            )
+
+
+def segment_folder(
+    model: SegmentationModel,
+    images: dict[str, Path],
+    outputs: Outputs,
+    settings: Inference,
+    views: Sequence[View],
+    device: torch.device,
+    workers: int = 0,
+) -> dict[str, str]:
+    """Write what is missing of the images' masks; returns what is wrong with bad images, by id.
+
+    images: paths by id. Raises Unusable when the model's output is not finite, Stopped when a
+    signal asked for it.
+    """
+    loader = DataLoader(
+        _Missing(images, outputs, model.window),
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=signals.leave_to_parent,
+    )
+    write = _writer(outputs, palette(list(model.classes.values())))
+    problems: dict[str, str] = {}
+    # Written while the network computes the next image.
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(lambda: None)
+        for id, (pixels, note) in zip(images, tqdm(loader, "infer", disable=None), strict=True):
+            signals.stop_if_asked("finished masks are kept")
+            if pixels is None:
+                problems |= {id: note} if note else {}
+                continue
+            classes, confidence = predict(model, pixels[None], settings, device, _bytes, views)
+            written.result()
+            arrays = (one[0].cpu().numpy() for one in (classes, confidence))
+            written = pool.submit(write, id, pixels, *arrays, note)
+        written.result()
+    return problems
+
+
+class _Missing(Dataset):
+    """Images without a mask, uint8 (3, H, W) with their SHA-256.
+
+    Instead None and a text, what is wrong with a bad image, "" where the mask is there.
+    """
+
+    def __init__(self, images: dict[str, Path], outputs: Outputs, window: Window | None):
+        self.images, self.outputs, self.window = list(images.items()), outputs, window
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor | None, str]:
+        id, path = self.images[index]
+        try:
+            digest = sha256_file(path)
+            if _is_done(self.outputs, id, digest):
+                return None, ""
+            return image_tensor(np.asarray(open_image(path, self.window))), digest
+        except DataError as error:
+            return None, str(error)
+        except OSError as error:
+            return None, f"{path}: cannot be read ({error})"
+
+
+def _is_done(outputs: Outputs, id: str, digest: str) -> bool:
+    """Whether all files are there and of this image; a mask that a person drew has no note."""
+    if not all(path.is_file() for path in outputs.of(id).values()):
+        return False
+    try:
+        mask = decode(outputs.mask(id)).image
+    except DataError:
+        return False
+    return mask is not None and mask.info.get(_NOTE, digest) == digest
+
+
+def _bytes(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The winning class and 255 times its probability, both uint8 (N, H, W)."""
+    share, winner = logits.float().log_softmax(1).max(1)
+    return winner.to(torch.uint8), (255 * share.exp()).round().to(torch.uint8)
+
+
+def _writer(outputs: Outputs, colours: list[int]) -> Callable[..., None]:
+    def write(id: str, pixels, classes: np.ndarray, confidence: np.ndarray, digest: str) -> None:
+        png = indexed_png(classes, colours, {_NOTE: digest})
+        for kind, path in outputs.of(id).items():
+            if kind == CONFIDENCE:
+                write_bytes(path, _encoded(Image.fromarray(confidence), "PNG"))
+            elif kind == OVERLAYS:
+                image = Image.fromarray(pixels.numpy().transpose(1, 2, 0))
+                mask = Image.open(io.BytesIO(png)).convert("RGB")
+                write_bytes(path, _encoded(Image.blend(image, mask, OVERLAY_OPACITY), "JPEG"))
+            else:
+                write_bytes(path, png)
+
+    return write
+
+
+def _encoded(image: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **({"quality": 90} if kind == "JPEG" else {}))
+    return buffer.getvalue()

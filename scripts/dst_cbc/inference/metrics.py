@@ -1,0 +1,79 @@
+"""Figures of merit, all from the confusion matrix of a whole subset."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..settings.data import IGNORED
+
+FEW_IMAGES = 30
+"""Below so many images a mIoU is too noisy to choose a model by, and is told with an interval."""
+DRAWS = 2000
+"""Of the bootstrap."""
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+    """int64 (classes, classes), row = truth, column = prediction; ignored truth left out.
+
+    A prediction that is itself ignored (a pseudo label) is left out, too.
+    """
+    valid = (truth != IGNORED) & (prediction != IGNORED)
+    pairs = truth[valid].astype(np.int64) * classes + prediction[valid]
+    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def class_iou(confusion: np.ndarray) -> np.ndarray:
+    """float64 (classes,) in 0..1: intersection over union; NaN where the union is empty."""
+    hit = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - hit
+    return np.divide(hit, union, out=np.full(len(hit), math.nan), where=union > 0)
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean in 0..1 over the classes whose union is not empty; NaN when there is none."""
+    iou = class_iou(confusion)
+    return float(np.nanmean(iou)) if np.isfinite(iou).any() else math.nan
+
+
+def pixel_accuracy(confusion: np.ndarray) -> float:
+    """Share of right pixels, 0..1; NaN when there is no pixel."""
+    total = confusion.sum()
+    return float(np.trace(confusion) / total) if total else math.nan
+
+
+def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
+    """Ends, 0..1, of the middle 95 % of the mIoU of as many images drawn with replacement.
+
+    confusions: int64 (images, classes, classes), one matrix each; at least one image. The draws
+    are the same each time. NaN where no draw has a labeled pixel.
+    """
+    generator = np.random.default_rng(0)
+    count = len(confusions)
+    counts = generator.multinomial(count, [1 / count] * count, size=DRAWS)
+    drawn = np.array([mean_iou(np.tensordot(c, confusions, 1)) for c in counts])
+    if np.isnan(drawn).all():
+        return math.nan, math.nan
+    low, high = np.nanpercentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def report(confusions: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """What metrics.json says of one model on one subset: figures in percent, None = undefined.
+
+    confusions: int64 (images, classes, classes). Of few images also `miou_interval`.
+    """
+    confusion = confusions.sum(0)
+    few = 0 < len(confusions) < FEW_IMAGES
+    return {
+        **({"miou_interval": [*map(_percent, bootstrap_interval(confusions))]} if few else {}),
+        "miou": _percent(mean_iou(confusion)),
+        "pixel_accuracy": _percent(pixel_accuracy(confusion)),
+        "classes": classes,
+        "iou": dict(zip(classes, map(_percent, class_iou(confusion)), strict=True)),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _percent(share: float) -> float | None:
+    return None if math.isnan(share) else 100 * float(share)

@@ -1,0 +1,176 @@
+"""A model over whole images, streamed: validation and prediction use this one pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..data.augmentation import Warp, whole
+from ..data.images import open_image
+from ..data.index import Row
+from ..data.masks import LabelTable, label_table, open_label
+from ..models.segmentation import SegmentationModel
+from ..runtime import devices, signals
+from ..runtime.files import DataError
+from ..settings.data import DatasetStage
+from ..settings.stages import PART_IMAGES, Inference
+from .metrics import confusion_matrix
+from .tiling import AS_IT_IS, View, full_logits
+from .winners import winners
+
+
+class Images(Dataset):
+    """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W).
+
+    Resized and padded as `settings` say: with the mean colour, in masks with 255.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        rows: Sequence[Row],
+        model: SegmentationModel,
+        settings: Inference,
+        table: LabelTable | None = None,
+    ):
+        self.root, self.rows, self.settings, self.table = root, rows, settings, table
+        self.window, self.fill = model.window, mean_colour(model)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        row = self.rows[index]
+        warp = self._warp(row)
+        image = np.asarray(open_image(self.root / row.image, self.window))
+        sample = (image_tensor(warp.image(image, self.fill) if warp else image),)
+        if self.table is not None:
+            label = np.array(open_label(self.root / row.label, self.table))
+            sample += (torch.from_numpy(warp.label(label) if warp else label),)
+        return sample
+
+    def _warp(self, row: Row) -> Warp | None:
+        own, size, pad = (row.height, row.width), self.settings.size, self.settings.pad
+        return whole(own, size or own, pad) if size or pad else None
+
+
+def mean_colour(model: SegmentationModel) -> tuple[int, ...]:
+    """RGB of what lies outside an image: zero after normalisation."""
+    return tuple(round(255 * channel) for channel in model.mean)
+
+
+def require_fit(root: Path, rows: Sequence[Row], settings: Inference) -> None:
+    """Raise DataError that names an image which `evaluation.pad` would cut."""
+    if not settings.pad:
+        return
+    for row in rows:
+        size = settings.size or (row.height, row.width)
+        if size[0] > settings.pad[0] or size[1] > settings.pad[1]:
+            raise DataError(
+                f"evaluation.pad: found {list(settings.pad)}, but {root / row.image} has "
+                f"{size[0]} x {size[1]} pixels; expected at least as many: enlarge it, or set it "
+                "to null"
+            )
+
+
+def image_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) as a tensor uint8 (3, H, W) of its own memory."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def batches_of(rows: Sequence[Row], settings: Inference) -> list[list[int]]:
+    size = settings.pad or settings.size
+    seen = [replace(row, height=size[0], width=size[1]) for row in rows] if size else rows
+    return same_size_batches(seen, settings.batch, PART_IMAGES)
+
+
+def same_size_batches(rows: Sequence[Row], batch: int, every: int) -> list[list[int]]:
+    """Indexes of neighbours of one size, at most `batch`, never across a multiple of `every`.
+
+    Batches depend on neither workers nor on where a killed pass went on, and so do the results.
+    """
+    batches: list[list[int]] = []
+    for i, row in enumerate(rows):
+        last = rows[i - 1]
+        full = not batches or len(batches[-1]) == batch or i % every == 0
+        if full or (row.height, row.width) != (last.height, last.width):
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def loader_of(
+    images: Images, batches: list[list[int]], workers: int, device: torch.device
+) -> DataLoader:
+    return DataLoader(
+        images,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=signals.leave_to_parent,
+    )
+
+
+def evaluate(
+    model: SegmentationModel, root: Path, rows: Sequence[Row], dataset: DatasetStage, *more: Any
+) -> np.ndarray:
+    """The sum of what `evaluate_each` finds, by the same arguments."""
+    nothing = np.zeros((len(dataset.classes),) * 2, np.int64)
+    return sum(evaluate_each(model, root, rows, dataset, *more), nothing)
+
+
+def evaluate_each(
+    model: SegmentationModel,
+    root: Path,
+    rows: Sequence[Row],
+    dataset: DatasetStage,
+    settings: Inference,
+    device: torch.device,
+    workers: int = 0,
+) -> Iterator[np.ndarray]:
+    """Of each image, in order, the confusion matrix, int64 (classes, classes), in eval mode.
+
+    Raises DataError when an image has no label, or does not fit into `settings.pad`.
+    """
+    unlabeled = [row.id for row in rows if not row.label]
+    if unlabeled:
+        raise DataError(f"{root}: {unlabeled[0]!r} has no label; it cannot be evaluated")
+    require_fit(root, rows, settings)
+    images = Images(root, rows, model, settings, label_table(dataset))
+    batches = batches_of(rows, settings)
+    bar = tqdm(loader_of(images, batches, workers, device), "evaluate", disable=None, leave=False)
+    for pixels, labels in bar:
+        signals.stop_if_asked("this evaluation starts anew")
+        (winner,) = predict(model, pixels, settings, device, _winner)
+        for truth, found in zip(labels.numpy(), winner.cpu().numpy(), strict=True):
+            yield confusion_matrix(truth, found, len(dataset.classes))
+
+
+def _winner(logits: torch.Tensor) -> tuple[torch.Tensor]:
+    return (winners(logits),)
+
+
+@torch.inference_mode()
+def predict(
+    model: SegmentationModel,
+    pixels: torch.Tensor,
+    settings: Inference,
+    device: torch.device,
+    reduce: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+    views: Sequence[View] = (AS_IT_IS,),
+) -> tuple[torch.Tensor, ...]:
+    """What `reduce` makes of the logits of uint8 (N, 3, H, W); leaves the model in eval mode.
+
+    reduce: float32 (N, classes, h, W), some rows of the images, to tensors (N, h, W); they come
+    back as (N, H, W). views: as of `full_logits`.
+    """
+    model.network.eval().to(memory_format=devices.memory_format(settings))
+    pixels = pixels.to(device, non_blocking=True)
+    stripes = full_logits(model, pixels, settings.tile, settings.precision, views)
+    parts = zip(*map(reduce, stripes), strict=True)
+    return tuple(part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts)

@@ -1,0 +1,219 @@
+"""Networks and the model file, which alone says everything that is needed to use one."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ..data.images import Window
+from ..runtime.files import DataError, write_bytes
+from ..settings.network import NetworkSettings
+from .backbones import Backbone, build_backbone
+from .heads import head_class
+from .weights import load_head
+
+
+@dataclass(frozen=True)
+class SegmentationModel:
+    """A network with what its use needs.
+
+    mean, std: of RGB in 0..1, subtracted and divided by. window: values of 16-bit images that
+    are its black and white, None when it was trained on 8 bits. record: where it comes from:
+    `round` and `step` at which these weights were reached, `selected_on`, `score` (mIoU in
+    percent on that subset; None for a last step that was not chosen).
+    """
+
+    network: Network
+    settings: NetworkSettings
+    classes: dict[str, str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    window: Window | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class Network(nn.Module):
+    """A backbone and a head.
+
+    ends: of its backbone. stride: pixels of the image from one of its logits to the next. grid:
+    the largest stride in it; an image shifted by a multiple of it gives the same features, shifted.
+    """
+
+    def __init__(self, backbone: Backbone, head: Any):
+        super().__init__()
+        self.backbone, self.head = backbone.network, head
+        self.ends, self.stride = backbone.ends, head.stride
+        self.grid = max(one.stride for one in backbone.maps)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """float (N, 3, H, W), normalised -> logits (N, classes, H/stride, W/stride)."""
+        return self.head(self.backbone(images))
+
+
+def _assemble(
+    settings: NetworkSettings, classes: int, root: Path = Path()
+) -> tuple[Network, Backbone]:
+    options = settings.chosen_head
+    kind = head_class(options)
+    choose = partial(kind.choose, options=options) if hasattr(kind, "choose") else None
+    backbone = build_backbone(settings, root, choose)
+    return Network(backbone, kind(backbone.maps, classes, options)), backbone
+
+
+def build(
+    settings: NetworkSettings,
+    classes: dict[str, str],
+    root: Path = Path(),
+    window: Window | None = None,
+) -> SegmentationModel:
+    """A model with the initial weights that `settings` names; torch's seed decides the rest.
+
+    root: where a relative path of `weights` starts. A head in that file is taken where it fits.
+    Raises DataError as `build_backbone`.
+    """
+    network, backbone = _assemble(settings, len(classes), root)
+    if backbone.weights:
+        load_head(network.head, backbone.weights)
+    return SegmentationModel(network, settings, classes, backbone.mean, backbone.std, window)
+
+
+def going_on(
+    path: Path, settings: NetworkSettings, classes: dict[str, str], window: Window | None = None
+) -> SegmentationModel:
+    """A model with the weights of the earlier one at `path`, its head and window included.
+
+    window: where the earlier one saw no 16-bit images. Raises DataError as `read_model`, and when
+    its classes or its network are others.
+    """
+    earlier = read_model(path)
+    if list(earlier.classes) != list(classes):
+        raise DataError(
+            f"start_from: {path} has the classes {', '.join(earlier.classes)}; expected those of "
+            f"the experiment, in their order: {', '.join(classes)}"
+        )
+    kept = {"weights": None, "input_scale": 1.0}
+    theirs, ours = (s.model_copy(update=kept).canonical() for s in (earlier.settings, settings))
+    if theirs != ours:
+        raise DataError(f"start_from: {path} has the network {theirs}; found `network` {ours}")
+    return replace(
+        earlier, settings=settings, classes=classes, window=earlier.window or window, record={}
+    )
+
+
+def resize(model: SegmentationModel, images: torch.Tensor, scale: float = 1) -> torch.Tensor:
+    """Images at the size at which the network sees them: `input_scale` times `scale`, antialiased.
+
+    images: of any type; float32 comes back where they are resized, they themselves where not.
+    """
+    scale *= model.settings.input_scale
+    if scale == 1:
+        return images
+    size = [max(1, round(scale * side)) for side in images.shape[-2:]]
+    return F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def low_logits(
+    model: SegmentationModel, images: torch.Tensor, precision: str = "float32"
+) -> torch.Tensor:
+    """Images in 0..255, normalised here, to logits at the network's stride and in its type."""
+    dtype = next((weight.dtype for weight in model.network.parameters()), torch.float32)
+    kind = {"device": images.device, "dtype": dtype}
+    mean, std = (torch.tensor(v, **kind).view(3, 1, 1) * 255 for v in (model.mean, model.std))
+    with torch.autocast(images.device.type, getattr(torch, precision), precision != "float32"):
+        return model.network((images.to(dtype) - mean) / std).to(dtype)
+
+
+def upsample(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Bilinear with align_corners=True, as DeepLabV2."""
+    return F.interpolate(logits, size, mode="bilinear", align_corners=True)
+
+
+def logits_of(
+    model: SegmentationModel, images: torch.Tensor, precision: str = "float32"
+) -> torch.Tensor:
+    """The same at the images' own size, as training compares them with labels."""
+    return upsample(low_logits(model, images, precision), images.shape[-2:])
+
+
+def cpu_state(model: SegmentationModel) -> dict[str, torch.Tensor]:
+    """The network's state, on the CPU."""
+    return {key: value.detach().cpu() for key, value in model.network.state_dict().items()}
+
+
+def model_bytes(
+    model: SegmentationModel, state: dict[str, torch.Tensor], record: dict[str, Any]
+) -> bytes:
+    """The model file with weights `state`; equal content gives equal bytes."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "format": 1,
+            "network": model.settings.model_dump(mode="json"),
+            "classes": model.classes,
+            "mean": list(model.mean),
+            "std": list(model.std),
+            "window": model.window,
+            "record": record,
+            "state": {key: value.cpu().contiguous() for key, value in state.items()},
+        },
+        buffer,
+    )
+    return buffer.getvalue()
+
+
+def write_model(
+    path: Path, model: SegmentationModel, state: dict[str, torch.Tensor], record: dict
+) -> None:
+    """Write a model file."""
+    write_bytes(path, model_bytes(model, state, record))
+
+
+def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationModel:
+    """A model file; runs no code that it may contain.
+
+    Raises DataError when it is missing, damaged, unsafe or of another version.
+    """
+    content = read_checkpoint(path)
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != 1:
+        raise DataError(f"{path}: not a model file of format 1 (found format {found!r})")
+    try:
+        settings = NetworkSettings(**content["network"])
+        # The weights come from this file, not from the settings' source.
+        bare = settings.model_copy(update={"weights": None})
+        network, _ = _assemble(bare, len(content["classes"]))
+        network.load_state_dict(content["state"])
+        return SegmentationModel(
+            network.to(device),
+            settings,
+            content["classes"],
+            tuple(content["mean"]),
+            tuple(content["std"]),
+            content["window"],
+            content["record"],
+        )
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: a damaged model file ({type(error).__name__}: {error})"
+        ) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A file of torch.save, tensors and plain values only."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise DataError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); remove it"
+        ) from error

@@ -1,0 +1,253 @@
+"""Initial weights: from a file or an installed package, never from the internet."""
+
+import importlib.util
+import json
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ..runtime.files import DataError, atomic
+
+COCO_FILE = "resnet101COCO-41f33a49.pth"
+COCO_MEAN = (122.675, 116.669, 104.008)
+"""Of red, green and blue in 0..255."""
+
+DESCRIPTION = "dst_cbc"
+"""Under this key of a .safetensors file's metadata stands what goes with its weights."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A file of weights, under timm's names, and what must go with them.
+
+    mean, std: of RGB in 0..1, as trained; None: as the backbone's name says. backbone: the only
+    one whose geometry and constants are those of the weights; None: any that fits.
+    """
+
+    path: Path
+    state: dict[str, torch.Tensor]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    backbone: str | None = None
+
+
+def read_weights(source: str, root: Path = Path()) -> Weights:
+    """The weights that `network.weights` names. Raises DataError.
+
+    How images were normalised is believed where a file says it: one that `write_weights` wrote,
+    in itself; one of the Hugging Face hub, in the `config.json` beside it.
+    """
+    path = locate(source, root)
+    state = _read(path)
+    if "_conv_stem.weight" in state:
+        # Lite0 was converted from TensorFlow: (x - 127) / 128, SAME padding, epsilon 1e-3.
+        mean, std = (127 / 255,) * 3, (128 / 255,) * 3
+        return Weights(path, _timm_names(path, state), mean, std, "tf_efficientnet_lite0")
+    return Weights(path, state, *_description(path))
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write a .safetensors file that `read_weights` reads as these, with mean and std."""
+    made_for = {"mean": weights.mean, "std": weights.std}
+    text = json.dumps({"pretrained_cfg": made_for, "backbone": weights.backbone})
+    with atomic(path) as temporary:
+        save_file(weights.state, temporary, {DESCRIPTION: text})
+
+
+def load_weights(network: nn.Module, backbone: str, weights: Weights) -> list[str]:
+    """Load `weights` into `network`, a backbone that timm calls `backbone`.
+
+    Every parameter of the network must be among them, with its shape; what they have beyond
+    (the classifier, stages cut off) is left. Returns the names left. Raises DataError.
+    """
+    if weights.backbone not in (None, backbone):
+        raise DataError(
+            f"{weights.path}: these weights belong to {weights.backbone!r}, found network.backbone "
+            f"{backbone!r}, whose geometry or constants differ; set network.backbone"
+        )
+    wanted, state = network.state_dict(), weights.state
+    source = {key: key if key in state else _plain_name(key) for key in wanted}
+    missing = [
+        key
+        for key in wanted
+        if source[key] not in state and not key.endswith("num_batches_tracked")
+    ]
+    found = {key: state[source[key]] for key in wanted if source[key] in state}
+    wrong = [key for key in found if found[key].shape != wanted[key].shape]
+    if missing or wrong:
+        raise DataError(
+            f"{weights.path}: does not fit the backbone: {len(missing)} of {len(wanted)} entries "
+            f"missing{f' (first: {missing[0]})' if missing else ''}, {len(wrong)} of another shape"
+            f"{f' (first: {wrong[0]})' if wrong else ''}"
+        )
+    network.load_state_dict({**wanted, **found})
+    return sorted(set(state) - set(source.values()))
+
+
+def load_head(head: nn.Module, weights: Weights) -> None:
+    """Load the first branches of the head among `weights` where classes and branches suffice.
+
+    Names: `head.<branch>.weight` and `.bias`. A head of fewer branches than the file's is what the
+    released code made of it. A line says whether it is taken; where there is none, nothing is said.
+    """
+    found = {
+        key.removeprefix("head."): value
+        for key, value in weights.state.items()
+        if re.match(r"head\.\d+\.", key)
+    }
+    if not found:
+        return
+    theirs, ours = _shapes(found), _shapes(head.state_dict())
+    if ours.items() <= theirs.items():
+        head.load_state_dict({key: found[key] for key in ours})
+        said = f"its head is loaded, {_branches(ours)}"
+    else:
+        said = f"its head is left, {_branches(theirs)}; the network's is new, {_branches(ours)}"
+    print(f"{weights.path}: {said}", flush=True)
+
+
+def _branches(shapes: dict[str, tuple[int, ...]]) -> str:
+    weights = [shape for key, shape in shapes.items() if key.endswith(".weight")]
+    sizes = sorted({"x".join(map(str, shape)) for shape in weights})
+    return f"{len(weights)} branches of {' and '.join(sizes)} (classes first)"
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def our_name(key: str) -> str:
+    """The name in our network of a parameter of the released one, or of the COCO file's."""
+    return re.sub(r"^(classifier\.0\.convs|layer5\.conv2d_list)\.", "head.", key)
+
+
+def from_coco(path: Path, backbone: str) -> Weights:
+    """The paper's COCO weights (section 4.2), `resnet101COCO-41f33a49.pth`, for `backbone`.
+
+    They were trained on BGR in 0..255 less its mean. That is the first convolution with its input
+    channels turned round, on RGB with that mean and a deviation of 1; so they are turned here, and
+    nothing else has to know of BGR. Raises DataError for a file without their head.
+    """
+    state = _read(path)
+    branch = {"weight": (21, 2048, 3, 3), "bias": (21,)}
+    expected = {f"layer5.conv2d_list.{i}.{part}": branch[part] for i in range(4) for part in branch}
+    found = {key: shape for key, shape in _shapes(state).items() if key.startswith("layer5.")}
+    if found != expected:
+        classes = sorted({shape[0] for shape in found.values()})
+        raise DataError(
+            f"{path}: layer5.conv2d_list: found {len(found)} tensors, for {classes} classes; "
+            "expected 8, weight and bias of four branches, for the 21 classes of PASCAL VOC; "
+            f"convert {COCO_FILE}"
+        )
+    ours = {
+        our_name(key): value.flip(1) if key == "conv1.weight" else value
+        for key, value in state.items()
+    }
+    return Weights(path, ours, tuple(v / 255 for v in COCO_MEAN), (1 / 255,) * 3, backbone)
+
+
+def _plain_name(key: str) -> str:
+    """The name in timm's whole model of a parameter of its wrappers for features."""
+    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key.removeprefix("model."))
+
+
+def _description(path: Path) -> tuple[tuple | None, tuple | None, str | None]:
+    """mean, std and backbone, as the file itself or a `config.json` beside it says."""
+    place, text = path, None
+    if path.suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(DESCRIPTION)
+    if text is None:
+        place = path.with_name("config.json")
+        if not place.is_file():
+            return None, None, None
+    try:
+        content = json.loads(place.read_text() if text is None else text)
+        made_for = content["pretrained_cfg"]
+        mean, std = (tuple(map(float, made_for[key])) for key in ("mean", "std"))
+        return mean, std, content.get("backbone")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{place}: expected timm's pretrained_cfg with mean and std "
+            f"({type(error).__name__}: {error}); move it away if it is another program's"
+        ) from error
+
+
+def locate(source: str, root: Path = Path()) -> Path:
+    """The file that `network.weights` names: a path, or `package:NAME/FILE`."""
+    if not source.startswith("package:"):
+        path = root / source
+    else:
+        package, _, inside = source.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError(f"network.weights: {source!r}: no package {package!r} is installed")
+        path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.is_file():
+        raise DataError(f"network.weights: {source!r}: no such file")
+    return path
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own words advise to run it.
+        code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        what = f"holds code, {code[1]}, which was not run" if code else "not a file of torch.save"
+        raise DataError(
+            f"{path}: not readable as weights: {what}; take one of tensors alone, as "
+            "torch.save(model.state_dict(), PATH) writes it"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as weights ({error})") from error
+    tensors = isinstance(state, dict) and all(
+        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
+    )
+    if not tensors:
+        raise DataError(
+            f"{path}: not readable as weights: found a checkpoint with more than tensors by name; "
+            "take out its weights: torch.save(model.state_dict(), PATH)"
+        )
+    return state
+
+
+# Blocks per group of EfficientNet-B0 and Lite0; efficientnet-pytorch numbers them through.
+_LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+_LITE0_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head",
+              "_bn1": "bn2", "_fc": "classifier"}  # fmt: skip
+_LITE0_FIRST = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_LITE0_BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw",
+                "_bn1": "bn2", "_project_conv": "conv_pwl", "_bn2": "bn3"}  # fmt: skip
+
+
+def _timm_names(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Names of efficientnet-pytorch (Lite0) to timm's."""
+    places = [(s, i) for s, repeats in enumerate(_LITE0_REPEATS) for i in range(repeats)]
+    renamed = {}
+    try:
+        for key, value in state.items():
+            block = re.fullmatch(r"_blocks\.(\d+)\.(\w+?)\.(.+)", key)
+            if block:
+                group, place = places[int(block[1])]
+                names = _LITE0_FIRST if group == 0 else _LITE0_BLOCK
+                renamed[f"blocks.{group}.{place}.{names[block[2]]}.{block[3]}"] = value
+            else:
+                layer, _, rest = key.partition(".")
+                renamed[f"{_LITE0_TOP[layer]}.{rest}"] = value
+    except (IndexError, KeyError) as error:
+        raise DataError(f"{path}: {key!r} is not a name of EfficientNet-Lite0") from error
+    return renamed

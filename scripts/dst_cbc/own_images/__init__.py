@@ -1,0 +1,1 @@
+"""From a person's folders to an experiment file, and to the next one."""

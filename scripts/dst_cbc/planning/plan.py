@@ -1,0 +1,313 @@
+"""From an experiment file to the models it asks for: paths, and what each one depends on."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from ..data.layouts.layout import Record
+from ..data.records import dataset_stage, list_records
+from ..data.splits import divide
+from ..settings.base import Sampling
+from ..settings.choices import SelfTraining
+from ..settings.data import SplitStage
+from ..settings.experiment import Experiment
+from ..settings.experiment_files import (
+    ConfigError,
+    load_experiment,
+    load_methods,
+    merge,
+    method_row,
+    nearest,
+    read_yaml,
+)
+from ..settings.methods import MethodRow, MethodSwitches, TrainOverrides
+from ..settings.stages import EvaluateStage, ModelSettings, PredictStage, ThresholdStage, TrainStage
+from .models import SUPERVISED, PlannedModel, Split
+from .trainings import Trainings
+
+OF_FILES = (
+    "curriculum", "balance", "weighting", "rule", "threshold_sampling", "teacher", "chains",
+)  # fmt: skip
+"""Switches that say how files of pseudo labels are made and weighed."""
+OF_ROUNDS = ("start", "best", "snapshots", "objective")
+"""Switches of rounds that learn from unlabeled images, whoever labels them."""
+
+
+class Plan:
+    """All models of an experiment.
+
+    root: the folder that relative paths of imported lists start from. Raises ConfigError for
+    everything that can be wrong before a file is decoded.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        methods: Mapping[str, MethodRow],
+        records: Sequence[Record],
+        root: Path = Path(),
+    ):
+        self.experiment, self.root = experiment, root
+        self.methods = {name: self._over_switches(name, row) for name, row in methods.items()}
+        self.dataset = dataset_stage(experiment)
+        train = [record for record in records if record.subset == "train"]
+        self.train_ids = [record.id for record in train]
+        self.with_mask = {record.id for record in train if record.label}
+        val_ids = {record.id for record in records if record.subset == "val"}
+        self._check_subsets(records)
+        self.trainings = Trainings(experiment, self.dataset, self.train_ids, val_ids, root)
+        unknown = set(experiment.by_split) - set(experiment.splits)
+        if unknown:
+            known = nearest(min(unknown), list(experiment.splits))
+            raise ConfigError(f"by_split: split {min(unknown)!r} does not exist; {known}")
+        self.splits: dict[str, Split] = {}
+        self.models: dict[str, PlannedModel] = {}
+        for run in experiment.runs:
+            select = run.select or experiment.evaluation.select
+            for split, seed, method in itertools.product(run.splits, run.seeds, run.methods):
+                for name, row in self._varied(method, run.vary):
+                    self._add_chain(split, seed, select, name, row)
+
+    @property
+    def evaluate(self) -> EvaluateStage:
+        report = self.experiment.evaluation.report
+        return EvaluateStage(dataset=self.dataset, report=report, **self.trainings.evaluation)
+
+    @property
+    def predict(self) -> PredictStage:
+        """A pass over the unlabeled images as the experiment says, without a method's own word."""
+        return self._predict(self.experiment.switches.threshold_sampling or 1)
+
+    @property
+    def variants(self) -> dict[str, PredictStage]:
+        """All passes, by what tells their files from those of `predict`."""
+        own = {m.variant: m.settings.predict for m in self.models.values() if m.settings.predict}
+        return {"": self.predict, **own}
+
+    def _predict(self, sampling: Sampling) -> PredictStage:
+        size = self.experiment.prediction.size
+        return PredictStage(sampling=sampling, size=size, **self.trainings.inference)
+
+    def _variant(self, stage: PredictStage) -> str:
+        """`@key=value` of what is not as in `predict`; "" where everything is."""
+        ours, common = (s.model_dump(mode="python") for s in (stage, self.predict))
+        changes = [f"{key}={ours[key]}" for key in ours if ours[key] != common[key]]
+        return f"@{','.join(changes)}" if changes else ""
+
+    def _over_switches(self, name: str, row: MethodRow) -> MethodRow:
+        """The row with the experiment's `switches` beneath it."""
+        own = row.model_dump(exclude_unset=True)
+        below = self.experiment.switches.model_dump(exclude_unset=True)
+        labeling = merge(below, own).get("labeling", "offline")
+        idle = {"offline": (), "online": OF_FILES, "none": (*OF_FILES, *OF_ROUNDS)}[labeling]
+        below = {key: value for key, value in below.items() if key not in idle}
+        return method_row(merge(below, own), f"switches, beneath method {name}") if below else row
+
+    def _check_subsets(self, records: Sequence[Record]) -> None:
+        evaluation = self.experiment.evaluation
+        sizes = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
+        for key, subset in [("select", "val"), *(("report", s) for s in evaluation.report)]:
+            if not sizes[subset]:
+                raise ConfigError(
+                    f"evaluation.{key}: subset {subset!r} has no images in {self.experiment.data}; "
+                    f"found {sizes}; choose another subset, or set test_from_val"
+                )
+        if not sizes["train"]:
+            raise ConfigError(f"{self.experiment.data}: no training images; found {sizes}")
+
+    def _varied(
+        self, method: str, vary: Mapping[str, Sequence]
+    ) -> Iterator[tuple[str, MethodRow | None]]:
+        """The method, once for each combination of varied values, under a name of its own."""
+        if method == SUPERVISED:
+            if vary:
+                raise ConfigError(
+                    "runs: vary: `supervised` is shared by all methods and cannot vary"
+                )
+            yield method, None
+            return
+        if method not in self.methods:
+            known = [SUPERVISED, *self.methods]
+            raise ConfigError(f"runs: methods: {method!r} does not exist; {nearest(method, known)}")
+        for values in itertools.product(*vary.values()):
+            changes = dict(zip(vary, values, strict=True))
+            row = merge(self.methods[method].model_dump(exclude_unset=True), changes)
+            suffix = ",".join(f"{key}={value}" for key, value in changes.items())
+            if set(suffix) & set("/\\ {}") or suffix.startswith("."):
+                raise ConfigError(f"runs: vary: {suffix!r} cannot be part of a folder's name")
+            name = f"{method}@{suffix}" if suffix else method
+            yield name, method_row(row, f"runs: vary: {name}")
+
+    def _add_chain(
+        self, split_name: str, seed: int, select: str, name: str, row: MethodRow | None
+    ) -> None:
+        split = self._split(split_name, seed, select)
+        supervised = self._supervised(split)
+        self.models[supervised.path] = supervised
+        if row is None:
+            return
+        if not split.unlabeled:
+            raise ConfigError(
+                f"runs: split {split_name!r} has no unlabeled images; only `supervised` runs on it"
+            )
+        if row.labeling == "none":
+            models = [self._control(split, supervised, name, row)]
+        else:
+            models = self._rounds(split, supervised, name, row)
+        self.models.update((model.path, model) for model in models)
+
+    def _split(self, name: str, seed: int, select: str) -> Split:
+        """A labeled split; it is worked out at its first use."""
+        rules = self.experiment.splits
+        if name not in rules:
+            raise ConfigError(
+                f"runs: splits: {name!r} does not exist; {nearest(name, list(rules))}"
+            )
+        split = Split(name, SplitStage(rule=rules[name], seed=seed), select, [], [])
+        if split.division not in self.splits:
+            labeled, unlabeled = divide(self.train_ids, self.with_mask, split.stage, self.root)
+            half = max(1, self.experiment.train.batch // 2)
+            if len(labeled) < half:
+                raise ConfigError(
+                    f"splits.{name}: {len(labeled)} labeled images, but a batch of "
+                    f"{self.experiment.train.batch} takes {half} of them; lower train.batch, or "
+                    "label more"
+                )
+            self.splits[split.division] = replace(split, labeled=labeled, unlabeled=unlabeled)
+        return self.splits[split.division]
+
+    def _supervised(self, split: Split) -> PlannedModel:
+        layer = self.experiment.supervised.model_dump(exclude_unset=True)
+        settings = self.trainings.settings(split, layer)
+        images, share = len(split.labeled), settings.batch
+        # gamma weighs pseudo labels; without any it must not retrain this model.
+        stage = self.trainings.stage(split, settings, 0, images, share, gamma=0.0)
+        return self._model(split, SUPERVISED, stage, **self.initial)
+
+    def _model(
+        self,
+        split: Split,
+        method: str,
+        stage: TrainStage,
+        links: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> PlannedModel:
+        """links: what it has to do with other models. more: further keys of its settings."""
+        settings = ModelSettings(dataset=self.dataset, split=split.stage, train=stage, **more)
+        return PlannedModel(split.division, method, stage.round, settings, **links or {})
+
+    @property
+    def initial(self) -> dict[str, Any]:
+        """Where initial weights come from."""
+        experiment = self.experiment
+        return {"network": experiment.network, "start_from": experiment.start_from}
+
+    def _rounds(
+        self, split: Split, supervised: PlannedModel, name: str, row: MethodRow
+    ) -> list[PlannedModel]:
+        """All rounds of a method, of each of its chains, in an order in which they can be made."""
+        parts = {f"{name}/{part}": keys for part, keys in row.chains.items()} or {name: None}
+        before = dict.fromkeys(parts, supervised)
+        models = []
+        for round, alpha in enumerate(row.curriculum or [None], 1):
+            # Each labels for the next, the last for the first.
+            labelers = [*before.values()][-1:] + [*before.values()][:-1]
+            made = {
+                chain: self._round(split, row, chain, keys, round, alpha, before[chain], labeler)
+                for (chain, keys), labeler in zip(parts.items(), labelers, strict=True)
+            }
+            models += made.values()
+            before = made
+        return models
+
+    def _round(
+        self,
+        split: Split,
+        row: MethodRow,
+        chain: str,
+        keys: TrainOverrides | None,
+        round: int,
+        alpha: Decimal | None,
+        previous: PlannedModel,
+        labeler: PlannedModel,
+    ) -> PlannedModel:
+        """keys: of `train` in which the chain differs. alpha: None where labels are made online."""
+        own = keys.model_dump(exclude_unset=True) if keys else {}
+        settings = self.trainings.settings(split, _overrides(row), own)
+        self.trainings.check_halves(chain, split, settings)
+        online = row.labeling == "online"
+        is_ours = isinstance(row.objective, SelfTraining)
+        stage = self.trainings.stage(
+            split,
+            settings,
+            round,
+            len(split.unlabeled),
+            settings.batch // 2,
+            row.round_length,
+            weighting=row.weighting,
+            augment_pseudo=row.augment_pseudo,
+            online_threshold=row.online_threshold if online and is_ours else None,
+            objective=row.objective,
+            best=row.best,
+            snapshots=row.snapshots,
+        )
+        more = self.initial if row.start == "restart" else {}
+        links = {"previous": previous, "labels_itself": online}
+        if alpha is not None:
+            more |= self._labels(row, alpha)
+            variant = self._variant(more["predict"])
+            links |= {"labeled_by": labeler, "variant": variant}
+            if variant or labeler != previous:
+                more["labels_from"] = f"{labeler.name}/predictions{variant}.h5"
+        return self._model(split, chain, stage, links, **more)
+
+    def _labels(self, row: MethodRow, alpha: Decimal) -> dict[str, Any]:
+        """How the files of pseudo labels of one round are made."""
+        sampling = row.threshold_sampling
+        thresholds = ThresholdStage(
+            alpha=alpha, balance=row.balance, rule=row.rule, sampling=sampling
+        )
+        return {"predict": self._predict(sampling), "thresholds": thresholds}
+
+    def _control(
+        self, split: Split, supervised: PlannedModel, name: str, row: MethodRow
+    ) -> PlannedModel:
+        """Labeled images alone, with the steps and the number of validations of another chain."""
+        matched = self.methods.get(row.match or "")
+        if matched is None or matched.labeling == "none":
+            raise ConfigError(f"methods: {name}: match: {row.match!r} is no self-training method")
+        rounds = self._rounds(split, supervised, row.match or "", matched)
+        # Of several chains one: each ends in a model.
+        chain = [model for model in rounds if model.method == rounds[0].method]
+        stages = [model.settings.train for model in (supervised, *chain)]
+        steps = sum(stage.steps for stage in stages)
+        count = sum(len(stage.validate_at) for stage in stages)
+        validate_at = tuple(-(-steps * k // count) for k in range(1, count + 1))
+        layer = self.experiment.supervised.model_dump(exclude_unset=True)
+        settings = self.trainings.settings(split, layer, _overrides(row))
+        stage = self.trainings.stage(
+            split, settings, 1, 1, 1, gamma=0.0, steps=steps, validate_at=validate_at
+        )
+        return self._model(split, name, stage, **self.initial)
+
+
+def load_plan(
+    repository: Path, files: Sequence[Path | Mapping[str, Any]], overrides: Mapping[str, Any]
+) -> tuple[Experiment, list[Record], Plan]:
+    """Experiment, images and plan of experiment files, or of their contents.
+
+    repository: the folder of the Snakefile. overrides: keys of --config, which win. Raises
+    ConfigError, DataError.
+    """
+    presets = read_yaml(repository / "workflow/presets.yaml")
+    experiment = load_experiment(files or [repository / "config.yaml"], presets, overrides)
+    records = list_records(Path(experiment.data), dataset_stage(experiment))
+    methods = load_methods(repository / "workflow/methods.yaml")
+    return experiment, records, Plan(experiment, methods, records)
+
+
+def _overrides(row: MethodRow) -> dict[str, Any]:
+    return row.model_dump(exclude_unset=True, exclude=set(MethodSwitches.model_fields))

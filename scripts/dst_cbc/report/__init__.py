@@ -1,0 +1,1 @@
+"""What people read of a study: tables, figures, sheets, pages, the model card."""

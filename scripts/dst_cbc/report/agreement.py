@@ -1,0 +1,135 @@
+"""What the rounds of a method say of themselves, without ground truth: `agreement.csv`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+
+from ..data.index import Row
+from ..runtime.files import DataError, read_json, write_csv
+from ..self_training import confidence
+from ..self_training.predictions import Prediction, read_predictions
+from ..self_training.pseudo_labels import read_labels
+from ..settings.data import IGNORED
+
+
+@dataclass(frozen=True)
+class Round:
+    """Labels of one round. labels: folder of the PNGs; predictions: what they were made from.
+
+    predictions is None where they are deleted.
+    """
+
+    number: int
+    labels: Path
+    predictions: Path | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """One image in one round, a row of agreement.csv.
+
+    kept, both, same: pixels with a label; of these with one in the round before, too; of those
+    with the same class. changed: share of all pixels whose predicted class, before any threshold,
+    is another than in the round before. confidence: mean over all pixels of the probability of
+    the predicted class. None where there is no round before, or no prediction.
+    """
+
+    id: str
+    round: int
+    height: int
+    width: int
+    kept: int
+    both: int | None = None
+    same: int | None = None
+    changed: float | None = None
+    confidence: float | None = None
+
+
+COLUMNS = [field.name for field in fields(Agreement)]
+
+
+def labels_from(folder: Path) -> Path:
+    """The predictions that the labels of `…/<method>/round<r>` are made from.
+
+    `predictions.h5` of the round before, unless the folder's settings.json names others.
+    """
+    written = folder / "settings.json"
+    named = read_json(written).get("labels_from") if written.is_file() else None
+    # Below the split's folder; a method may be a folder in a folder.
+    above = (parent for parent in folder.parents if (parent / "supervised").is_dir())
+    split = next(above, folder.parents[1])
+    if named:
+        return split / named
+    number = int(folder.name.removeprefix("round"))
+    before = folder.with_name(f"round{number - 1}") if number > 1 else split / "supervised"
+    return before / "predictions.h5"
+
+
+def round_in(folder: Path, later: bool = True) -> Round:
+    """The round of a folder `…/<method>/round<r>`.
+
+    later: whether predictions of models of round 1 and later are taken where they exist.
+    """
+    predictions = labels_from(folder)
+    known = predictions.is_file() and (later or predictions.parent.name == "supervised")
+    number = int(folder.name.removeprefix("round"))
+    return Round(number, folder / "pseudo_labels", predictions if known else None)
+
+
+def labels_of(round: Round, row: Row) -> np.ndarray:
+    """uint8 (H, W): the pseudo label of an image; DataError where it is not of the image's size."""
+    path = round.labels / f"{row.id}.png"
+    labels = read_labels(path)
+    if labels.shape != (row.height, row.width):
+        raise DataError(
+            f"{path}: found {labels.shape[0]} x {labels.shape[1]} pixels, expected {row.height} x "
+            f"{row.width}; make it again"
+        )
+    return labels
+
+
+def measure(rounds: Sequence[Round], rows: Sequence[Row]) -> Iterator[list[Agreement]]:
+    """Of each image its rounds. rows: all unlabeled images, in the order of the id list."""
+    ids = [row.id for row in rows]
+    streams = [
+        read_predictions(round.predictions, ids) if round.predictions else repeat(None)
+        for round in rounds
+    ]
+    for row, *predictions in zip(rows, *streams, strict=False):
+        labels = [labels_of(round, row) for round in rounds]
+        yield [
+            _agreement(row, round.number, mine, before, found, found_before)
+            for round, mine, before, found, found_before in zip(
+                rounds, labels, [None, *labels], predictions, [None, *predictions], strict=False
+            )
+        ]
+
+
+def _agreement(
+    row: Row,
+    round: int,
+    labels: np.ndarray,
+    before: np.ndarray | None,
+    prediction: Prediction | None,
+    predicted_before: Prediction | None,
+) -> Agreement:
+    kept = labels != IGNORED
+    both = same = changed = sure = None
+    if before is not None:
+        both = int((kept & (before != IGNORED)).sum())
+        same = int((kept & (before == labels)).sum())
+    if prediction and predicted_before:
+        changed = float((prediction.classes != predicted_before.classes).mean())
+    if prediction:
+        sure = float(confidence.probabilities()[prediction.confidence].mean(dtype=np.float64))
+    return Agreement(
+        row.id, round, row.height, row.width, int(kept.sum()), both, same, changed, sure
+    )
+
+
+def write_agreement(path: Path, rows: Iterable[Agreement]) -> None:
+    """Write agreement.csv: one row per image and round."""
+    write_csv(path, COLUMNS, (asdict(row) for row in rows))

@@ -1,0 +1,151 @@
+"""`model.md`: what a person must know who is handed a model, from what lies beside it.
+
+Of a model file alone it tells less: nothing here is needed but `model.pt`.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..data.index import Row, read_index
+from ..runtime.files import DataError, read_ids, read_json
+from ..settings.data import SplitRule
+from ..settings.network import NetworkSettings
+from ..settings.stages import ModelSettings
+from .templates import render
+
+TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+FILL_IN = "**to be filled in by you**"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What lies beside a model in its study; None and empty where there is nothing.
+
+    name: `<study>/<split>_<seed>/<method>/round<r>`, as far as the folders are called so.
+    labeled, unlabeled: numbers of images.
+    """
+
+    name: str = "model"
+    method: str | None = None
+    settings: ModelSettings | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    rows: Sequence[Row] = ()
+    labeled: int | None = None
+    unlabeled: int | None = None
+
+
+def surroundings(model: Path) -> Surroundings:
+    """What lies beside `model.pt`, and above it in its study.
+
+    Raises DataError where one of these files is damaged.
+    """
+    folder = model.resolve().parent
+    depth = 2 if re.fullmatch(r"round[1-9]\d*", folder.name) else 1
+    division = folder.parents[depth - 1]
+    study = division.parent
+    in_a_study = (study / "dataset.csv").is_file()
+    counts = {}
+    for kind in ("labeled", "unlabeled"):
+        listing = study / f"splits/{division.name}.{kind}.txt"
+        counts[kind] = len(read_ids(listing)) if listing.is_file() else None
+    settings = folder / "settings.json"
+    return Surroundings(
+        name=folder.relative_to(study.parent).as_posix() if in_a_study else "model",
+        method=folder.parents[depth - 2].name if depth == 2 else folder.name,
+        settings=_settings(settings) if settings.is_file() else None,
+        metrics=_json(folder / "metrics.json"),
+        run=_json(folder / "run.json"),
+        rows=list(read_index(study / "dataset.csv").values()) if in_a_study else (),
+        **counts,
+    )
+
+
+def _settings(path: Path) -> ModelSettings:
+    try:
+        return ModelSettings.model_validate(read_json(path))
+    except ValidationError as error:
+        raise DataError(f"{path}: not a model's settings ({error}); move it away") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def card(
+    network: NetworkSettings,
+    classes: Mapping[str, str],
+    window: tuple[int, int] | None,
+    record: Mapping[str, Any],
+    digest: str,
+    around: Surroundings,
+    files: Mapping[str, str],
+) -> str:
+    """Markdown. network, classes, window, record: of the model file, digest its SHA-256.
+
+    files: what was exported, name: how far it agrees with PyTorch.
+    """
+    sizes = Counter((row.height, row.width) for row in around.rows)
+    usual_size, of_usual_size = sizes.most_common(1)[0] if sizes else (None, 0)
+    return render(
+        TEMPLATE,
+        {"figure": _figure, "rule": _rule, "licence": _licence},
+        around=around,
+        classes=classes,
+        digest=digest,
+        files=files,
+        fill_in=FILL_IN,
+        head=network.chosen_head.model_dump(mode="json"),
+        images=Counter(row.subset for row in around.rows),
+        network=network,
+        of_usual_size=of_usual_size,
+        record=record,
+        smallest=math.ceil((network.output_stride + 1) / network.input_scale),
+        subsets=around.metrics.get("best", {}).get("subsets", {}),
+        usual_size=usual_size,
+        window=window,
+    )
+
+
+def _figure(percent: float | None) -> str:
+    return "" if percent is None else f"{percent:.2f}"
+
+
+def _rule(rule: SplitRule) -> str:
+    ((key, value),) = rule.model_dump(exclude_none=True).items()
+    return {
+        "files": "lists of ids",
+        "count": f"{value} labeled images",
+        "divide": f"one training image in {value} labeled",
+        "all": "every training image that has a mask is labeled",
+    }[key]
+
+
+def _licence(weights: str | None) -> str:
+    if not weights:
+        return "none, random."
+    if not weights.startswith("package:"):
+        return f"`{_plain(Path(weights).name)}`, a file of yours; its licence: {FILL_IN}."
+    package = weights.removeprefix("package:").partition("/")[0]
+    licence = None
+    try:
+        about: Any = metadata(package)
+        licence = about.get("License-Expression") or about.get("License")
+    except PackageNotFoundError:
+        pass
+    if not licence or licence == "UNKNOWN":
+        return f"of the package `{_plain(package)}`, which states no licence: {FILL_IN}."
+    return f"of the package `{_plain(package)}`: {_plain(licence.splitlines()[0])}."
+
+
+def _plain(text: str) -> str:
+    """Text that cannot end a line or a code span."""
+    return re.sub(r"[`<>|\s]+", " ", text)

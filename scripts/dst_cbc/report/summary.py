@@ -1,0 +1,171 @@
+"""`summary.csv`: one row per model, checkpoint and subset; everything that is told starts here."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.splits import published
+from ..runtime.files import read_csv, read_ids, read_json
+
+COLUMNS = [
+    "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
+    "selected_on", "subset", "images", "miou", "pixel_accuracy", "gain", "steps", "edited",
+]  # fmt: skip
+
+
+def summarize(study: Path, models: Sequence[str], report: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of summary.csv for the models at `models`, folders below `study`.
+
+    mIoU, pixel accuracy in percent; gain: points over `supervised` of the same split, checkpoint
+    and subset; steps: of the whole chain up to this model; labeled, unlabeled: images of the
+    split; edited: what a person changed by hand on the way. A model without metrics gives rows
+    without figures.
+    """
+    rows = [row for path in models for row in _rows(study, path, report)]
+    key = ("split", "seed", "selected_on", "checkpoint", "subset")
+    baseline = {tuple(r[k] for k in key): r["miou"] for r in rows if r["method"] == "supervised"}
+    for row in rows:
+        base = baseline.get(tuple(row[k] for k in key))
+        row["gain"] = None if None in (base, row["miou"]) else row["miou"] - base
+    return rows
+
+
+def _rows(study: Path, path: str, report: Sequence[str]) -> list[dict[str, Any]]:
+    split, seed, *selection = path.split("/")[0].split("_")
+    method, _, round = path.partition("/")[2].rpartition("/round")
+    fixed = {
+        "split": split,
+        "seed": int(seed),
+        **{side: _images(study, path, side) for side in ("labeled", "unlabeled")},
+        "method": method or round,
+        "round": int(round) if method else 0,
+        "selected_on": selection[0] if selection else "val",
+    }
+    written = study / path / "metrics.json"
+    metrics = read_json(written) if written.is_file() else None
+    rows = []
+    for checkpoint in ("best", "last"):
+        for subset in report:
+            figures = metrics[checkpoint]["subsets"][subset] if metrics else {}
+            rows.append(
+                {
+                    **fixed,
+                    "checkpoint": checkpoint,
+                    "subset": subset,
+                    "origin_round": metrics[checkpoint]["round"] if metrics else None,
+                    "images": figures.get("images"),
+                    "miou": figures.get("miou"),
+                    "pixel_accuracy": figures.get("pixel_accuracy"),
+                    "steps": _steps(study, path) if metrics else None,
+                    "edited": _edited(study, path),
+                }
+            )
+    return rows
+
+
+def _images(study: Path, path: str, side: str) -> int | None:
+    listing = study / "splits" / f"{path.split('/')[0]}.{side}.txt"
+    return len(read_ids(listing)) if listing.is_file() else None
+
+
+def read_summary(path: Path) -> list[dict[str, Any]]:
+    """The rows of summary.csv, or of a record of it, with numbers as numbers, None where empty."""
+    return [
+        {key: _number(key, text) for key, text in row.items()} for row in read_csv(path, COLUMNS)
+    ]
+
+
+def _number(key: str, text: str) -> Any:
+    if key in _WHOLE:
+        return int(text) if text else None
+    if key in _REAL:
+        return float(text) if text else None
+    return text
+
+
+_WHOLE = ("seed", "labeled", "unlabeled", "round", "origin_round", "images", "steps")
+_REAL = ("miou", "pixel_accuracy", "gain", "seconds")
+
+
+def folder_of(row: Mapping[str, Any]) -> Path:
+    """Folder below the study's of the model that a row of summary.csv is about."""
+    selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
+    model = row["method"] if int(row["round"]) == 0 else f"{row['method']}/round{row['round']}"
+    return Path(f"{row['split']}_{row['seed']}{selection}", model)
+
+
+def published_note(study: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which splits of the rows are those that the authors published, in words; "" where none is."""
+    divisions = dict.fromkeys(folder_of(row).parts[0] for row in rows)
+    lists = {
+        division: [study / "splits" / f"{division}.{side}.txt" for side in ("labeled", "unlabeled")]
+        for division in divisions
+    }
+    found = [
+        division
+        for division, paths in lists.items()
+        if all(path.is_file() for path in paths) and published(*map(read_ids, paths))
+    ]
+    return f"Identical to the published split: {', '.join(found)}." if found else ""
+
+
+def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) -> str:
+    """Where images are few: the intervals of the models' mIoU, a list in Markdown; "" if none.
+
+    models: folders below `study`.
+    """
+    lines = []
+    for path in models:
+        written = study / path / "metrics.json"
+        subsets = read_json(written)["best"]["subsets"] if written.is_file() else {}
+        for subset in report:
+            figures = subsets.get(subset, {})
+            low, high = figures.get("miou_interval", (None, None))
+            if low is not None:
+                lines.append(
+                    f"* `{path}` on `{subset}`, {figures['images']} images: mIoU "
+                    f"{figures['miou']:.2f} % ({low:.2f} to {high:.2f})"
+                )
+    if not lines:
+        return ""
+    heading = "Few images: in parentheses the 95 % interval of a bootstrap over the images."
+    return "\n".join([heading, "", *lines])
+
+
+def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of summary.csv, and the seconds that each model's own training took; None: not known."""
+    return [{**row, "seconds": _seconds(study / folder_of(row) / "run.json")} for row in rows]
+
+
+def _seconds(run: Path) -> float | None:
+    return read_json(run)["seconds"] if run.is_file() else None
+
+
+def _chain(path: str) -> list[str]:
+    """The folders of the rounds that lead to a model, its own last."""
+    parent, _, last = path.rpartition("/")
+    if not last.startswith("round"):
+        return [path]
+    return [f"{parent}/round{r}" for r in range(1, int(last.removeprefix("round")) + 1)]
+
+
+def _steps(study: Path, path: str) -> int:
+    """Steps of the chain: of round 0, where weights or labels come from it, and of all rounds."""
+    settings = [read_json(study / p / "settings.json") for p in _chain(path)]
+    steps = sum(one["train"]["steps"] for one in settings)
+    if settings[0]["network"] is None or settings[0].get("thresholds"):
+        first = study / path.split("/")[0] / "supervised" / "settings.json"
+        steps += read_json(first)["train"]["steps"]
+    return steps
+
+
+def _edited(study: Path, path: str) -> str:
+    """Rounds whose thresholds or labels a person edited, e.g. `thresholds of round 3`."""
+    found = []
+    for folder in map(study.joinpath, _chain(path)):
+        if (folder / "thresholds.edited.csv").is_file():
+            found.append(f"thresholds of {folder.name}")
+        manifest = folder / "pseudo_labels.csv"
+        if manifest.is_file() and any(r["edited"] for r in read_csv(manifest, ("edited",))):
+            found.append(f"labels of {folder.name}")
+    return ", ".join(found)

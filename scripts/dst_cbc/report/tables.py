@@ -1,0 +1,319 @@
+"""Tables of a study: mean and spread over split seeds, beside baseline, control, oracle, paper."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+CONTROL = "supervised-long"
+"""The method that trains on labels alone for as many steps as DST-CBC: the honest yardstick."""
+
+COLUMNS = [
+    "split", "labeled", "method", "round", "checkpoint", "selected_on", "subset", "n", "seeds",
+    "missing", "miou", "miou_std", "gain", "gain_std", "over_control", "over_control_std",
+    "relative", "paper", "difference", "steps", "seconds", "edited",
+]  # fmt: skip
+
+Row = dict[str, Any]
+_CHAIN = ("split", "selected_on", "method")
+_MODEL = (*_CHAIN, "round")
+_FIGURE = ("selected_on", "checkpoint", "subset")
+
+
+def aggregate(
+    rows: Sequence[Row], paper: Mapping[str, Mapping[str, float]] | None = None
+) -> list[Row]:
+    """One row per model, checkpoint and subset: what the seeds of its split say together.
+
+    rows: of summary.csv, see `summary.read_summary`; with `seconds` where the cost is wanted.
+    paper: method: {split: mIoU in percent}, `<split>_valtiny` where that selects. mIoU and gains
+    are means in points, `_std` the standard deviation of the sample, None below two values. gain:
+    over `supervised` of the same split and seed. over_control: of the last round, over the control
+    of the same split and seed. relative: percent of the mIoU of the oracle, `supervised` where no
+    image is unlabeled. paper, difference: of the last round's best on val. steps, seconds: of the
+    whole chain, the mean.
+    """
+    last = _last(rows)
+    of_control = {
+        _key(row, "split", "seed", *_FIGURE): row["miou"]
+        for row in rows
+        if row["method"] == CONTROL
+    }
+    oracle = {
+        figure: fmean(values)
+        for figure, group in _groups((row for row in rows if _is_oracle(row)), _FIGURE)
+        if (values := _values(group, "miou"))
+    }
+    found = []
+    for _, group in _groups(rows, (*_MODEL, "checkpoint", "subset")):
+        row, done = group[0], [row for row in group if row["miou"] is not None]
+        is_last = row["round"] == last[_key(row, *_CHAIN)]
+        compared = is_last and row["method"] not in ("supervised", CONTROL)
+        is_papers = is_last and (row["checkpoint"], row["subset"]) == ("best", "val")
+        miou, miou_std = _spread(_values(done, "miou"))
+        gain, gain_std = _spread(_values(done, "gain"))
+        over, over_std = _spread(_over(done, of_control) if compared else [])
+        cell = row["split"] + ("" if row["selected_on"] == "val" else f"_{row['selected_on']}")
+        printed = (paper or {}).get(row["method"], {}).get(cell) if is_papers else None
+        top = oracle.get(_key(row, *_FIGURE))
+        found.append(
+            {
+                **{key: row[key] for key in (*_MODEL, "labeled", "checkpoint", "subset")},
+                "n": len(done),
+                "seeds": " ".join(str(row["seed"]) for row in done),
+                "missing": " ".join(str(row["seed"]) for row in group if row["miou"] is None),
+                "miou": miou,
+                "miou_std": miou_std,
+                "gain": gain,
+                "gain_std": gain_std,
+                "over_control": over,
+                "over_control_std": over_std,
+                "relative": None if miou is None or top is None else 100 * miou / top,
+                "paper": printed,
+                "difference": None if miou is None or printed is None else miou - printed,
+                "steps": _mean(_values(done, "steps")),
+                "seconds": _mean([s for row in done if (s := _chain_seconds(rows, row))]),
+                "edited": "; ".join(sorted({row["edited"] for row in group if row["edited"]})),
+            }
+        )
+    return found
+
+
+def last_rounds(found: Sequence[Row]) -> list[Row]:
+    """Of aggregated rows those of each chain's last round."""
+    last = _last(found)
+    return [row for row in found if row["round"] == last[_key(row, *_CHAIN)]]
+
+
+def _last(rows: Iterable[Row]) -> dict[tuple, int]:
+    """The last round of each chain."""
+    return {chain: max(row["round"] for row in group) for chain, group in _groups(rows, _CHAIN)}
+
+
+def _key(row: Row, *columns: str) -> tuple:
+    return tuple(row[column] for column in columns)
+
+
+def _groups(rows: Iterable[Row], columns: Sequence[str]) -> Iterable[tuple[tuple, list[Row]]]:
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_key(row, *columns), []).append(row)
+    return groups.items()
+
+
+def _values(rows: Iterable[Row], column: str) -> list[float]:
+    return [row[column] for row in rows if row[column] is not None]
+
+
+def _is_oracle(row: Row) -> bool:
+    return row["method"] == "supervised" and row["unlabeled"] == 0
+
+
+def _over(rows: Iterable[Row], of_control: Mapping[tuple, float | None]) -> list[float]:
+    pairs = ((row["miou"], of_control.get(_key(row, "split", "seed", *_FIGURE))) for row in rows)
+    return [ours - control for ours, control in pairs if control is not None]
+
+
+def _chain_seconds(rows: Sequence[Row], row: Row) -> float | None:
+    """Seconds of all trainings that led to a model, round 0 of self-training too."""
+    same = (*_FIGURE, "split", "seed")
+    before = ("supervised",) if row["method"] != CONTROL else ()
+    chain: list[Any] = [
+        other.get("seconds")
+        for other in rows
+        if _key(other, *same) == _key(row, *same)
+        and (
+            other["method"] in before
+            or (other["method"] == row["method"] and other["round"] <= row["round"])
+        )
+    ]
+    return None if None in chain else sum(chain)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
+    return _mean(values), stdev(values) if len(values) > 1 else None
+
+
+# --------------------------------------------------------------------------- for people
+
+
+def markdown(title: str, found: Sequence[Row], note: str = "") -> str:
+    """Aggregated rows as Markdown: a heading, a table with its caption per subset, a note."""
+    text = [f"# {title}"]
+    for subset in dict.fromkeys(row["subset"] for row in found):
+        header, lines = table(found, subset)
+        text += [
+            "",
+            f"## `{subset}`",
+            "",
+            markdown_table(header, lines),
+            "",
+            caption(found, subset),
+        ]
+    return "\n".join([*text, *(["", note] if note else [])]) + "\n"
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a bar in a cell does not end it."""
+    cells = [header, ["---"] * len(header), *lines]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+
+
+def latex(title: str, found: Sequence[Row]) -> str:
+    """Aggregated rows as LaTeX: per subset a `table` with the rules of the package booktabs."""
+    text = ["% \\usepackage{booktabs}"]
+    for subset in dict.fromkeys(row["subset"] for row in found):
+        header, lines = table(found, subset)
+        rows = [" & ".join(map(_latex, line)) + " \\\\" for line in lines]
+        text += [
+            "\\begin{table}",
+            f"  \\caption{{{_latex(f'{title}. {caption(found, subset)}')}}}",
+            f"  \\begin{{tabular}}{{{'l' * len(header)}}}",
+            "    \\toprule",
+            f"    {' & '.join(map(_latex, header))} \\\\",
+            "    \\midrule",
+            *(f"    {row}" for row in rows),
+            "    \\bottomrule",
+            "  \\end{tabular}",
+            "\\end{table}",
+        ]
+    return "\n".join(text) + "\n"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\^{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text.replace("`", ""))
+
+
+def table(found: Sequence[Row], subset: str) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: a line per model, its best and its last step side by side.
+
+    Columns that no line fills are left out.
+    """
+    lines = [_line(group) for _, group in _groups(_of(found, subset), _MODEL)]
+    filled = [name for name in lines[0] if any(line[name] for line in lines)]
+    return [_HEADINGS.get(name, name) for name in filled], [
+        [line[name] for name in filled] for line in lines
+    ]
+
+
+def _of(found: Iterable[Row], subset: str) -> list[Row]:
+    return [row for row in found if row["subset"] == subset]
+
+
+_HEADINGS = {
+    "best": "mIoU %, best", "best_gain": "gain", "best_over": "over control",
+    "relative": "% of oracle", "last": "mIoU %, last step", "last_gain": "gain",
+    "last_over": "over control", "edited": "edited by hand",
+}  # fmt: skip
+
+
+def _line(group: Sequence[Row]) -> dict[str, str]:
+    """Cells of one model; group: its aggregated rows of one subset."""
+    best, last = ({r["checkpoint"]: r for r in group}[name] for name in ("best", "last"))
+    is_baseline = best["method"] == "supervised"
+    missing = f" (missing: {best['missing'].replace(' ', ', ')})" if best["missing"] else ""
+    return {
+        "split": best["split"],
+        "labels": _text(best["labeled"], "d"),
+        "selected on": "" if best["selected_on"] == "val" else best["selected_on"],
+        "method": f"`{best['method']}`",
+        "round": str(best["round"]),
+        "steps": _text(best["steps"], ".0f"),
+        "best": spread(best, "miou") or ("missing" if best["missing"] else ""),
+        "best_gain": "" if is_baseline else spread(best, "gain", "+"),
+        "best_over": spread(best, "over_control", "+"),
+        "relative": _text(best["relative"], ".1f"),
+        "paper": _text(best["paper"], ".2f"),
+        "difference": _text(best["difference"], "+.2f"),
+        "last": spread(last, "miou") or ("missing" if last["missing"] else ""),
+        "last_gain": "" if is_baseline else spread(last, "gain", "+"),
+        "last_over": spread(last, "over_control", "+"),
+        "minutes": _text(best["seconds"] and best["seconds"] / 60, ".1f"),
+        "seeds": best["seeds"].replace(" ", ", ") + missing,
+        "edited": best["edited"],
+    }
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def spread(row: Row, column: str, sign: str = "") -> str:
+    """`mean ± standard deviation` of an aggregated column, the deviation where there is one."""
+    mean, deviation = row[column], row[f"{column}_std"]
+    return _text(mean, f"{sign}.2f") + ("" if deviation is None else f" ± {deviation:.2f}")
+
+
+def caption(found: Sequence[Row], subset: str) -> str:
+    """What the figures of a table are: checkpoint rule, subset, and what the columns compare."""
+    rows = _of(found, subset)
+    known = {column for row in rows for column, value in row.items() if value is not None}
+    sentences = [
+        f"mIoU on `{subset}`, mean ± standard deviation over the split seeds.",
+        f"Best: {describe_selection(row['selected_on'] for row in rows)}.",
+        "Gain: points over `supervised` of the same split and seed.",
+        f"Over control: points over `{CONTROL}` of the same split and seed."
+        if "over_control" in known
+        else "",
+        "% of oracle: of the mIoU with all labels." if "relative" in known else "",
+        "Steps and minutes of training: of the whole chain."
+        if "seconds" in known
+        else "Steps: of the whole chain.",
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def describe_selection(selections: Iterable[str]) -> str:
+    """What the figures called best are, by what models were selected on."""
+    found = dict.fromkeys(selections)
+    chosen = " or ".join(selection for selection in found if selection != "last")
+    words = [f"the best of the chain, selected on {chosen}"] if chosen else []
+    words += ["the last step of each round: nothing was selected"] if "last" in found else []
+    return "; or ".join(words)
+
+
+# --------------------------------------------------------------------------- studies side by side
+
+
+def compare(studies: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of studies side by side. studies: name: rows of summary.csv.
+
+    A line per split, selection, method, checkpoint and subset of the last rounds; behind every
+    study but the first its difference to the first, mean over the seeds that both have.
+    """
+    columns = ("split", "selected_on", "method", "checkpoint", "subset")
+    lasts = {name: _by(last_rounds(rows), columns) for name, rows in studies.items()}
+    first, *others = lasts
+    header = [*columns, first]
+    for name in others:
+        header += [name, "difference"]
+    lines = []
+    for key in dict.fromkeys(key for groups in lasts.values() for key in groups):
+        ours = lasts[first].get(key, {})
+        line = [*map(str, key), _mean_text(ours.values())]
+        for name in others:
+            theirs = lasts[name].get(key, {})
+            both = [theirs[s] - ours[s] for s in ours if None not in (ours[s], theirs.get(s))]
+            line += [_mean_text(theirs.values()), _mean_text(both, "+")]
+        lines.append(line)
+    return header, lines
+
+
+def _by(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple, dict[int, Any]]:
+    """mIoU by seed of each group; None where a run is missing."""
+    return {key: {r["seed"]: r["miou"] for r in group} for key, group in _groups(rows, columns)}
+
+
+def _mean_text(values: Iterable[float | None], sign: str = "") -> str:
+    mean, deviation = _spread([value for value in values if value is not None])
+    return spread({"": mean, "_std": deviation}, "", sign)

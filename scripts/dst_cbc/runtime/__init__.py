@@ -1,0 +1,1 @@
+"""How any stage runs: whole files, resuming, signals, devices, locks of GPUs."""

@@ -1,0 +1,144 @@
+"""Where the arithmetic happens: threads before torch is imported, then the device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from .files import DataError, Unusable, shared_memory_is_full
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..settings.stages import Compute
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the CPU threads of this process, and its pages; call it before torch is imported.
+
+    The number changes the order of floating-point sums and so the bytes of a model: it comes
+    from the experiment, whatever OMP_NUM_THREADS Snakemake or a cluster has set.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    use_large_pages()
+
+
+def use_large_pages() -> None:
+    """Have torch ask Linux for large pages, unless the user says otherwise; before it is imported.
+
+    A pass on a CPU spends a quarter of its time on new pages of 4 KB. Results are the same.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def prepare(device: str, compute: Compute) -> torch.device:
+    """Choose the device, say so on one line, and set torch up for it."""
+    import torch
+
+    torch.set_num_threads(compute.compute_threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu" and torch.backends.mps.is_available():
+            device = "mps"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DataError(
+            "device: cuda was asked for, but torch sees no CUDA device; set device: cpu"
+        )
+    if device == "cuda":
+        # cuBLAS needs the workspace set to be deterministic; harmless otherwise.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = not compute.deterministic
+        torch.use_deterministic_algorithms(compute.deterministic)
+    print(f"device: {describe(device)}, {compute.compute_threads} CPU threads", flush=True)
+    return torch.device(device)
+
+
+def memory_format(compute: Compute) -> torch.memory_format:
+    """How images and weights lie in memory."""
+    import torch
+
+    return torch.channels_last if compute.channels_last else torch.contiguous_format
+
+
+@contextmanager
+def explain_out_of_memory(keys: str) -> Iterator[None]:
+    """Say which `keys` to lower when memory runs out, and how much was asked for.
+
+    Raises Unusable for memory of the device, which the same work would lack again, and
+    MemoryError for that of the machine, which other processes may have had.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not shared_memory_is_full(error):
+            raise
+        raise MemoryError(_workers_died(str(error))) from error
+    except RuntimeError as error:
+        asked = str(error).splitlines()[0].split("allocator: ")[-1]
+        if type(error).__name__ == "OutOfMemoryError":
+            raise Unusable(f"out of memory on the device: {asked}. Lower {keys}") from error
+        if "can't allocate memory" in str(error):
+            raise MemoryError(
+                f"out of memory: {asked}. Lower {keys}, or run fewer jobs at once: --cores"
+            ) from error
+        if "DataLoader worker" in str(error) or "shared memory" in str(error):
+            raise MemoryError(_workers_died(asked)) from error
+        raise
+
+
+def _workers_died(said: str) -> str:
+    free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
+    return (
+        f"processes that load images have died: {said}. Either /dev/shm is too small for the "
+        f"batches ({free / 1e6:.2f} MB are free; docker: --shm-size), or memory ran out: set "
+        "workers: 0, or lower train.batch"
+    )
+
+
+def memory_now() -> str:
+    """The machine's memory in words."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return (
+        f"this machine has {memory.total / 1e9:.1f} GB, {memory.available / 1e9:.1f} GB of them "
+        "free now"
+    )
+
+
+def free_memory() -> int:
+    """Bytes of memory that new processes can have."""
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def cuda_is_likely() -> bool:
+    """Whether `auto` will choose CUDA, without importing torch."""
+    return shutil.which("nvidia-smi") is not None and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+
+
+def describe(device: str) -> str:
+    """The device in words."""
+    import torch
+
+    if device == "cuda":
+        return f"cuda ({torch.cuda.get_device_name()})"
+    return f"{device} ({platform.processor() or platform.machine()})"
+
+
+def versions() -> dict[str, Any]:
+    """What the bytes of a model depend on beside its settings; for run.json."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "pillow")},
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }

@@ -1,0 +1,281 @@
+"""Algorithm 1, lines 13 to 18: pseudo labels as PNGs, and the manifest that watches over them."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..data.images import decode
+from ..data.masks import indexed_png, palette
+from ..runtime.files import (
+    DataError,
+    read_csv,
+    read_json,
+    sha256,
+    sha256_file,
+    write_bytes,
+    write_csv,
+    write_json,
+)
+from ..settings.data import IGNORED
+from .predictions import Prediction
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """One pseudo-labeled image, a row of pseudo_labels.csv.
+
+    correct, compared: pixels that agree with the ground truth, of those kept where the ground
+    truth is not ignored; None without ground truth. edited: a person accepted a changed PNG.
+    """
+
+    id: str
+    sha256: str
+    height: int
+    width: int
+    counts: np.ndarray
+    correct: int | None = None
+    compared: int | None = None
+    edited: bool = False
+
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    @property
+    def kept(self) -> int:
+        return int(self.counts.sum())
+
+
+def label_pixels(prediction: Prediction, cutoffs: np.ndarray) -> np.ndarray:
+    """uint8 (H, W): the predicted class where its confidence reaches the class's cutoff, else 255.
+
+    cutoffs: int32 (256,), from `thresholds.read_cutoffs`.
+    """
+    unsure = prediction.confidence < cutoffs.take(prediction.classes)
+    # A class number or 0, or all bits: 255; a fifth of the time of numpy.where.
+    return prediction.classes | (np.uint8(IGNORED) * unsure)
+
+
+def at_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 labels of a squashed image at its own (height, width), nearest."""
+    if labels.shape == size:
+        return labels
+    image = Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
+def write_pseudo_labels(
+    folder: Path,
+    labeled: Iterable[tuple[str, np.ndarray]],
+    colours: Sequence[str],
+    truth: Callable[[str], np.ndarray | None],
+    quality: np.ndarray,
+) -> Iterator[Labeled]:
+    """Write `<folder>/<id>.png` for each id and uint8 (H, W); yield its row of the manifest.
+
+    truth: function of an id to its ground truth, uint8 (H, W), or None; used for figures only.
+    quality: int64 (classes, classes + 1), counts are added to it: row = truth, column = pseudo
+    label, the last one for pixels without.
+    """
+    colour_table = palette(colours)
+    for id, labels in labeled:
+        content = indexed_png(labels, colour_table)
+        write_bytes(folder / f"{id}.png", content)
+        correct = compared = None
+        ground = truth(id)
+        if ground is not None:
+            valid = (labels != IGNORED) & (ground != IGNORED)
+            correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
+            quality += _confusion(ground, labels, len(colours))
+        # Half of the time of numpy.bincount.
+        counts = np.array(Image.fromarray(labels).histogram()[: len(colours)])
+        height, width = labels.shape
+        yield Labeled(id, sha256(content), height, width, counts, correct, compared)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """uint8 (H, W): a PNG of pseudo labels as it is now. DataError where it holds no numbers."""
+    image = decode(path).image
+    if image is None or image.mode not in ("P", "L"):
+        found = image.mode if image else "16 bits"
+        raise DataError(f"{path}: found {found}; expected 8-bit class numbers; make it again")
+    return np.asarray(image)
+
+
+def _confusion(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    known = truth != IGNORED
+    columns = np.minimum(labels[known], classes).astype(np.int64)
+    pairs = truth[known].astype(np.int64) * (classes + 1) + columns
+    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def write_shard(folder: Path, rows: Iterable[Labeled], names: Sequence[str], quality) -> None:
+    """Leave in a shard's folder what `join_shards` needs beside its PNGs."""
+    write_manifest(folder / "manifest.csv", rows, names)
+    write_json(folder / "quality.json", quality.tolist())
+
+
+def join_shards(
+    shards: Sequence[Path], folder: Path, names: Sequence[str]
+) -> tuple[list[Labeled], np.ndarray]:
+    """Give the PNGs of all shards a second name in `folder`; the manifest's rows, and the quality.
+
+    shards: their folders, in the order of the images.
+    """
+    rows = []
+    for shard in shards:
+        for row in read_manifest(shard / "manifest.csv", names):
+            path = folder / f"{row.id}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            os.link(shard / f"{row.id}.png", path)
+            rows.append(row)
+    quality: Any = sum(np.array(read_json(shard / "quality.json")) for shard in shards)
+    return rows, quality
+
+
+QUALITY = [
+    "class", "name", "truth", "labeled", "correct", "precision", "recall", "iou_of_labeled",
+]  # fmt: skip
+
+
+def write_quality(path: Path, quality: np.ndarray, names: Sequence[str]) -> None:
+    """Write pseudo_labels.quality.csv: how right the pseudo labels of each class are.
+
+    quality: as `write_pseudo_labels` counts it, over images that have a mask. truth: pixels that
+    are of this class; labeled: that are labeled so; correct: both. iou_of_labeled leaves out what
+    has no pseudo label (the paper's figure 5). A share of nothing is empty.
+    """
+    correct, labeled = np.diag(quality), quality[:, :-1].sum(0)
+    truth, truth_labeled = quality.sum(1), quality[:, :-1].sum(1)
+    share = lambda part, whole: part / whole if whole else None  # noqa: E731
+    write_csv(
+        path,
+        QUALITY,
+        (
+            {
+                "class": number,
+                "name": name,
+                "truth": int(truth[number]),
+                "labeled": int(labeled[number]),
+                "correct": int(correct[number]),
+                "precision": share(correct[number], labeled[number]),
+                "recall": share(correct[number], truth[number]),
+                "iou_of_labeled": share(
+                    correct[number], labeled[number] + truth_labeled[number] - correct[number]
+                ),
+            }
+            for number, name in enumerate(names)
+        ),
+    )
+
+
+def write_manifest(path: Path, rows: Iterable[Labeled], names: Sequence[str]) -> None:
+    """Write pseudo_labels.csv: one row per image."""
+    write_csv(path, _header(names), (_cells(row, names) for row in rows))
+
+
+def read_manifest(path: Path, names: Sequence[str]) -> list[Labeled]:
+    """pseudo_labels.csv."""
+    number = lambda text: int(text) if text else None  # noqa: E731
+    return [
+        Labeled(
+            cells["id"],
+            cells["sha256"],
+            int(cells["height"]),
+            int(cells["width"]),
+            np.array([int(cells[f"pixels {name}"]) for name in names]),
+            number(cells["correct"]),
+            number(cells["compared"]),
+            cells["edited"] == "yes",
+        )
+        for cells in read_csv(path, _header(names))
+    ]
+
+
+def changed_labels(folder: Path, rows: Iterable[Labeled]) -> list[str]:
+    """Ids whose PNG is missing or is not the one of the manifest."""
+    return [row.id for row in rows if _digest_or_none(folder / f"{row.id}.png") != row.sha256]
+
+
+def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> None:
+    """Raise DataError that names every missing, changed or unlisted PNG and both ways on."""
+    rows = list(rows)
+    listed = {folder / f"{row.id}.png" for row in rows}
+    unlisted = sorted(path for path in folder.rglob("*.png") if path not in listed)
+    if unlisted:
+        raise DataError(
+            f"{manifest}: no row for {len(unlisted)} PNGs, first {unlisted[0]}; remove what is not "
+            f"of this round, or make all again: snakemake {manifest} --forcerun {manifest}"
+        )
+    changed = changed_labels(folder, rows)
+    if changed:
+        listed = "\n".join(f"  {folder / id}.png" for id in changed)
+        raise DataError(
+            f"{manifest}: {len(changed)} pseudo labels are missing, or changed since they were "
+            "made:\n"
+            f"{listed}\n"
+            f"To make them again: snakemake {manifest} --forcerun {manifest} (and the --configfile "
+            "of this study)\n"
+            f"To train on them as they are: python scripts/verify.py --accept {manifest}"
+        )
+
+
+def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
+    """The manifest's row of a PNG that a person changed.
+
+    Raises DataError when the PNG is missing, has another size or a value that is no class.
+    """
+    path = folder / f"{row.id}.png"
+    try:
+        image = Image.open(path)
+        labels = np.asarray(image)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be accepted ({error}); make it again") from error
+    is_index = image.mode in ("P", "L") and labels.shape == (row.height, row.width)
+    counts = np.bincount(labels.ravel(), minlength=256) if is_index else None
+    if counts is None or counts[classes:IGNORED].any():
+        raise DataError(
+            f"{path}: cannot be accepted: found mode {image.mode}, {image.height} x {image.width}; "
+            f"expected 8-bit indexes, {row.height} x {row.width}, 0 to {classes - 1} or {IGNORED}"
+        )
+    return replace(
+        row,
+        sha256=sha256_file(path),
+        counts=counts[:classes],
+        correct=None,
+        compared=None,
+        edited=True,
+    )
+
+
+def _digest_or_none(path: Path) -> str | None:
+    return sha256_file(path) if path.is_file() else None
+
+
+def _header(names: Sequence[str]) -> list[str]:
+    return [
+        "id", "sha256", "edited", "height", "width", "kept", "kept_fraction", "correct", "compared",
+        "accuracy", *(f"pixels {name}" for name in names),
+    ]  # fmt: skip
+
+
+def _cells(row: Labeled, names: Sequence[str]) -> dict:
+    return {
+        "id": row.id,
+        "sha256": row.sha256,
+        "edited": "yes" if row.edited else "",
+        "height": row.height,
+        "width": row.width,
+        "kept": row.kept,
+        "kept_fraction": row.kept / row.pixels,
+        "correct": row.correct,
+        "compared": row.compared,
+        "accuracy": (row.correct or 0) / row.compared if row.compared else None,
+        **{f"pixels {name}": int(n) for name, n in zip(names, row.counts, strict=True)},
+    }

@@ -1,0 +1,259 @@
+"""Experiment files: reading, merging and refusing them, with words that help."""
+
+import difflib
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .experiment import Experiment
+from .methods import MethodRow
+
+EXTENDING_KEYS = ("extends", "name", "splits", "runs", "report")
+"""What a file that extends another may say: what runs and how it is told; it changes no setting."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names file and key of every fault."""
+
+
+LARGEST = 100_000
+"""No YAML file may hold more values, aliases written out."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that occurs twice, and aliases gone wild."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node and _written_out(node, {}) > LARGEST:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {LARGEST} values once its aliases are written out"
+            )
+        return node
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Number of values below a node; infinite where an alias leads back to itself."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = math.inf
+    below = node.value if isinstance(node, yaml.CollectionNode) else ()
+    nodes = (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
+    known[id(node)] = 1 + sum(_written_out(part, known) for part in nodes)
+    return known[id(node)]
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    twice = [key for key in keys if keys.count(key) > 1]
+    if twice:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"key {twice[0]!r} occurs twice", node.start_mark
+        )
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises ConfigError with the line of a fault."""
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: found {type(content).__name__}, expected `key: value` lines")
+    return content
+
+
+def load_experiment(
+    files: Sequence[Path | Mapping[str, Any]],
+    presets: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+) -> Experiment:
+    """The experiment of one or more files, merged left to right, then `overrides` (--config).
+
+    files: paths, or in place of one its content, as another workflow has it.
+
+    presets: content of workflow/presets.yaml; the chosen one lies beneath everything.
+    """
+    documents: list[tuple[str, dict]] = []
+    for file in files:
+        documents += _with_extended(file, ())
+    documents.append(("--config", dict(overrides or {})))
+    merged: dict[str, Any] = {}
+    for source, document in documents:
+        merged = _add(merged, source, document)
+    preset = merged.get("preset", "standard")
+    if isinstance(preset, str) and preset in presets:
+        merged = merge(presets[preset], merged)
+    try:
+        return Experiment.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(explain(error, Experiment, documents)) from None
+
+
+def load_methods(path: Path) -> dict[str, MethodRow]:
+    """The rows of workflow/methods.yaml."""
+    rows = {}
+    for name, row in read_yaml(path).items():
+        rows[name] = method_row(row, f"{path}: {name}")
+    return rows
+
+
+def method_row(row: Mapping[str, Any], place: str) -> MethodRow:
+    """A validated row. Raises ConfigError that names `place`."""
+    try:
+        return MethodRow.model_validate(row)
+    except ValidationError as error:
+        raise ConfigError(explain(error, MethodRow, [(place, dict(row))])) from None
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key, `above` wins; anything else, lists too, is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Words for an error: the known name that `word` may have meant, or all of them."""
+    close = difflib.get_close_matches(str(word), known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _with_extended(
+    file: Path | Mapping[str, Any], seen: tuple[Path, ...]
+) -> list[tuple[str, dict]]:
+    """The documents that make up one file, the extended ones first."""
+    is_content = isinstance(file, Mapping)
+    path = Path("config" if is_content else file)
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: extends itself")
+    document = dict(file) if is_content else read_yaml(path)
+    base = document.get("extends")
+    if base is None:
+        return [(str(path), document)]
+    refused = [key for key in document if key not in EXTENDING_KEYS]
+    if refused:
+        raise ConfigError(
+            f"{path}: {refused[0]}: a file that extends another may only add splits, and say its "
+            "own runs and report; remove the key, or remove `extends` and give the file its own "
+            "name"
+        )
+    return [
+        *_with_extended(path.parent / str(base), (*seen, path.resolve())),
+        (str(path), document),
+    ]
+
+
+def _add(merged: dict, source: str, document: dict) -> dict:
+    if "extends" not in document:
+        return merge(merged, document)
+    if document.get("name", merged.get("name")) != merged.get("name"):
+        raise ConfigError(
+            f"{source}: name: found {document['name']!r}, but the extended file is "
+            f"{merged.get('name')!r}; leave `name` out"
+        )
+    own = {key: document[key] for key in ("runs", "report") if key in document}
+    splits, more = merged.get("splits") or {}, document.get("splits") or {}
+    if not isinstance(more, dict):
+        raise ConfigError(f"{source}: splits: found {more!r}, expected a dict")
+    changed = [key for key in more if splits.get(key, more[key]) != more[key]]
+    if changed:
+        raise ConfigError(f"{source}: splits.{changed[0]}: the extended file defines it otherwise")
+    return {**merge(merged, own), "splits": {**splits, **more}}
+
+
+def explain(error: ValidationError, model: type[BaseModel], documents) -> str:
+    """One line per fault: file, key, what was found, what was expected."""
+    return "\n".join(_line(fault, model, documents) for fault in error.errors())
+
+
+def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
+    path = _as_written(fault["loc"], documents)
+    key = ".".join(map(str, path))
+    place = f"{_source(path, documents)}: {key}" if key else _source(path, documents)
+    if fault["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, path[:-1]))
+        return f"{place}: unknown key; {nearest(path[-1], known)}"
+    if fault["type"] == "missing":
+        whole = isinstance(fault["input"], Mapping)
+        return f"{place}: missing" if whole else f"{place}: found {fault['input']!r}; too short"
+    found = "" if isinstance(fault["input"], Mapping) else f"found {fault['input']!r}; "
+    return f"{place}: {found}{fault['msg'].removeprefix('Value error, ')}"
+
+
+def _as_written(loc: tuple, documents) -> tuple:
+    """pydantic's location without the names of union members, which no file contains."""
+    path: tuple = ()
+    for i, part in enumerate(loc):
+        last = i == len(loc) - 1
+        if part != "[key]" and (last or any(_contains(d, (*path, part)) for _, d in documents)):
+            path = (*path, part)
+    if path and not any(_contains(d, path) for _, d in documents):
+        parent = path[:-1]
+        known = any(_contains(d, parent) for _, d in documents)
+        is_member = known and not isinstance(_get(parent, documents), Mapping)
+        return parent if is_member else path
+    return path
+
+
+def _contains(document: Any, path: tuple) -> bool:
+    for part in path:
+        if (isinstance(document, Mapping) and part in document) or (
+            isinstance(document, list) and isinstance(part, int) and part < len(document)
+        ):
+            document = document[part]
+        else:
+            return False
+    return True
+
+
+def _get(path: tuple, documents) -> Any:
+    value = next(d for _, d in reversed(documents) if _contains(d, path))
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _source(path: tuple, documents) -> str:
+    """The last file that has the key, or the part of it that exists."""
+    for length in range(len(path), 0, -1):
+        for source, document in reversed(documents):
+            if _contains(document, path[:length]):
+                return source
+    return documents[0][0]
+
+
+def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
+    """Keys that the settings class at `path` knows; of a choice those of all its classes."""
+    models = [model]
+    for part in path:
+        fields = [one.model_fields[part] for one in models if part in one.model_fields]
+        # Anything else in a path is a key of a dict or a place in a list of settings.
+        if fields:
+            models = [one for field in fields for one in _models_in(field.annotation)]
+    return list(dict.fromkeys(key for one in models for key in one.model_fields))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The settings classes inside an annotation such as dict[str, X], tuple[X, ...] or X | Y."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) or isinstance(annotation, UnionType):
+        return [one for inner in typing.get_args(annotation) for one in _models_in(inner)]
+    return []

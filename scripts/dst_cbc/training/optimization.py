@@ -1,0 +1,118 @@
+"""What learns, and how fast: frozen layers, learning rates, the weights of classes in the loss."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..models.segmentation import Network
+from ..runtime.files import DataError
+from ..settings.data import IGNORED
+from ..settings.stages import TrainStage
+from ..settings.training import Optimization
+
+
+def optimizer(network: Network, stage: Optimization) -> torch.optim.SGD:
+    """SGD over what is not frozen: the backbone's parameters, then the head's; see `set_rate`.
+
+    Freezes what `stage` says. Raises DataError when the backbone has fewer stages than that.
+    """
+    frozen = frozen_modules(network, stage) + (norms(network) if stage.freeze_norm else [])
+    for module in frozen:
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    groups = [
+        {"params": [p for p in part.parameters() if p.requires_grad], "factor": factor}
+        for part, factor in ((network.backbone, stage.backbone_rate), (network.head, 1.0))
+    ]
+    return torch.optim.SGD(groups, 1.0, momentum=stage.momentum, weight_decay=stage.weight_decay)
+
+
+def synchronise_norm(network: Network) -> None:
+    """Let batch normalisation count over all processes; parameters and state stay the same."""
+    # timm's own: torch's would drop the activation that timm's layers contain. Imported here: it
+    # is half of a stage's start-up.
+    from timm.layers.norm_act import convert_sync_batchnorm
+
+    convert_sync_batchnorm(network)
+
+
+def norms(module: nn.Module) -> list[nn.Module]:
+    """All batch normalisation in a module."""
+    return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+
+
+def frozen_modules(network: Network, stage: Optimization) -> list[nn.Module]:
+    """The modules of the backbone that `freeze_stages` keeps from learning. Raises DataError."""
+    if stage.freeze_stages > len(network.ends):
+        raise DataError(
+            f"train.freeze_stages: found {stage.freeze_stages}, but the backbone has "
+            f"{len(network.ends)} stages: {', '.join(network.ends)}"
+        )
+    if not stage.freeze_stages:
+        return []
+    return list(_modules_until(network.backbone, network.ends[stage.freeze_stages - 1]))
+
+
+def _modules_until(backbone: nn.Module, end: str) -> Iterable[nn.Module]:
+    """Modules from the input up to and with all of `end`, in the order of their registration."""
+    reached = False
+    for name, module in backbone.named_modules():
+        inside = name == end or name.startswith(f"{end}.")
+        if reached and not inside:
+            return
+        reached = reached or inside
+        yield module
+
+
+def learning_rate(stage: TrainStage, step: int) -> float:
+    """Poly schedule, learning_rate (1 - step/steps)^power for steps 0 .. steps - 1.
+
+    Over the first `warmup` steps it rises along a straight line: times (step + 1) / warmup.
+    """
+    rise = min(1.0, (step + 1) / stage.warmup) if stage.warmup else 1.0
+    return rise * stage.learning_rate * (1 - step / stage.steps) ** stage.power
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Every group of parameters learns at `rate` times its `factor`, if it has one."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+@torch.no_grad()
+def average(teacher: nn.Module, student: nn.Module, keep: float) -> None:
+    """Let `teacher`, of the student's kind, keep this share of itself and take the rest over.
+
+    Every parameter and buffer of floating point is averaged; others, which count, are copied.
+    """
+    ours, theirs = teacher.state_dict(), student.state_dict()
+    for name, value in ours.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - keep)
+        else:
+            value.copy_(theirs[name])
+
+
+def class_weights(
+    stage: Optimization, classes: list[str], labels: Iterable[np.ndarray]
+) -> torch.Tensor | None:
+    """Weight of each class in the labeled loss, float32 (classes,); None: all 1.
+
+    labels: the labeled masks, uint8 (H, W) of class numbers or 255. `balanced` is
+    pixels / (present classes x pixels of the class), counted over all of them: every class that
+    occurs weighs the same in all, and the mean over the pixels is 1. A class that never occurs
+    gets 1.
+    """
+    if stage.class_weights == "none":
+        return None
+    if stage.class_weights == "balanced":
+        counts: Any = sum(np.bincount(label.ravel(), minlength=256) for label in labels)
+        counts = counts[:IGNORED][: len(classes)]
+        weights = counts.sum() / np.maximum(np.count_nonzero(counts) * counts, 1)
+        weights = np.where(counts, weights, 1.0)
+    else:
+        weights = np.array([stage.class_weights.get(name, 1.0) for name in classes])
+    return torch.from_numpy(weights.astype(np.float32))

@@ -1,0 +1,233 @@
+"""Several processes that train one model together, one a GPU, started by torchrun.
+
+Each computes its share of a batch; sums over all of them make the gradient that of one process.
+The first alone holds the work, validates and writes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ..runtime import signals
+from ..runtime.files import DataError
+from ..settings.experiment_files import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..settings.stages import TrainStage
+
+PATIENCE = timedelta(days=1)
+"""How long the others wait for the first, which validates alone; an end is noticed at once."""
+
+LAST_SECONDS = 120
+"""Seconds that all have for their step and its saving, once a signal has asked them to stop."""
+
+
+class Lost(RuntimeError):
+    """Another process of the same training has ended."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size` that train one model: 0 .. size - 1."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that holds the work, validates and writes."""
+        return self.rank == 0
+
+    def share(self, items: Sequence) -> list:
+        """This process's part of what is divided among all, in order."""
+        return [items[place] for place in self.places(len(items))]
+
+    def places(self, count: int) -> range:
+        """Where this process's part of so many items lies among all."""
+        return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, the same in each; no gradient flows through."""
+        if self.size == 1:
+            return values
+        import torch.distributed as dist
+
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total
+
+    def differentiable_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The same; every process's part of a loss sends its gradient through."""
+        if self.size == 1:
+            return values
+        return _sum_with_gradient().apply(values)
+
+    def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Make the gradients of `parameters` the sums over all processes, in one exchange.
+
+        One that has no gradient in any process keeps none.
+        """
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        flags = [float(one.grad is not None) for one in parameters]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([*(g.reshape(-1) for g in grads), grads[0].new_tensor(flags)])
+        dist.all_reduce(flat)
+        *sums, found = flat.split([*(g.numel() for g in grads), len(flags)])
+        for one, grad, total, count in zip(parameters, grads, sums, found.tolist(), strict=True):
+            one.grad = grad.copy_(total.view_as(grad)) if count else None
+
+    def share_buffers(self, modules: Iterable[torch.nn.Module]) -> None:
+        """Give all processes the first one's buffers: running statistics, counts."""
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        by_type: dict[Any, list[torch.Tensor]] = {}
+        for module in modules:
+            for buffer in module.buffers():
+                by_type.setdefault((buffer.dtype, buffer.device), []).append(buffer)
+        for buffers in by_type.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, 0)
+            for buffer, values in zip(
+                buffers, flat.split([b.numel() for b in buffers]), strict=True
+            ):
+                buffer.copy_(values.view_as(buffer))
+
+    def asked_to_stop(self) -> bool:
+        """Whether a signal has asked any of them; all learn of it at the same step."""
+        if self.size > 1:
+            import torch
+            import torch.distributed as dist
+
+            name = signals.asked_by()
+            number = torch.tensor(signal.Signals[name] if name else 0)
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+            if number and not name:
+                signals.ask(int(number))
+        return signals.asked_by() is not None
+
+    def join(self, device: torch.device, stage: TrainStage) -> None:
+        """Meet the others. Raises DataError when the device cannot be shared so.
+
+        From here on a signal asks; before, it ends: there is nothing to save.
+        """
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        if device.type not in ("cpu", "cuda"):
+            raise DataError(f"train.gpus: {self.size} processes train on cuda or cpu, not {device}")
+        if stage.sync_norm and device.type == "cpu":
+            raise DataError(
+                "train.sync_norm: torch synchronises batch normalisation on CUDA only; set it to "
+                "false, or train.gpus to 1, or freeze_norm"
+            )
+        if device.type == "cuda":
+            if torch.cuda.device_count() < self.size:
+                raise DataError(
+                    f"train.gpus: found {self.size}, but torch sees {torch.cuda.device_count()} "
+                    "CUDA devices; lower it, or see CUDA_VISIBLE_DEVICES"
+                )
+            torch.cuda.set_device(self.rank)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE)
+        signals.listen()
+
+
+ALONE = Ranks()
+
+
+@cache
+def _sum_with_gradient() -> Any:
+    """A sum over all processes as an operation of torch, which is imported late here."""
+    import torch
+    import torch.distributed as dist
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, values: torch.Tensor) -> torch.Tensor:
+            total = values.clone()
+            dist.all_reduce(total)
+            return total
+
+        @staticmethod
+        def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+            total = gradient.clone()
+            dist.all_reduce(total)
+            return total
+
+    return Sum
+
+
+def here(size: int) -> Ranks:
+    """This process among the `size` that torchrun has started. Raises ConfigError."""
+    if size == 1:
+        return ALONE
+    found = int(os.environ.get("WORLD_SIZE", "1"))
+    if found != size:
+        raise ConfigError(f"train.gpus: found {size}, but torchrun has started {found} processes")
+    # In a session of their own, they would outlive a torchrun that is killed.
+    signals.end_with_parent()
+    return Ranks(int(os.environ["RANK"]), size)
+
+
+def is_launched() -> bool:
+    """Whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launch(size: int) -> None:
+    """Run this very command in `size` processes by torchrun, and exit as they do."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    try:
+        run.main([
+            # A free port, and no folder of logs: they write where this process does.
+            "--standalone", "--nproc-per-node", str(size), "--log-dir", os.devnull,
+            "--shutdown-timeout", str(LAST_SECONDS), *sys.argv,
+        ])  # fmt: skip
+    except SignalException:
+        sys.exit(signals.EXIT_STATUS)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        stopped = failure.exitcode == signals.EXIT_STATUS
+        if not stopped:
+            end = failure.signal_name() if failure.exitcode < 0 else f"exit {failure.exitcode}"
+            print(f"error: process {rank} of {size} ended first ({end})", file=sys.stderr)
+        sys.exit(signals.EXIT_STATUS if stopped else 1)
+
+
+@contextmanager
+def explain_lost_ranks() -> Iterator[None]:
+    """Raise Lost where a sum over all processes failed because one of them has ended."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error).__name__ not in _OF_TORCH and "gloo" not in str(error):
+            raise
+        raise Lost(
+            "another process of this training has ended; the same command goes on from the last "
+            "save"
+        ) from error
+
+
+_OF_TORCH: Any = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")

@@ -1,0 +1,209 @@
+import io
+import stat
+import tarfile
+import zipfile
+from dataclasses import replace
+from email.message import Message
+from urllib.error import URLError
+from urllib.request import Request
+
+import pytest
+
+from dst_cbc.data import downloads
+from dst_cbc.data.downloads import SOURCES, Source, digest_of, download, fetch, unpack
+from dst_cbc.runtime.files import DataError, sha256
+
+FILES = {"train/a.png": b"1", "train/b.png": b"22", "val/c.png": b"333"}
+
+
+def archive(files, top="repository-master/Set/"):
+    """Bytes of a zip archive; a name may be a ZipInfo."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            file.writestr(top + name if isinstance(name, str) else name, content)
+    return buffer.getvalue()
+
+
+def tar_archive(files, top="top/Set/", mode="w"):
+    """Bytes of a tar archive; a name may be a TarInfo."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as file:
+        for name, content in files.items():
+            info = tarfile.TarInfo(top + name) if isinstance(name, str) else name
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def source(tmp_path):
+    for name, content in FILES.items():
+        (tmp_path / "expected" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "expected" / name).write_bytes(content)
+    digest = digest_of(tmp_path / "expected", ("train",))
+    return Source("https://example.org/set.zip", "Set", {"train": 2, "val": 1}, ("train",), digest)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Function: what the network answers from then on."""
+
+    def answer(content, length=None):
+        class Opener:
+            def open(self, request, timeout):
+                if isinstance(content, Exception):
+                    raise content
+                response = io.BytesIO(content)
+                size = len(content) if length is None else length
+                response.headers = {"Content-Length": str(size)}
+                return response
+
+        monkeypatch.setattr(downloads, "build_opener", lambda *_: Opener())
+
+    return answer
+
+
+def test_a_data_set_comes_whole_and_without_the_rest_of_the_archive(source, serve, tmp_path):
+    other = zipfile.ZipInfo("repository-master/README.md")
+    serve(archive({**FILES, other: b"no data"}))
+    download(source, tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes()
+             for p in (tmp_path / "out").rglob("*") if p.is_file()}  # fmt: skip
+    assert found == FILES
+
+
+@pytest.mark.parametrize(
+    "files, reason",
+    [
+        ({"train/a.png": b"1"}, r"found {'train': 1, 'val': 0} files, expected {'train': 2"),
+        ({**FILES, "train/b.png": b"23"}, "the files below train are not those"),
+        ({"../../../up.png": b""}, r"up\.png' would leave its folder"),
+    ],
+    ids=["another count", "another content", "out of its folder"],
+)
+def test_another_data_set_leaves_nothing_behind(files, reason, source, serve, tmp_path):
+    serve(archive(files))
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=reason):
+        download(source, tmp_path / "out")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_of_a_tar_archive_comes_what_is_asked_for(mode, serve, tmp_path):
+    content = tar_archive({**FILES, "trainaug.txt": b"", "notes/n.txt": b"no data"}, mode=mode)
+    serve(content)
+    url, keep = "https://example.org/set.tar", ("train", "val/c.png")
+    source = Source(url, "Set", {"train": 2}, sha256=sha256(content), keep=keep)
+    download(source, tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes()
+             for p in (tmp_path / "out").rglob("*") if p.is_file()}  # fmt: skip
+    assert found == FILES
+    before = set(tmp_path.rglob("*"))
+    serve(content + b"more")
+    with pytest.raises(DataError, match=rf"SHA-256 .*, expected {source.sha256}; try again"):
+        download(source, tmp_path / "other")
+    serve(content)
+    with pytest.raises(DataError, match=r"found {'train': 2} files, expected {'train': 3}"):
+        download(replace(source, counts={"train": 3}), tmp_path / "other")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_of_a_tar_archive_are_refused_where_they_would_be_unpacked(
+    type, tmp_path
+):
+    special = tarfile.TarInfo("top/Set/train/a.png")
+    special.type, special.linkname = type, "/etc/passwd"
+    (tmp_path / "a.tar").write_bytes(tar_archive({special: b""}))
+    with pytest.raises(DataError, match=r"'top/Set/train/a\.png' is a link or a device"):
+        unpack(tmp_path / "a.tar", "Set", tmp_path / "out")
+    unpack(tmp_path / "a.tar", "Set", tmp_path / "out", ("val",))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["/etc/x", "top/Set/../../../x", "top/Set/..\\x"])
+def test_a_tar_archive_that_would_leave_its_folder_is_refused(name, tmp_path):
+    (tmp_path / "a.tar").write_bytes(tar_archive({tarfile.TarInfo(name): b"1"}))
+    with pytest.raises(DataError, match="would leave its folder"):
+        unpack(tmp_path / "a.tar", "Set", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tar_archive_that_unpacks_to_too_much_or_is_cut_off_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar"
+    content = tar_archive({"a": bytes(3000), "b": bytes(3000)}, mode="w:gz")
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match="not a readable archive"):
+        unpack(path, "Set", tmp_path / "out")
+    path.write_bytes(content)
+    monkeypatch.setattr(downloads, "LARGEST", 5000)
+    with pytest.raises(DataError, match="unpacks to more than 5000 bytes"):
+        unpack(path, "Set", tmp_path / "out")
+
+
+def test_members_that_are_absolute_or_links_are_refused(tmp_path):
+    link = zipfile.ZipInfo("top/Set/train/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    for member, reason in ((zipfile.ZipInfo("/etc/x"), "would leave"), (link, "is a link")):
+        (tmp_path / "a.zip").write_bytes(archive({member: b"/etc/passwd"}))
+        with pytest.raises(DataError, match=reason):
+            unpack(tmp_path / "a.zip", "Set", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.zip").write_bytes(archive({"train/a.png": bytes(5000)}))
+    monkeypatch.setattr(downloads, "LARGEST", 4000)
+    with pytest.raises(DataError, match="unpacks to more than 4000 bytes"):
+        unpack(tmp_path / "a.zip", "Set", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", archive(FILES)[:-30]])
+def test_a_damaged_archive_is_refused(content, tmp_path):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match="not a readable archive"):
+        unpack(tmp_path / "a.zip", "Set", tmp_path / "out")
+
+
+def test_half_a_download_too_much_of_one_and_none_are_refused(serve, tmp_path, monkeypatch):
+    serve(b"half", length=8)
+    with pytest.raises(DataError, match="4 of 8 bytes came"):
+        fetch("https://example.org/a.zip", tmp_path / "a")
+    serve(URLError("no network"))
+    with pytest.raises(DataError, match=r"cannot be downloaded .*no network.*--config data=PATH"):
+        fetch("https://example.org/a.zip", tmp_path / "a")
+    monkeypatch.setattr(downloads, "LARGEST", 3)
+    serve(b"more")
+    with pytest.raises(DataError, match="more than 3 bytes"):
+        fetch("https://example.org/a.zip", tmp_path / "a")
+
+
+def test_only_https_is_fetched_also_after_a_redirect(tmp_path):
+    with pytest.raises(DataError, match="only https"):
+        fetch("http://example.org/a.zip", tmp_path / "a")
+    handler, request = downloads._HttpsOnly(), Request("https://example.org/a.zip")
+    with pytest.raises(DataError, match=r"http://elsewhere.*only https"):
+        handler.redirect_request(request, None, 302, "Found", Message(), "http://elsewhere/a.zip")
+    onward = handler.redirect_request(
+        request, None, 302, "Found", Message(), "https://elsewhere/a.zip"
+    )
+    assert onward.full_url == "https://elsewhere/a.zip"
+
+
+def test_the_releases_of_voc_and_sbd_are_fetched_over_https_and_told_by_their_sha_256():
+    for name, counts in (
+        ("voc2012", {"JPEGImages": 17125, "SegmentationClass": 1464 + 1449}),
+        ("sbd", {"cls": 8498 + 2857}),
+    ):
+        source = SOURCES[name]
+        assert source.url.startswith("https://") and len(source.sha256) == 64
+        assert source.counts == counts and set(counts) <= set(source.keep)
+
+
+def test_camvid_has_the_published_counts():
+    counts = SOURCES["camvid"].counts
+    assert (counts["train"], counts["val"], counts["test"]) == (367, 101, 233)
+    assert all(counts[subset] == counts[f"{subset}annot"] for subset in ("train", "val", "test"))
+    assert len(SOURCES["camvid"].digest) == 64

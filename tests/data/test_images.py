@@ -1,0 +1,428 @@
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from PIL import ExifTags, Image, ImageOps
+
+from dst_cbc.data.images import decode, measured_window, open_image
+from dst_cbc.data.layouts.voc import CLASSES as VOC_CLASSES
+from dst_cbc.data.masks import (
+    indexed_png,
+    label_table,
+    open_label,
+    palette,
+    read_label,
+    write_indexed_png,
+)
+from dst_cbc.runtime.files import DataError
+
+COLOURS = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
+PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "webp"])
+def test_an_rgb_image_comes_as_its_pixels(suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(PIXELS).save(path, lossless=True)
+    np.testing.assert_array_equal(np.asarray(open_image(path)), PIXELS)
+
+
+def test_grey_palette_and_alpha_become_rgb(tmp_path):
+    grey = Image.fromarray(PIXELS[..., 0])
+    indexed = grey.copy()
+    indexed.putpalette([1, 2, 3] * 256)
+    alpha = Image.fromarray(PIXELS).convert("RGBA")
+    for name, image in (("grey", grey), ("indexed", indexed), ("alpha", alpha)):
+        image.save(tmp_path / f"{name}.png")
+        assert open_image(tmp_path / f"{name}.png").mode == "RGB"
+    np.testing.assert_array_equal(
+        np.asarray(open_image(tmp_path / "grey.png")), PIXELS[..., :1].repeat(3, 2)
+    )
+    assert (np.asarray(open_image(tmp_path / "indexed.png")) == (1, 2, 3)).all()
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "alpha.png")), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "CMYK", "LAB"])
+def test_an_image_of_another_kind_is_refused_by_name_and_mode(mode, tmp_path):
+    path = tmp_path / "a.tif"
+    Image.new(mode, (4, 4)).save(path)
+    with pytest.raises(DataError, match=r"a\.tif: image of mode"):
+        open_image(path)
+
+
+def test_a_missing_file_is_named(tmp_path, folder_dataset):
+    with pytest.raises(DataError, match=r"none\.png: no such file"):
+        open_image(tmp_path / "none.png")
+    with pytest.raises(DataError, match=r"none\.png: no such file"):
+        open_label(tmp_path / "none.png", label_table(folder_dataset))
+
+
+def test_a_folder_in_place_of_an_image_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot be decoded"):
+        open_image(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_no_image_is_refused(content, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+        open_image(path)
+
+
+def encoded(suffix):
+    buffer = io.BytesIO()
+    if suffix == "deep.png":
+        return imagecodecs.png_encode(PIXELS.astype(np.uint16) * 257)
+    if suffix.endswith("tif"):
+        deep = PIXELS.astype(np.uint16 if suffix == "deep.tif" else np.uint8)
+        tifffile.imwrite(buffer, deep, photometric="rgb", compression="zstd")
+        return buffer.getvalue()
+    Image.fromarray(PIXELS).save(buffer, {"jpg": "JPEG"}.get(suffix, suffix.upper()))
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "deep.png", "deep.tif", "tif"])
+def test_an_image_cut_off_anywhere_is_refused_or_whole(suffix, tmp_path):
+    content, path = encoded(suffix), tmp_path / f"a.{suffix}"
+    for length in range(0, len(content) - 20, max(1, len(content) // 60)):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=rf"a\.{suffix}: cannot be decoded"):
+            open_image(path, (0, 65535))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp", "deep.png", "deep.tif", "tif"])
+@given(position=st.floats(0, 1), value=st.binary(min_size=1, max_size=4))
+def test_a_damaged_image_is_decoded_or_refused_and_nothing_else(
+    tmp_path_factory, suffix, position, value
+):
+    content = bytearray(encoded(suffix))
+    start = int(position * (len(content) - len(value)))
+    content[start : start + len(value)] = value
+    path = tmp_path_factory.getbasetemp() / f"damaged.{suffix}"
+    path.write_bytes(content)
+    try:
+        open_image(path, (0, 65535))
+    except DataError as error:
+        assert path.name in str(error)
+
+
+def test_a_mask_comes_as_class_numbers(tmp_path, folder_dataset):
+    dataset = folder_dataset.model_copy(
+        update={"labels": {0: "road", 7: "sky", 9: "sky"}, "ignore": (3, 255)}
+    )
+    Image.fromarray(np.array([[0, 7, 9, 3, 255]], np.uint8)).save(tmp_path / "m.png")
+    label = open_label(tmp_path / "m.png", label_table(dataset))
+    assert label.mode == "L"
+    np.testing.assert_array_equal(np.asarray(label), [[1, 0, 0, 255, 255]])
+
+
+def test_a_mask_with_a_palette_is_read_by_its_indexes(tmp_path, folder_dataset):
+    mask = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
+    mask.putpalette([9, 9, 9] * 256)
+    mask.save(tmp_path / "m.png")
+    label = open_label(tmp_path / "m.png", label_table(folder_dataset))
+    np.testing.assert_array_equal(np.asarray(label), [[0, 1, 2]])
+
+
+def test_a_mask_value_without_a_class_is_refused_with_every_such_value(tmp_path, folder_dataset):
+    Image.fromarray(np.array([[0, 9, 1, 4, 9]], np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"m\.png: mask values \[4, 9\] are neither"):
+        open_label(tmp_path / "m.png", label_table(folder_dataset))
+
+
+def test_a_mask_of_16_bits_is_read_by_its_values(tmp_path, folder_dataset):
+    dataset = folder_dataset.model_copy(update={"labels": {0: "road", 1000: "car"}})
+    for name in ("m.png", "m.tif"):
+        Image.fromarray(np.array([[0, 1000, 255]], np.uint16)).save(tmp_path / name)
+        label = open_label(tmp_path / name, label_table(dataset))
+        np.testing.assert_array_equal(np.asarray(label), [[1, 2, 255]])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "LA"])
+def test_a_mask_of_black_and_white_is_0_and_255_however_it_is_stored(
+    mode, tmp_path, folder_dataset
+):
+    dataset = folder_dataset.model_copy(update={"labels": {0: "sky", 255: "car"}, "ignore": ()})
+    Image.fromarray(np.array([[0, 255, 255]], np.uint8)).convert(mode).save(tmp_path / "m.png")
+    label = open_label(tmp_path / "m.png", label_table(dataset))
+    np.testing.assert_array_equal(np.asarray(label), [[0, 2, 2]])
+
+
+def coloured(dataset):
+    labels = {"#ff0000": "car", "#0000ff": "sky", "#0a0b0c": "sky", "#000000": "road"}
+    return dataset.model_copy(update={"labels": labels, "ignore": ("#ffffff",)})
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "P"])
+def test_a_mask_of_colours_is_read_by_the_colours_under_labels(kind, tmp_path, folder_dataset):
+    colours = [(255, 0, 0), (0, 0, 255), (10, 11, 12), (0, 0, 0), (255, 255, 255)]
+    mask = Image.fromarray(np.array([colours], np.uint8))
+    mask = mask.quantize(8) if kind == "P" else mask.convert(kind)
+    mask.save(tmp_path / "m.png")
+    assert Image.open(tmp_path / "m.png").mode == kind
+    label = open_label(tmp_path / "m.png", label_table(coloured(folder_dataset)))
+    np.testing.assert_array_equal(np.asarray(label), [[2, 0, 0, 1, 255]])
+
+
+def test_a_colour_without_a_class_is_refused_by_its_name(tmp_path, folder_dataset):
+    pixels = np.array([[(255, 0, 0), (1, 2, 3), (255, 255, 254)]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"m\.png: mask values \['#010203', '#fffffe'\] are nei"):
+        open_label(tmp_path / "m.png", label_table(coloured(folder_dataset)))
+
+
+def test_colours_and_numbers_are_not_taken_for_each_other(tmp_path, folder_dataset):
+    Image.fromarray(np.array([[(255, 0, 0)]], np.uint8)).save(tmp_path / "rgb.png")
+    with pytest.raises(DataError, match=r"rgb\.png: a mask of colours, but `labels` names numbers"):
+        open_label(tmp_path / "rgb.png", label_table(folder_dataset))
+    Image.fromarray(np.zeros((1, 1), np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png: a 16-bit mask, but `labels` names colours"):
+        open_label(tmp_path / "deep.png", label_table(coloured(folder_dataset)))
+
+
+def test_a_mask_of_colours_under_numbers_is_refused_with_its_colours_and_what_to_set(
+    tmp_path, folder_dataset
+):
+    pixels = np.array([[(255, 0, 0), (0, 0, 255)]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    reason = r"m\.png: a mask of colours.*found \['#0000ff', '#ff0000'\]; get masks of numbers, or "
+    with pytest.raises(DataError, match=reason + r"name each .*`labels: {'#rrggbb': class}`"):
+        open_label(tmp_path / "m.png", label_table(folder_dataset))
+
+
+@pytest.fixture
+def voc_dataset(folder_dataset):
+    """Settings of VOC, whose masks are numbers by default."""
+    labels = dict(enumerate(VOC_CLASSES))
+    changes = {"format": "voc", "classes": VOC_CLASSES, "labels": labels}
+    return folder_dataset.model_copy(update=changes)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_vocs_masks_are_read_by_its_colours_where_they_are_no_numbers(mode, tmp_path, voc_dataset):
+    # Background, aeroplane, car (which is grey), TV monitor, and the border of an object.
+    colours = [(0, 0, 0), (128, 0, 0), (128, 128, 128), (0, 64, 128), (224, 224, 192)]
+    for name, pixels in (("all", colours), ("grey", [(0, 0, 0), (128, 128, 128)])):
+        Image.fromarray(np.array([pixels], np.uint8)).convert(mode).save(tmp_path / f"{name}.png")
+    table = label_table(voc_dataset)
+    label, by_colour = read_label(tmp_path / "all.png", table)
+    assert np.asarray(label).tolist() == [[0, 1, 7, 20, 255]] and by_colour
+    label, by_colour = read_label(tmp_path / "grey.png", table)
+    assert np.asarray(label).tolist() == [[0, 7]] and by_colour
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_vocs_masks_of_numbers_are_read_by_them_whatever_their_palette(mode, tmp_path, voc_dataset):
+    mask = Image.fromarray(np.array([[0, 1, 20, 255]], np.uint8))
+    if mode == "P":
+        mask.putpalette(palette(list(VOC_CLASSES.values())))
+    (mask if mode == "P" else mask.convert(mode)).save(tmp_path / "m.png")
+    assert Image.open(tmp_path / "m.png").mode == mode
+    label, by_colour = read_label(tmp_path / "m.png", label_table(voc_dataset))
+    assert np.asarray(label).tolist() == [[0, 1, 20, 255]] and not by_colour
+
+
+def test_a_colour_that_voc_does_not_have_is_named_alone(tmp_path, voc_dataset):
+    pixels = np.array([[(128, 0, 0), (224, 224, 192), (1, 2, 3)]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    reason = r"m\.png: a mask of colours.* no class has \['#010203'\]; get masks of numbers"
+    with pytest.raises(DataError, match=reason):
+        open_label(tmp_path / "m.png", label_table(voc_dataset))
+
+
+def test_colours_under_labels_are_all_that_counts_also_for_voc(tmp_path, voc_dataset):
+    own = {"labels": {"#800000": "cat"}, "ignore": ()}
+    Image.fromarray(np.array([[(128, 0, 0)]], np.uint8)).save(tmp_path / "m.png")
+    table = label_table(voc_dataset.model_copy(update=own))
+    label, by_colour = read_label(tmp_path / "m.png", table)
+    assert np.asarray(label).tolist() == [[8]] and not by_colour
+
+
+def test_the_table_knows_classes_ignored_and_unknown_values(folder_dataset):
+    numbers = np.arange(1 << 16)
+    classes = label_table(folder_dataset).classes_of(numbers)
+    assert classes[:3].tolist() == [0, 1, 2] and classes[255] == 255
+    assert (classes[3:255] == -1).all() and (classes[256:] == -1).all()
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=20))
+def test_values_of_8_bits_are_what_the_same_of_16_are(folder_dataset, values):
+    table = label_table(folder_dataset)
+    bytes_ = table.classes_of(np.array([values], np.uint8))
+    assert bytes_.tolist() == table.classes_of(np.array([values], np.uint16)).tolist()
+
+
+def test_255_is_a_class_where_the_experiment_says_so(folder_dataset):
+    dataset = folder_dataset.model_copy(update={"labels": {0: "sky", 255: "car"}, "ignore": ()})
+    assert label_table(dataset).classes_of(np.array([255, 1])).tolist() == [2, -1]
+
+
+# --------------------------------------------------------------------- 16 bits, TIFF, EXIF, alpha
+
+DEEP = np.random.default_rng(1).integers(0, 1 << 16, (6, 9, 3), np.uint16)
+
+
+def write_deep(path, pixels, **options):
+    if path.suffix == ".png":
+        path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+    else:
+        tifffile.imwrite(path, pixels, **options)
+
+
+RGB = {"photometric": "rgb"}
+
+
+@pytest.mark.parametrize(
+    "name, pixels, options",
+    [
+        ("grey.png", DEEP[..., 0], {}),
+        ("grey.tif", DEEP[..., 0], {}),
+        ("grey.tiff", DEEP[..., 0], {"byteorder": ">"}),
+        ("packed.tif", DEEP[..., 0], {"compression": "lzw"}),
+        ("rgb.png", DEEP, {}),
+        ("rgb.tif", DEEP, RGB),
+        ("packed-rgb.tif", DEEP, {**RGB, "compression": "zlib"}),
+        ("big-endian.tif", DEEP, {**RGB, "byteorder": ">"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_all_16_bits_of_grey_and_rgb_are_read(name, pixels, options, tmp_path):
+    write_deep(tmp_path / name, pixels, **options)
+    decoded = decode(tmp_path / name)
+    assert decoded.deep.dtype == np.uint16 and decoded.size == (9, 6) and not decoded.alpha
+    np.testing.assert_array_equal(decoded.deep, pixels)
+
+
+def test_planes_of_a_16_bit_tiff_are_put_together(tmp_path):
+    planes = np.ascontiguousarray(DEEP.transpose(2, 0, 1))
+    tifffile.imwrite(tmp_path / "a.tif", planes, **RGB, planarconfig="separate")
+    np.testing.assert_array_equal(decode(tmp_path / "a.tif").deep, DEEP)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_alpha_of_16_bits_is_dropped_and_said(name, tmp_path):
+    pixels = np.concatenate([DEEP, DEEP[..., :1]], 2)
+    write_deep(tmp_path / name, pixels, **RGB, extrasamples=["unassalpha"])
+    decoded = decode(tmp_path / name)
+    assert decoded.alpha
+    np.testing.assert_array_equal(decoded.deep, DEEP)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "zstd"])
+def test_an_8_bit_tiff_is_read_whoever_can(compression, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, **RGB, compression=compression)
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.tif")), PIXELS)
+
+
+@pytest.mark.parametrize("compression", ["jpegxl", "lerc"])
+def test_where_pillow_stops_tifffile_goes_on(compression, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS[..., 0], compression=compression)
+    with pytest.raises(OSError):
+        Image.open(tmp_path / "a.tif").load()
+    pixels = np.asarray(open_image(tmp_path / "a.tif"))
+    np.testing.assert_array_equal(pixels, PIXELS[..., :1].repeat(3, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_that_are_neither_8_nor_16_bits_are_refused(dtype, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS[..., 0].astype(dtype), compression="zstd")
+    with pytest.raises(DataError, match=r"a\.tif: .*expected 8-bit or 16-bit grey"):
+        decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp"])
+def test_a_file_of_several_images_is_refused(name, tmp_path):
+    pages = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])]
+    pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    with pytest.raises(DataError, match="2 pages or frames; expected one image"):
+        decode(tmp_path / name)
+
+
+def test_a_16_bit_image_is_seen_through_the_window_of_its_data_set(tmp_path):
+    values = np.array([[0, 1000, 1510, 2020, 65535]], np.uint16)
+    write_deep(tmp_path / "grey.png", values)
+    seen = np.asarray(open_image(tmp_path / "grey.png", (1000, 2020)))
+    np.testing.assert_array_equal(seen[..., 0], [[0, 0, 128, 255, 255]])
+    assert seen.shape == (1, 5, 3) and (seen == seen[..., :1]).all()
+    write_deep(tmp_path / "rgb.png", values.reshape(1, 5, 1).repeat(3, 2))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "rgb.png", (1000, 2020))), seen)
+    with pytest.raises(DataError, match=r"grey\.png: a 16-bit image, but .*window"):
+        open_image(tmp_path / "grey.png")
+
+
+def test_the_measured_window_leaves_a_thousandth_of_the_pixels_on_either_side():
+    counts = np.zeros(1 << 16, np.int64)
+    counts[500:1500] = 100
+    assert measured_window(counts) == (500, 1498)
+    counts[7] = 101
+    assert measured_window(counts) == (7, 1498)
+
+
+def test_the_window_of_one_single_value_is_one_wide():
+    counts = np.zeros(1 << 16, np.int64)
+    counts[300] = 5
+    assert measured_window(counts) == (300, 301)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["8-bit.png", "8-bit.tif", "16-bit.png"])
+def test_an_image_is_turned_as_its_exif_orientation_says(name, orientation, tmp_path):
+    path = tmp_path / name
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(PIXELS).save(path, exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
+    assert (expected.shape != PIXELS.shape) == (orientation > 4)
+    if name == "16-bit.png":
+        # The EXIF block of the 8-bit file, put into a 16-bit one before its pixels.
+        chunk = path.read_bytes().partition(b"eXIf")
+        length = int.from_bytes(chunk[0][-4:])
+        block = chunk[0][-4:] + b"eXIf" + chunk[2][: length + 4]
+        deep = imagecodecs.png_encode(PIXELS.astype(np.uint16) * 257)
+        start = deep.index(b"IDAT") - 4
+        path.write_bytes(deep[:start] + block + deep[start:])
+        assert decode(path).deep is not None
+    np.testing.assert_array_equal(np.asarray(open_image(path, (0, 65535))), expected)
+
+
+def test_a_mask_is_turned_too(tmp_path, folder_dataset):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / "m.png", exif=exif)
+    label = open_label(tmp_path / "m.png", label_table(folder_dataset))
+    np.testing.assert_array_equal(np.asarray(label), [[0], [1], [2]])
+
+
+def test_alpha_is_noticed(tmp_path):
+    for mode, expected in (("RGBA", True), ("LA", True), ("RGB", False), ("L", False)):
+        Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.png")
+        assert decode(tmp_path / "a.png").alpha == expected
+
+
+def test_the_palette_has_the_colours_in_order_and_white_for_ignored():
+    table = palette(list(COLOURS.values()))
+    assert len(table) == 768
+    assert table[:9] == [0, 0, 255, 128, 128, 128, 255, 0, 0]
+    assert table[-3:] == [255, 255, 255] and not any(table[9:-3])
+
+
+@given(arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9)))
+def test_an_indexed_png_gives_back_its_numbers(classes):
+    png = indexed_png(classes, palette(list(COLOURS.values())))
+    image = Image.open(io.BytesIO(png))
+    assert (image.format, image.mode) == ("PNG", "P")
+    np.testing.assert_array_equal(np.asarray(image), classes)
+
+
+def test_an_indexed_png_of_a_part_of_an_array_is_that_part(tmp_path):
+    classes = np.arange(60, dtype=np.uint8).reshape(6, 10)
+    write_indexed_png(tmp_path / "a.png", classes[::2, 1::3], COLOURS)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), classes[::2, 1::3])

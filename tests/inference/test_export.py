@@ -1,0 +1,197 @@
+"""Handing a model over: ONNX and torch.export do as PyTorch does; model.md says what it is."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dst_cbc.data.index import COLUMNS
+from dst_cbc.inference import export
+from dst_cbc.models.segmentation import build, write_model
+from dst_cbc.report import model_card
+from dst_cbc.runtime.files import DataError, sha256_file, write_csv, write_json, write_text
+from dst_cbc.settings.network import NetworkSettings
+from workflow import REPOSITORY
+
+SCRIPT = REPOSITORY / "scripts/export.py"
+CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
+SIZES = [(97, 131), (64, 64), (33, 202), (150, 99), (21, 20)]
+RECORD = {"round": 0, "step": 7, "selected_on": "val", "score": 61.234}
+
+
+def make(window=None, **settings):
+    torch.manual_seed(1)
+    network = {"backbone": "small", "output_stride": 4, "aspp_rates": (1,), **settings}
+    model = build(NetworkSettings(**network), CLASSES, window=window)
+    for branch in model.network.head:
+        nn.init.normal_(branch.weight, std=0.5)
+    model.network.eval()
+    return model
+
+
+def noise():
+    generator = torch.Generator().manual_seed(0)
+    for size in SIZES:
+        yield torch.randint(0, 256, (3, *size), dtype=torch.uint8, generator=generator)
+
+
+SAME = {"backbone": "tf_efficientnet_lite0", "stages": 2}
+RESNET = {"backbone": "resnet101", "output_stride": 8, "aspp_rates": (6, 12, 18, 24)}
+NETWORKS = {
+    "half size": {"input_scale": 0.5},
+    "SAME": SAME,
+    "Lite0": pytest.param(
+        {"backbone": "tf_efficientnet_lite0", "stages": 4, "output_stride": 16},
+        marks=pytest.mark.slow,
+    ),
+    "resnet101": pytest.param(RESNET, marks=pytest.mark.slow),
+    "resnet101_caffe": pytest.param(
+        {**RESNET, "backbone": "resnet101_caffe"}, marks=pytest.mark.slow
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", NETWORKS.values(), ids=NETWORKS)
+def test_exports_do_as_pytorch_at_any_size(settings, tmp_path):
+    model = make(**settings)
+    export.write(model, tmp_path, {})
+    for name, agreement in export.check(model, tmp_path, noise()).items():
+        assert agreement.images == len(SIZES)
+        assert agreement.pixels == sum(height * width for height, width in SIZES)
+        assert agreement.equal == agreement.pixels and agreement.largest < 1e-4, name
+
+
+@pytest.mark.parametrize("scale", [0.25, 0.3, 0.5, 0.75, 1.25, 1.5, 2.0])
+def test_scaled_sides_are_those_of_the_model(scale):
+    for side in range(1, 4000):
+        assert export.scaled(side, scale) == round(scale * side)
+
+
+@pytest.mark.parametrize("kernel, stride, dilation", [(3, 2, 1), (5, 2, 1), (3, 1, 2), (1, 2, 1)])
+def test_same_padding_is_timms(kernel, stride, dilation):
+    from timm.layers.padding import get_same_padding
+
+    for side in range(1, 50):
+        expected = get_same_padding(side, kernel, stride, dilation)
+        assert export._same_padding(side, kernel, stride, dilation) == expected
+
+
+@pytest.fixture(scope="module")
+def handed_over(tmp_path_factory):
+    """A model in a study, exported by the command on the study's val images."""
+    root = tmp_path_factory.mktemp("export")
+    folder = root / "results/cells/8_0/dst-cbc/round2"
+    model = make(window=(100, 1100))
+    write_model(folder / "model.pt", model, model.network.state_dict(), RECORD)
+    rng = np.random.default_rng(0)
+    rows = []
+    (root / "data").mkdir()
+    for number in range(6):
+        name, subset = f"{number}.png", "train" if number < 2 else "val"
+        pixels = rng.integers(0, 256, (20 + number, 31, 3), np.uint8)
+        Image.fromarray(pixels).save(root / "data" / name)
+        rows.append(dict.fromkeys(COLUMNS) | {"id": str(number), "image": name, "subset": subset})
+        rows[-1] |= {"height": 20 + number, "width": 31}
+    write_csv(root / "results/cells/dataset.csv", COLUMNS, rows)
+    write_text(root / "results/cells/splits/8_0.labeled.txt", "0\n")
+    write_text(root / "results/cells/splits/8_0.unlabeled.txt", "1\n")
+    figures = {"images": 4, "miou": 61.234, "pixel_accuracy": 80.0}
+    figures["iou"] = {"sky": 70.0, "road": 52.468, "car": None}
+    write_json(folder / "metrics.json", {"best": {**RECORD, "subsets": {"val": figures}}})
+    write_json(folder / "run.json", {"device": "cpu", "versions": {"torch": "2"}, "commit": "abc"})
+    index = root / "results/cells/dataset.csv"
+    said = run(folder / "model.pt", folder / "export", "--images", root / "data", "--index", index)
+    return folder, said
+
+
+def run(model, out, *options, expect=0):
+    command = [sys.executable, SCRIPT, "--model", model, "--out", out, *options]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_compares_on_the_val_images_and_prints_the_largest_difference(handed_over):
+    folder, said = handed_over
+    assert {path.name for path in (folder / "export").iterdir()} == {
+        "model.onnx", "model.pt2", "model.md",
+    }  # fmt: skip
+    pixels = 31 * sum(range(22, 26))
+    for name in ("model.onnx", "model.pt2"):
+        assert f"{name}: {pixels} of {pixels} mask pixels equal (100.0000 %) in 4 images" in said
+    assert said.count("largest difference of a probability ") == 2 and "real images" in said
+
+
+def test_the_files_say_what_they_take_and_give(handed_over):
+    folder, _ = handed_over
+    proto = onnx.load(folder / "export/model.onnx")
+    onnx.checker.check_model(proto)
+    found = {prop.key: prop.value for prop in proto.metadata_props}
+    assert json.loads(found["classes"]) == CLASSES and json.loads(found["window"]) == [100, 1100]
+    assert found["model_sha256"] == sha256_file(folder / "model.pt")
+    assert found["input"].startswith("images: uint8 (N, 3, H, W): RGB")
+    session = onnxruntime.InferenceSession(folder / "export/model.onnx")
+    assert [one.name for one in session.get_inputs()] == ["images"]
+    assert [one.name for one in session.get_outputs()] == ["classes", "confidence"]
+    images = np.zeros((3, 3, 10, 12), np.uint8)
+    classes, confidence = session.run(None, {"images": images})
+    assert classes.shape == confidence.shape == (3, 10, 12)
+    assert classes.dtype == np.uint8 and confidence.dtype == np.float32
+    extra = {"notes.json": ""}
+    torch.export.load(folder / "export/model.pt2", extra_files=extra)
+    assert json.loads(extra["notes.json"]) == found
+
+
+def test_the_card_tells_of_the_study(handed_over):
+    text = (handed_over[0] / "export/model.md").read_text()
+    for words in (
+        "# cells/8_0/dst-cbc/round2",
+        "round(255 (v - 100) / (1100 - 100))",
+        "| 0 | sky | `#0000ff` | 70.00 |",
+        "| 2 | car | `#ff0000` |  |",
+        "step 7 of round 0, chosen as the best on val with an mIoU of 61.23 %",
+        "Images: 2 train, 4 val.",
+        "Of the training images 1 labeled, 1 unlabeled.",
+        "| val | 4 | 61.23 | 80.00 |",
+        "the figures of val are flattered",
+        "commit abc",
+        "Code (DST-CBC): Apache-2.0.",
+        "Initial weights: none, random.",
+        f"Data: {model_card.FILL_IN}",
+    ):
+        assert words in text, words
+    assert str(handed_over[0].parents[4]) not in text
+
+
+def test_a_model_alone_has_a_card_too_and_is_compared_on_made_up_images(tmp_path):
+    model = make()
+    write_model(tmp_path / "model.pt", model, model.network.state_dict(), RECORD)
+    said = run(tmp_path / "model.pt", tmp_path / "out")
+    assert "in 3 images" in said and "made-up images" in said
+    text = (tmp_path / "out/model.md").read_text()
+    assert text.startswith("# model\n") and "| 1 | road | `#808080` |" in text
+    assert "chosen as the best on val with an mIoU of 61.23 %" in text
+    assert "`metrics.json` did not lie beside the model" in text
+
+
+def test_weights_are_named_with_their_licence():
+    assert "package `timm`: Apache-2.0" in model_card._licence("package:timm/x.pt")
+    assert model_card.FILL_IN in model_card._licence("package:no_such/x.pt")
+    hostile = model_card._licence("w/a`\n# b.pt")
+    assert "\n" not in hostile and hostile.count("`") == 2
+
+
+def test_an_export_that_does_otherwise_fails_and_names_the_share(tmp_path):
+    model = make()
+    export.write(model, tmp_path, {})
+    with torch.no_grad():
+        model.network.head[0].bias += torch.tensor([0.0, 0.0, 5.0])
+    with pytest.raises(DataError, match=r"model\.onnx: does not reproduce PyTorch: \d+ of \d+"):
+        export.check(model, tmp_path, noise())

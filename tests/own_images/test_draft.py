@@ -1,0 +1,269 @@
+"""From two folders to an experiment file: what is found, assumed, held out and refused."""
+
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dst_cbc.data.layouts.pairs import group_of
+from dst_cbc.own_images import experiment_text, inspection
+from dst_cbc.own_images.classes import class_table
+from dst_cbc.own_images.draft import Machine, fitted, hold_out, make
+from dst_cbc.own_images.inspection import common_folder, guess_group, with_names
+from dst_cbc.planning.cost import Measured
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime.files import DataError
+from dst_cbc.settings.data import PairSettings
+from workflow import REPOSITORY
+
+LAPTOP = Machine(cuda=False, cores=4, threads=4)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Function that writes images `<name>.png` of noise and masks; returns both folders."""
+
+    def write(names, masks, image=None):
+        for folder in ("my images", "masks"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+        pixels = np.zeros((64, 96), np.uint8) if image is None else image
+        for name in names:
+            path = tmp_path / "my images" / f"{name}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(path, pixels)
+        for name, mask in masks.items():
+            path = tmp_path / "masks" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.asarray(mask, np.uint8)).save(path)
+        return tmp_path / "my images", tmp_path / "masks"
+
+    return write
+
+
+def halves(low=0, high=255):
+    mask = np.full((64, 96), low, np.uint8)
+    mask[:32] = high
+    return mask
+
+
+def look(folders):
+    root, settings = common_folder(*folders)
+    return inspection.inspect(root, with_names(root, settings))
+
+
+def made_up(pixels, images=9, coloured=False):
+    """An inspection of which only the masks' values are known."""
+    pairs = [(f"i{n}", f"i{n}.png", "m.png") for n in range(images)]
+    counted = Counter(dict.fromkeys(pixels, images))
+    return inspection.Inspection(
+        Path(), PairSettings(labels="m"), pairs, Counter(pixels), counted, coloured, {},
+        Counter({(96, 64): images}), Counter({"8-bit grey": images}), Counter(),
+    )  # fmt: skip
+
+
+def test_a_folder_of_images_and_one_of_masks_become_an_experiment_that_loads(folders, tmp_path):
+    names = [f"cell {n:03}" for n in range(24)]
+    deep = np.arange(64 * 96, dtype=np.uint16).reshape(64, 96)
+    both = folders(names, {f"{name}_mask": halves() for name in names[:10]}, deep)
+    found = look(both)
+    assert (len(found.pairs), len(found.masked)) == (24, 10)
+    assert found.kinds == {"16-bit grey": 24} and found.pixels == {0: 30720, 255: 30720}
+    proposed = make("cells", found, None, LAPTOP)
+    text = experiment_text.text(proposed, str(found.root), "a command")
+    (tmp_path / "cells.yaml").write_text(text)
+    experiment, records, plan = load_plan(REPOSITORY, [tmp_path / "cells.yaml"], {})
+    assert experiment.classes == {"background": "#000000", "foreground": "#e69f00"}
+    assert experiment.labels == {0: "background", 255: "foreground"}
+    assert Counter(r.subset for r in records) == {"train": 20, "val": 2, "test": 2}
+    assert all(r.label for r in records if r.subset != "train")
+    assert plan.models and experiment.evaluation.select == "last"
+    assert "supervised" in " ".join(plan.models) and "dst-cbc/round5" in " ".join(plan.models)
+    said = "\n".join(experiment_text.describe(proposed))
+    for words in ("24 images, 10 of them", "`{}_mask`", "16-bit grey (24)", "2 val images"):
+        assert words in said
+
+
+IDS = st.lists(
+    st.tuples(st.integers(0, 8), st.integers(0, 99)).map(lambda p: f"s{p[0]}_{p[1]:02}"),
+    min_size=3, max_size=40, unique=True,
+)  # fmt: skip
+
+
+@given(IDS, st.sampled_from([None, r"^(s\d)_"]))
+def test_every_mask_has_one_role_and_no_group_two(ids, group):
+    val, test = hold_out(ids, group)
+    train = {*ids} - {*val} - {*test}
+    assert not {*val} & {*test} and {*val, *test} <= {*ids} and train
+    sides = [{group_of(id, group) for id in side} for side in (val, test, train)]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    groups = {group_of(id, group) for id in ids}
+    assert bool(val) == (len(groups) > 1) and bool(test) == (len(groups) > 2)
+    assert hold_out(ids[::-1], group) == (val, test)
+
+
+def test_about_a_fifth_is_held_out_for_each_and_never_more_than_a_hundred():
+    assert [*map(len, hold_out([f"{n:04}" for n in range(60)], None))] == [12, 12]
+    assert [*map(len, hold_out([f"{n:04}" for n in range(3000)], None))] == [100, 100]
+
+
+@pytest.mark.parametrize(
+    "stems, group",
+    [
+        ([f"scene{s}_{n:04}" for s in range(4) for n in range(5)], "scene1"),
+        ([f"slide{s}/tile {n}" for s in range(3) for n in range(9)], "slide1"),
+        ([f"img1-s{s}-{n}" for s in range(3) for n in range(9)], "img1-s1"),
+        ([f"cell_{n:04}" for n in range(30)], None),
+        ([f"{n:04}" for n in range(30)], None),
+        ([f"{n:04}_x" for n in range(30)], None),
+    ],
+)
+def test_groups_are_guessed_from_the_beginnings_of_names(stems, group):
+    pattern = guess_group(stems, stems)
+    assert (pattern is None) == (group is None)
+    if group:
+        assert any(group_of(stem, pattern) == group for stem in stems)
+        assert len({group_of(stem, pattern) for stem in stems}) in (3, 4)
+
+
+def test_zero_and_255_are_background_and_foreground_and_255_among_several_is_ignored():
+    table = class_table(made_up({0: 900, 255: 100}))
+    assert table.labels == {0: "background", 255: "foreground"} and table.ignore == []
+    table = class_table(made_up({0: 900, 1: 50, 255: 50}))
+    assert table.labels == {0: "background", 1: "foreground"} and table.ignore == [255]
+    table = class_table(made_up({0x000000: 9, 0xFF0000: 9, 0xFFFF00: 9}, coloured=True))
+    assert table.labels == {
+        "#000000": "background", "#ff0000": "colour ff0000", "#ffff00": "colour ffff00",
+    }  # fmt: skip
+    assert list(table.classes.values()) == ["#000000", "#ff0000", "#ffff00"]
+
+
+def test_anti_aliased_masks_are_warned_of_and_their_edges_ignored():
+    table = class_table(made_up({0: 60000, 255: 30000, **dict.fromkeys(range(40, 200), 5)}))
+    assert list(table.labels) == [0, 255] and table.ignore == [*range(1, 255)]
+    assert "anti-aliased" in table.warnings[0]
+
+
+def test_hundreds_of_values_are_refused_with_the_most_frequent():
+    with pytest.raises(DataError, match=r"200 different values.*most frequent: 7 \(4\.8%\)"):
+        class_table(made_up({**dict.fromkeys(range(200), 100), 7: 1000}))
+    with pytest.raises(DataError, match="hold only 0; expected at least two classes"):
+        class_table(made_up({0: 100}))
+
+
+def test_rare_classes_are_warned_of():
+    (warning,) = class_table(made_up({0: 100_000, 1: 50_000, 2: 90})).warnings
+    assert "class 'class 2' has 0.060% of the pixels" in warning
+    few = made_up({0: 10, 1: 10, 2: 10})
+    (warning,) = class_table(replace(few, images=Counter({0: 9, 1: 9, 2: 2}))).warnings
+    assert "in 2 of 9 masks" in warning
+
+
+def test_no_pair_tells_what_was_seen_on_both_sides(folders):
+    both = folders(["a1", "a2"], {"b1": halves()})
+    with pytest.raises(DataError, match=r"no image and mask.*'a1', 'a2'; masks: 'b1'"):
+        look(both)
+
+
+def test_empty_and_missing_folders_and_jpeg_masks_are_named(folders, tmp_path):
+    images, masks = folders([], {"b": halves()})
+    with pytest.raises(DataError, match=r"my images: no file ends in .*found nothing"):
+        look((images, masks))
+    with pytest.raises(DataError, match="nowhere: no such folder"):
+        look((images, tmp_path / "nowhere"))
+    folders(["b"], {})
+    (masks / "b.png").rename(masks / "b.jpg")
+    with pytest.raises(DataError, match=r"found 1 of \.jpg\. JPEG blurs"):
+        look((images, masks))
+
+
+@pytest.mark.parametrize(
+    "pixels, said",
+    [
+        (np.zeros((64, 96), np.float32), "floating point"),
+        (np.zeros((5, 64, 96), np.uint8), "5 pages"),
+    ],
+)
+def test_float_images_and_stacks_are_named_with_the_conversion_to_make(folders, pixels, said):
+    both = folders(["a"], {"a": halves()}, pixels)
+    with pytest.raises(DataError, match=rf"a\.tif: .*{said}.*tifffile\.imwrite"):
+        look(both)
+
+
+def test_too_few_masks_are_refused_before_anything_is_trained():
+    with pytest.raises(DataError, match=r"3 images have a mask.*at least 2 to train on"):
+        make("few", made_up({0: 1, 1: 1}, images=3), None, LAPTOP)
+    assert make("few", made_up({0: 1, 1: 1}, images=4), None, LAPTOP).batch == 4
+
+
+def test_steps_fit_the_hours_and_more_hours_never_shorten():
+    proposed = make("p", made_up({0: 1, 1: 1}, images=60), None, LAPTOP)
+    more = [(f"u{n}", f"u{n}.png", "") for n in range(940)]
+    pairs = proposed.found.pairs + more
+    proposed = replace(proposed, found=replace(proposed.found, pairs=pairs))
+    measured = Measured("cpu", step=0.5, image=0.1, memory=1, model=1)
+    before = (0, 0)
+    for hours in (0.05, 0.5, 1, 2, 8, 100):
+        found, enough = fitted(proposed, measured, hours)
+        steps = (found.supervised_steps, found.round_steps)
+        assert steps >= before and enough == (hours >= 0.5)
+        if enough:
+            assert 0.5 * (steps[0] + 5 * steps[1]) <= 0.8 * 3600 * hours
+        before = steps
+    assert before == (2400, 6 * 940 // 4)
+
+
+@given(st.dictionaries(st.text("abcXYZ ._é", min_size=1), st.just(1), min_size=1, max_size=3))
+def test_any_value_is_written_so_that_yaml_reads_it_back(values):
+    for value in values:
+        assert yaml.safe_load(f"k: {experiment_text._flow(value)}")["k"] == value
+
+
+def command(script, *arguments, cwd, fails=False):
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts" / script, *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(folders, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (48, 40), np.uint8)
+    mask = np.zeros((48, 40), np.uint8)
+    mask[10:30] = 255
+    both = folders([f"a {n}" for n in range(9)], {f"a {n}": mask for n in range(6)}, noise)
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells", "--hours", 1)
+    before = {path: path.read_bytes() for folder in both for path in folder.rglob("*.*")}
+    work = tmp_path / "work"
+    work.mkdir()
+    said = command("new_experiment.py", *options, cwd=work)
+    assert "9 images, 6 of them with a mask" in said and "s a step" in said and "disk:" in said
+    experiment, _, plan = load_plan(REPOSITORY, [work / "cells.yaml"], {})
+    assert experiment.network.backbone == "small" and len(plan.models) == 6
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in work.iterdir()} == {"cells.yaml", "results"}
+    assert "exists already" in command("new_experiment.py", *options, cwd=work, fails=True)
+    said = command("new_experiment.py", "--update", "cells.yaml", cwd=work)
+    assert "has no model: starts from the beginning" in said
+    renamed = yaml.safe_load((work / "cells-2.yaml").read_text())
+    assert renamed == {**yaml.safe_load((work / "cells.yaml").read_text()), "name": "cells-2"}
+
+
+def test_a_group_that_is_no_pattern_is_refused_at_once(tmp_path):
+    options = ("--images", tmp_path, "--labels", tmp_path, "--group", "(")
+    assert "no regular expression" in command("new_experiment.py", *options, cwd=".", fails=True)
+
+
+def test_a_folder_s_name_cannot_end_a_comment(tmp_path):
+    proposed = make("p", made_up({0: 1, 1: 1}), None, LAPTOP)
+    text = experiment_text.text(proposed, "data", "python x 'a\nname: other\u2028b'")
+    assert yaml.safe_load(text)["name"] == "p"

@@ -1,0 +1,120 @@
+"""Which images to label next, drafts in a person's own values, and the next study's file."""
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dst_cbc.data.masks import label_table, open_label
+from dst_cbc.data.records import dataset_stage, list_records
+from dst_cbc.own_images.next_study import describe_changes, next_name, renewed
+from dst_cbc.own_images.suggestions import Doubt, doubts, draft, draft_name, most_deserving
+from dst_cbc.planning.plan import Plan
+from dst_cbc.runtime.files import DataError
+from dst_cbc.self_training.predictions import Prediction
+from dst_cbc.settings.data import PairSettings
+from dst_cbc.settings.experiment_files import load_methods
+from workflow import REPOSITORY
+
+
+def test_the_least_certain_image_comes_first_all_groups_in_turn():
+    found = [
+        Doubt(0, "a1", "a", 0.4), Doubt(1, "a2", "a", 0.5), Doubt(2, "b1", "b", 0.1),
+        Doubt(3, "a3", "a", 0.3),
+    ]  # fmt: skip
+    assert [doubt.id for doubt in most_deserving(found, 3)] == ["a2", "b1", "a1"]
+
+
+def test_uncertainty_is_what_the_winner_s_probability_lacks():
+    classes = np.zeros((1, 2), np.uint8)
+    sure, unsure = np.full((1, 2), 65535, np.uint16), np.full((1, 2), 13000, np.uint16)
+    items = [Prediction(0, "s1_a", classes, sure), Prediction(1, "s2_b", classes, unsure)]
+    first, second = doubts(items, "^(s.)")
+    assert first.uncertainty == 0 < second.uncertainty < 1
+    assert (first.group, second.group) == ("s1", "s2")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {0: "sky", 255: "road"}, {3: "road", 1: "sky"}, {0: "sky", 4000: "road"},
+        {"#000000": "sky", "#ff0010": "road"}, {0: "sky", 1: "road", 2: "road"},
+    ],
+)  # fmt: skip
+def test_a_draft_is_a_mask_of_the_data_set_itself(labels, make_experiment, tmp_path):
+    stage = dataset_stage(make_experiment(labels=labels, ignore=[]))
+    classes = np.random.default_rng(0).integers(0, 2, (5, 7)).astype(np.uint8)
+    (tmp_path / "mask.png").write_bytes(draft(classes, stage))
+    read = np.asarray(open_label(tmp_path / "mask.png", label_table(stage)))
+    assert (read == classes).all()
+
+
+def test_a_draft_is_called_as_its_mask_would_be():
+    pairs = PairSettings(labels="m", image_name="im_{}", mask_name="{}_mask")
+    assert draft_name("town/im_7", pairs) == "town/7_mask.png"
+    assert draft_name("town/im_7", None) == "town/im_7.png"
+
+
+def test_the_next_study_has_the_next_free_name():
+    assert next_name("cells", lambda name: False) == "cells-2"
+    assert next_name("cells-2", {"cells-3"}.__contains__) == "cells-4"
+
+
+TEXT = "# a remark\nname: cells   # here\ndata: d  # kept\nsplits:\n  name: x\n"
+
+
+@given(st.sampled_from([None, "results/a/model.pt"]), st.sampled_from([None, "old.pt"]))
+def test_a_renewed_file_changes_its_name_and_start_and_nothing_else(start, earlier):
+    text = TEXT + (f"start_from: {earlier}\n" if earlier else "")
+    found, before = yaml.safe_load(renewed(text, "cells-2", start)), yaml.safe_load(TEXT)
+    assert found.pop("start_from", None) == start
+    assert found == {**before, "name": "cells-2"}
+    assert "# a remark" in renewed(text, "cells-2", start) and "# kept" in text
+
+
+def test_a_file_whose_name_is_hidden_is_refused():
+    with pytest.raises(DataError, match="name: …"):
+        renewed("{name: cells}", "cells-2", None)
+
+
+@pytest.fixture
+def grown(tmp_path, write_image, make_experiment):
+    """Function that adds masks to six images of three groups; records and plan of the folder."""
+    for group in "abc":
+        for number in "12":
+            write_image(tmp_path / f"images/{group}_{number}.png", np.zeros((4, 4)))
+    pairs = {"images": "images", "labels": "masks", "group": "^(.)_", "val": ["c_1"]}
+    experiment = make_experiment(
+        format="pairs", data=str(tmp_path), pairs=pairs, splits={"few": {"all": True}}
+    )
+
+    def add(*ids, value=0):
+        for id in ids:
+            write_image(tmp_path / f"masks/{id}.png", np.full((4, 4), value))
+        records = list_records(tmp_path, dataset_stage(experiment))
+        methods = load_methods(REPOSITORY / "workflow/methods.yaml")
+        return Plan(experiment, methods, records), records, tmp_path
+
+    return add
+
+
+def test_new_masks_train_and_every_earlier_role_is_kept(grown):
+    grown("a_1", "a_2", "c_1")
+    plan, records, root = grown("b_1", "c_2")
+    roles = {r.id: (r.subset, bool(r.label)) for r in records}
+    assert roles == {
+        "a_1": ("train", True), "a_2": ("train", True), "b_1": ("train", True),
+        "b_2": ("train", False), "c_1": ("val", True),
+    }  # fmt: skip
+    said = "\n".join(describe_changes(plan, records, {"a_1", "a_2"}, root))
+    assert "3 masks to train on, 1 of them new; 1 unlabeled" in said
+    assert "1 masks are left out, first 'c_2'" in said and "WARNING" not in said
+    assert "have lost their masks, first 'z'" in str(describe_changes(plan, records, {"z"}, root))
+
+
+def test_a_new_mask_with_an_unknown_value_is_named(grown):
+    grown("a_1", "a_2", "c_1")
+    plan, records, root = grown("b_1", value=7)
+    with pytest.raises(DataError, match=r"1 new masks cannot be used:\n.*b_1\.png.*\[7\]"):
+        describe_changes(plan, records, {"a_1", "a_2"}, root)

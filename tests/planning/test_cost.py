@@ -1,0 +1,130 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dst_cbc.data.layouts.layout import Record
+from dst_cbc.planning import cost
+from dst_cbc.planning.plan import Plan
+from dst_cbc.settings.methods import MethodRow
+from workflow import Project
+
+METHODS = {
+    "dst-cbc": MethodRow(curriculum=[0.5, 1.0]),
+    "ost": MethodRow(labeling="online"),
+}
+SIZE = 64
+STUDY = Path("results/study")
+
+
+@pytest.fixture
+def plan(make_experiment, tmp_path, monkeypatch, write_image):
+    """20 training images of 64x64, 4 of them labeled; 7 steps, then two rounds of 10."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(**changes):
+        return Plan(make_experiment(**changes), METHODS, records())
+
+    for record in records():
+        write_image(tmp_path / "pictures" / record.image, [[0] * SIZE] * SIZE)
+    return make
+
+
+def records():
+    return [
+        Record(f"{subset}{i}", f"{subset}{i}.png", f"{subset}{i}.png", subset)
+        for subset, count in (("train", 20), ("val", 3))
+        for i in range(count)
+    ]
+
+
+def test_the_schedule_is_that_of_the_plan(plan):
+    work = cost.schedule(plan(), records(), STUDY)
+    assert (work.trainings, work.steps) == (3, 7 + 2 * 10)
+    # At steps 4 and 7; 4, 8 and 10, twice; 3 images each.
+    assert work.validated == 3 * (2 + 3 + 3)
+    # Of supervised and of round 1; nobody labels with the last round.
+    assert (work.predictions, work.predicted) == (2, 2 * 16)
+    assert work.evaluated == 2 * 3 * 3
+    # 3 bytes a pixel of each prediction, and once more while one is joined from its parts.
+    assert work.prediction_bytes == 3 * SIZE**2 * (16 + 16 + 16)
+    assert work.label_bytes == round(0.1 * SIZE**2 * 2 * 16)
+
+
+def test_a_model_that_labels_itself_needs_no_prediction(plan):
+    runs = [{"splits": ["few"], "methods": ["ost"]}]
+    work = cost.schedule(plan(runs=runs), records(), STUDY)
+    assert (work.trainings, work.predictions, work.predicted) == (2, 0, 0)
+    assert (work.prediction_bytes, work.label_bytes) == (0, 0)
+
+
+def test_predictions_that_are_deleted_need_space_once(plan):
+    work = cost.schedule(plan(keep_predictions="supervised"), records(), STUDY)
+    assert work.prediction_bytes == 3 * SIZE**2 * (16 + 16)
+
+
+def test_what_is_finished_costs_nothing(plan, tmp_path):
+    folder = tmp_path / "results/study/few_0/supervised"
+    folder.mkdir(parents=True)
+    (folder / "model.pt").touch()
+    (folder / "predictions.h5").touch()
+    work = cost.schedule(plan(), records(), STUDY)
+    assert (work.trainings, work.steps, work.predictions) == (2, 20, 1)
+
+
+MEASURED = cost.Measured("cpu", step=2.0, image=0.5, memory=3 * 10**9, model=10**6)
+
+
+def test_time_and_memory_come_from_what_was_measured(plan):
+    work = cost.schedule(plan(), records(), STUDY)
+    text = "\n".join(cost.describe(work, MEASURED, 2, 10**12, 10**12))
+    # 27 steps of 2 s, 24 + 32 + 18 images of half a second, 12 jobs of 5 s: 151 s.
+    assert "about 3 min in all, 1 min at best with 2 jobs at once" in text
+    assert "about 3.0 GB a training, 2 at once" in text and "WARNING" not in text
+
+
+def test_without_a_measurement_only_what_is_counted_is_told(plan):
+    text = "\n".join(cost.describe(cost.schedule(plan(), records(), STUDY), None, 1, 10**12, 0))
+    assert "3 trainings of 27 steps" in text and "disk:" in text
+    assert "time" not in text and "memory" not in text
+
+
+def test_too_little_disk_is_told_before_the_start(plan):
+    text = "\n".join(cost.describe(cost.schedule(plan(), records(), STUDY), None, 1, 1000, 0))
+    assert re.search(r"WARNING: .* of disk are needed .* set keep_predictions: supervised", text)
+
+
+def test_too_little_memory_is_told_before_the_start(plan):
+    work = cost.schedule(plan(), records(), STUDY)
+    text = "\n".join(cost.describe(work, MEASURED, 2, 10**12, 5 * 10**9))
+    assert "WARNING: 6.0 GB of memory are needed and 5.0 GB free: lower train.batch" in text
+    assert "WARNING" not in "\n".join(cost.describe(work, MEASURED, 1, 10**12, 5 * 10**9))
+
+
+def test_nothing_to_train_is_said(plan, tmp_path):
+    for path in plan().models:
+        (tmp_path / "results/study" / path).mkdir(parents=True)
+        (tmp_path / "results/study" / path / "model.pt").touch()
+    assert cost.describe(cost.schedule(plan(), records(), STUDY), MEASURED, 1, 0, 0) == [
+        "to do: no training"
+    ]
+
+
+def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
+    project = Project.create(tmp_path / "project")
+    assert "to do: 4 trainings of 15 steps" in project.snakemake("results/scenes/scenes.json")
+    command = [sys.executable, "scripts/cost.py", "config.yaml", "--jobs", "2"]
+    before = {path for path in project.root.rglob("*") if path.is_file()}
+    printed = subprocess.run(
+        command, cwd=project.root, capture_output=True, text=True, check=True
+    ).stdout
+    assert re.search(r"time: about \d+ min in all.* \(0\.\d+ s a step, 0\.\d+ s an image", printed)
+    assert "GB a training, 2 at once" in printed
+    new = {path for path in project.root.rglob("*") if path.is_file()} - before
+    assert new == {project.study / "cost.json"}
+    # The next run knows it; other settings do not.
+    assert "s a step" in project.snakemake("results/tiny/dataset.csv")
+    project.configure(channels_last=True)
+    assert "s a step" not in project.snakemake("results/tiny/splits/6_0.labeled.txt")

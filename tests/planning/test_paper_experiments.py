@@ -1,0 +1,160 @@
+"""The paper's experiment files from end to end, on miniatures of both data sets in their layouts.
+
+Only sizes are cut: images, crops, epochs, the backbone; see test_released_network for that.
+"""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.runtime.files import read_csv
+from workflow import Project
+
+CUT = {
+    "network": {"backbone": "resnet18", "weights": None},
+    "train": {"crop": [33, 33], "epochs": 1, "validate_every": 2},
+    "supervised": {"steps": 4},
+    "workers": 0,
+    # Half precision is slow on a CPU.
+    "precision": "float32",
+}
+
+
+def cut(project, splits, runs):
+    """Write cut.yaml, to be laid over an experiment file."""
+    project.write(project.root / "cut.yaml", {**CUT, "splits": splits, "runs": runs})
+
+
+def run(project, file, data, *arguments):
+    """Run an experiment file, cut down, as a person would; returns what is printed."""
+    file = f"workflow/experiments/{file}.yaml"
+    place = ("--config", f"data={data}")
+    return project.snakemake(*arguments, "--configfile", file, "cut.yaml", *place)
+
+
+def best(study, **wanted):
+    """The best of the only model that is so, on val."""
+    rows = read_csv(study / "summary.csv", ["miou"])
+    wanted = {**wanted, "checkpoint": "best", "subset": "val"}
+    (row,) = [r for r in rows if all(r[key] == value for key, value in wanted.items())]
+    return row
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """VOC's and SBD's releases, made into one folder by the command: 14 training images.
+
+    Odd sizes, indexed masks with borders of 255, SBD's as .mat.
+    """
+    root = tmp_path_factory.mktemp("voc")
+    released, sbd = root / "VOC2012", root / "sbd"
+    train = [f"2009_{i:06}" for i in range(6)]
+    others = [f"2010_{i:06}" for i in range(8)]
+    val = [*LAYOUTS["voc"].valtiny, "2011_000001"]
+    random = np.random.default_rng(0)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (released / folder).mkdir(parents=True)
+    (sbd / "cls").mkdir(parents=True)
+    for number, id in enumerate([*train, *others, *val]):
+        size = (37 + number % 5, 50 - number % 3)
+        mask = np.zeros(size, np.uint8)
+        mask[8:30, 10:40] = 1 + number % 3
+        pixels = np.repeat(60 * mask[..., None], 3, 2) + random.integers(0, 40, (*size, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(released / f"JPEGImages/{id}.jpg")
+        if id in others:
+            savemat(sbd / f"cls/{id}.mat", {"GTcls": {"Segmentation": mask}})
+            continue
+        mask[8, 10:40] = 255
+        image = Image.fromarray(mask)
+        image.putpalette([224, 224, 192] * 256)
+        image.save(released / f"SegmentationClass/{id}.png")
+    lists = {
+        released / "ImageSets/Segmentation/train.txt": train,
+        released / "ImageSets/Segmentation/val.txt": val,
+        sbd / "train.txt": others[:5],
+        sbd / "val.txt": others[5:],
+    }
+    for path, ids in lists.items():
+        path.write_text("".join(f"{id}\n" for id in ids))
+    script = Project.create(root / "project").root / "scripts/build_trainaug.py"
+    subprocess.run(
+        [sys.executable, script, "--voc", released, "--sbd", sbd, "--out", root / "voc2012"],
+        check=True,
+    )
+    return root / "voc2012"
+
+
+@pytest.mark.slow
+def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
+    project = Project.create(tmp_path / "project")
+    project.write(project.root / "workflow/methods.yaml", {"dst-cbc": {"curriculum": [0.5, 1.0]}})
+    splits = {"106": {"divide": None, "count": 4}, "1": {"all": True}}
+    runs = [
+        {"splits": ["106"], "methods": ["dst-cbc"]},
+        {"splits": ["106"], "methods": ["supervised"], "select": "valtiny"},
+        {"splits": ["1"], "methods": ["supervised"]},
+    ]
+    cut(project, splits, runs)
+    run(project, "voc", voc)
+    study = project.root / "results/voc"
+    labels = sorted(p.stem for p in (study / "106_0/dst-cbc/round2/pseudo_labels").glob("*.png"))
+    unlabeled = (study / "splits/106_0.unlabeled.txt").read_text().split()
+    assert labels == sorted(unlabeled) and len(unlabeled) == 14 - 4
+    row = best(study, method="dst-cbc", round="2")
+    assert (row["images"], row["labeled"], row["unlabeled"]) == ("21", "4", "10")
+    # Selected on valtiny, reported on the whole val.
+    assert best(study, selected_on="valtiny")["images"] == "21"
+    assert best(study, split="1")["unlabeled"] == "0"
+    table = read_csv(study / "report/voc/table.csv", ["paper"])
+    paper = {
+        (r["split"], r["selected_on"], r["method"]): float(r["paper"]) for r in table if r["paper"]
+    }
+    assert paper == {
+        ("106", "val", "supervised"): 45.7,
+        ("106", "val", "dst-cbc"): 61.6,
+        ("106", "valtiny", "supervised"): 44.8,
+        ("1", "val", "supervised"): 73.5,
+    }
+    assert any(r["relative"] for r in table if r["method"] == "dst-cbc")
+    # What table3.yaml adds is told, and nothing is trained.
+    said = run(project, "table3", voc, "-n", "--quiet", "rules")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
+    assert jobs == {"all": "1", "figures": "1", "tables": "1", "total": "3"}
+
+
+@pytest.mark.slow
+def test_cityscapes_runs_at_half_resolution_to_table_4(tmp_path):
+    layout = LAYOUTS["cityscapes"]
+    data = tmp_path / "cityscapes"
+    ids = {"train": [f"ulm/ulm_{i:06}_000019" for i in range(9)], "val": layout.valtiny}
+    values = [*[*layout.labels][:4], 0, 3]
+    random = np.random.default_rng(0)
+    for subset, names in ids.items():
+        for number, id in enumerate(names):
+            mask = np.repeat(values[number % 3 : number % 3 + 4], 24)[None].repeat(48, 0)
+            pixels = np.repeat(7 * mask[..., None], 3, 2) + random.integers(0, 20, (48, 96, 3))
+            for kind, content in (("leftImg8bit", pixels), ("gtFine", mask)):
+                name = "gtFine_labelIds" if kind == "gtFine" else kind
+                path = data / kind / subset / f"{id}_{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(content.astype(np.uint8)).save(path)
+    project = Project.create(tmp_path / "project")
+    methods = {"dst-cbc": {"curriculum": [1.0]}}
+    project.write(project.root / "workflow/methods.yaml", methods)
+    runs = [{"splits": ["30"], "methods": ["dst-cbc"], "select": "valtiny"}]
+    cut(project, {"30": {"divide": None, "count": 4}}, runs)
+    run(project, "cityscapes", data)
+    study = project.root / "results/cityscapes"
+    row = best(study, method="dst-cbc")
+    assert (row["images"], row["labeled"], row["unlabeled"]) == ("19", "4", "5")
+    (label, *_) = (study / "30_0_valtiny/dst-cbc/round1/pseudo_labels/ulm").iterdir()
+    with Image.open(label) as image:
+        assert image.size == (96, 48) and image.mode == "P"
+    table = read_csv(study / "report/cityscapes/table.csv", ["paper"])
+    assert {r["paper"] for r in table if r["paper"]} == {"45.4", "48.2"}

@@ -1,0 +1,55 @@
+"""Studies of earlier versions stay what they were: what is finished is finished, the rest goes on.
+
+tests/rules/studies, made by commit 6a2a218: `finished` has every method of workflow/methods.yaml of
+then; `unfinished` was killed (kill -9) after the second step of the third round of dst-cbc, its
+state saved after the first.
+"""
+
+import csv
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from workflow import REPOSITORY, Project
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    """Function that unpacks a study beside today's workflow, as an update leaves it."""
+
+    def unpack(name):
+        project = Project.create(tmp_path / name)
+        shutil.copy(REPOSITORY / "workflow/methods.yaml", project.root / "workflow")
+        with tarfile.open(STUDIES / f"{name}.tar.xz") as archive:
+            archive.extractall(project.root, filter="data")
+        return project
+
+    return unpack
+
+
+def test_a_finished_study_of_every_method_has_nothing_to_do(unpacked):
+    project = unpacked("finished")
+    done = {path.parent.relative_to(project.study) for path in project.study.rglob("model.pt")}
+    assert len(done) == 29
+    assert not project.jobs()
+
+
+@pytest.mark.slow
+def test_an_unfinished_study_is_finished(unpacked):
+    project = unpacked("unfinished")
+    chain = project.study / "3_0/dst-cbc"
+    before = {path: path.read_bytes() for path in chain.rglob("round[12]/*") if path.is_file()}
+    assert project.trained() == [f"3_0/dst-cbc/round{number}" for number in (3, 4, 5)]
+    project.snakemake()
+    assert not project.jobs()
+    log = (project.study / "logs/3_0/dst-cbc/round3/finetune.log").read_text()
+    assert "saved by an earlier version, in another form; starts at the first step" in log
+    with open(project.study / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 * 2 * 2 and all(row["miou"] for row in rows)
+    assert not list((project.root / "results/.resume/tiny").rglob("state.pt"))
+    assert before and all(path.read_bytes() == content for path, content in before.items())

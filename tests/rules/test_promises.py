@@ -1,0 +1,397 @@
+"""Promises of the whole pipeline, on tiny studies that really run."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from workflow import EXPERIMENT, Project, results
+
+FOLDER_FORMAT = {
+    "data": "data",
+    "format": "folder",
+    "classes": {"background": "#000000", **{str(d): f"#0000{d + 16:02x}" for d in range(10)}},
+}
+OUTPUTS = (
+    "model.pt", "last.pt", "thresholds.csv", "pseudo_labels/*.png", "predictions.h5",
+    "histogram.npz", "history.csv", "settings.json", "metrics.json",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    """The tiny scenes as files on disk, layout `folder`."""
+    from dst_cbc.data.digit_scenes import write_scenes
+    from dst_cbc.settings.data import DrawSettings
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(DrawSettings(**EXPERIMENT["digits"]), folder)
+    return folder
+
+
+def project_with(scenes: Path, root: Path, **changes) -> Project:
+    """A project whose `data` is a copy of the scenes, read as format `folder`."""
+    project = Project.create(root, **{**FOLDER_FORMAT, **changes})
+    shutil.copytree(scenes, root / "data")
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(scenes, tmp_path_factory) -> Project:
+    project = project_with(scenes, tmp_path_factory.mktemp("promises") / "project")
+    project.snakemake()
+    return project
+
+
+def unlabeled(project: Project) -> list[str]:
+    return (project.study / "splits/6_0.unlabeled.txt").read_text().split()
+
+
+def test_no_mask_of_an_unlabeled_image_reaches_any_result(finished, scenes, tmp_path):
+    garbled = project_with(scenes, tmp_path / "garbled")
+    for id in unlabeled(finished):
+        path = garbled.root / f"data/labels/train/{id}.png"
+        mask = Image.open(path)
+        noise = np.random.default_rng(0).integers(0, 11, mask.size[::-1], np.uint8)
+        replaced = Image.fromarray(noise)
+        replaced.save(path)
+    first = unlabeled(finished)[0]
+    (garbled.root / f"data/labels/train/{first}.png").unlink()
+    garbled.snakemake()
+    expected, found = (results(p.study, *OUTPUTS) for p in (finished, garbled))
+    assert len(expected) == 4 * 5 + 3 * (1 + 8) + 3 * 2 and set(expected) == set(found)
+    assert [name for name in expected if expected[name] != found[name]] == []
+    # The garbled masks were read, and only the accuracy columns know.
+    manifest = "6_0/dst-cbc/round1/pseudo_labels.csv"
+    assert (finished.study / manifest).read_bytes() != (garbled.study / manifest).read_bytes()
+
+
+def test_without_masks_of_unlabeled_images_no_figure_compares_with_any(scenes, tmp_path):
+    project = project_with(scenes, tmp_path / "project")
+    assert "kept.svg" in project.snakemake("-n")
+    for path in sorted((project.root / "data/labels/train").glob("*.png"))[6:]:
+        path.unlink()
+    planned = project.snakemake("-n")
+    assert "agreement.svg" in planned and "kept.svg" not in planned
+
+
+def test_settings_and_figures_hold_no_time_host_or_path_of_this_machine(finished):
+    texts = results(finished.study, "settings.json", "metrics.json", "history.csv", "*.csv")
+    for name, content in texts.items():
+        assert str(finished.root).encode() not in content, name
+        assert os.uname().nodename.encode() not in content, name
+
+
+def test_a_changed_png_stops_fine_tuning_with_its_name_and_verify_finds_it(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    folder = project.study / "6_0/dst-cbc/round2"
+    png = folder / "pseudo_labels" / f"{unlabeled(project)[0]}.png"
+    image = Image.open(png)
+    pixels = np.array(image)
+    pixels[0, 0] = 1 if pixels[0, 0] != 1 else 2
+    changed = Image.fromarray(pixels)
+    changed = Image.frombytes("P", image.size, pixels.tobytes())
+    changed.putpalette(image.getpalette())
+    changed.save(png)
+    assert not project.jobs()
+    output = project.snakemake("verify", fails=True)
+    assert png.name in output
+    target = str((folder / "model.pt").relative_to(project.root))
+    output = project.snakemake(target, "--forcerun", target, fails=True)
+    assert png.name in output and "--accept" in output and "--forcerun" in output
+    manifest = folder / "pseudo_labels.csv"
+    command = [sys.executable, "scripts/verify.py", "--accept", str(manifest)]
+    subprocess.run(command, cwd=project.root, check=True)
+    assert project.trained() == ["6_0/dst-cbc/round2", "6_0/dst-cbc/round3"]
+    project.snakemake(target)
+    assert "labels of round2" not in (project.study / "summary.md").read_text()
+    project.snakemake()
+    assert "labels of round2" in (project.study / "summary.md").read_text()
+    assert "in order" in project.snakemake("verify")
+
+
+def test_a_corrected_mask_retrains_only_what_used_it(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    labeled = (project.study / "splits/6_0.labeled.txt").read_text().split()
+    both = [
+        project.root / f"data/labels/train/{id}.png" for id in (unlabeled(project)[0], labeled[0])
+    ]
+    for path, retrained in zip(both, ([], ["6_0/supervised"]), strict=True):
+        pixels = np.array(Image.open(path))
+        pixels[:3, :3] = 1
+        Image.fromarray(pixels).save(path)
+        jobs = project.jobs()
+        assert jobs["check_data"] == 1
+        assert [job.split()[1] for job in jobs if job.startswith("train ")] == retrained
+        project.snakemake("results/tiny/dataset.csv")
+    # The check is up to date now; what it found is not forgotten.
+    assert "6_0/supervised" in project.trained()
+
+
+def test_touching_and_moving_the_data_runs_nothing(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    for path in (project.root / "data").rglob("*.png"):
+        os.utime(path)
+    (project.root / "data").rename(project.root / "moved")
+    assert not project.jobs("--config", "data=moved")
+
+
+@pytest.mark.slow
+def test_16_bit_images_of_several_sizes_with_masks_of_colours_train(scenes, tmp_path):
+    colours = FOLDER_FORMAT["classes"]
+    labels = {colour: name for name, colour in colours.items()}
+    runs = [{"splits": ["6"], "seeds": [0], "methods": ["short"]}]
+    project = project_with(scenes, tmp_path / "deep", labels=labels, runs=runs)
+    project.write(project.root / "workflow/methods.yaml", {"short": {"curriculum": [0.5]}})
+    table = np.array([tuple(bytes.fromhex(c[1:])) for c in colours.values()], np.uint8)
+    for number, path in enumerate(sorted((project.root / "data/images").rglob("*.png"))):
+        size = (32 + 4 * (number % 3), 32)
+        grey = np.asarray(Image.open(path).convert("L").resize(size), np.uint16)
+        Image.fromarray(1000 + 10 * grey).save(path.with_suffix(".tif"))
+        path.unlink()
+        mask = project.root / "data/labels" / path.relative_to(project.root / "data/images")
+        classes = np.asarray(Image.open(mask).resize(size, Image.Resampling.NEAREST))
+        Image.fromarray(table[classes]).save(mask)
+    project.snakemake()
+    rows = (project.study / "dataset.csv").read_text().splitlines()
+    header, first = rows[0].split(","), rows[1].split(",")
+    window = [int(first[header.index(end)]) for end in ("black", "white")]
+    assert 1000 <= window[0] < window[1] <= 1000 + 2550
+    for name in ("supervised", "short/round1"):
+        model = torch.load(project.study / f"6_0/{name}/model.pt", weights_only=True)
+        assert list(model["window"]) == window
+    pseudo = Image.open(next((project.study / "6_0/short/round1/pseudo_labels").glob("*.png")))
+    assert pseudo.size[0] in (32, 36, 40)
+    assert not project.jobs()
+
+
+HOSTILE = [
+    "with space", "ünïcode", "dots.in.name", "-leading-dash", "$(touch pwned)", "{input}",
+    "<img onerror=alert(1)>", "semi;touch pwned", "quote'quote", "`touch pwned`", "=1+1", "a,b",
+    "&&touch pwned", "*",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_names_that_would_be_paths_shell_or_markup_are_only_names(scenes, tmp_path):
+    runs = [{"splits": ["6"], "seeds": [0], "methods": ["short"]}]
+    project = project_with(scenes, tmp_path / "it's a $HOME", runs=runs)
+    project.write(project.root / "workflow/methods.yaml", {"short": {"curriculum": [0.5]}})
+    names = dict(zip([f"train-{i:04d}" for i in range(14)], HOSTILE, strict=True))
+    for kind in ("images", "labels"):
+        for old, new in names.items():
+            folder = project.root / "data" / kind / "train"
+            (folder / f"{old}.png").rename(folder / f"{new}.png")
+    project.snakemake()
+    labels = project.study / "6_0/short/round1/pseudo_labels"
+    split = (project.study / "splits/6_0.labeled.txt").read_text().splitlines()
+    assert {p.stem for p in labels.glob("*.png")} | set(split) == set(HOSTILE)
+    assert len(list(labels.glob("*.png"))) == 8
+    assert "in order" in project.snakemake("verify")
+    assert not list(project.root.rglob("pwned")) and not project.jobs()
+
+
+def train_command(project: Project, out: Path, resume: Path, workers: int) -> list[str]:
+    """The finished study's round 1, as one would train it by hand."""
+    folder = project.study / "6_0/dst-cbc/round1"
+    settings = json.loads((folder / "settings.json").read_text())
+    # Long enough to be killed on the way.
+    settings["train"].update(steps=120, validate_at=[5, 60, 120])
+    out.mkdir(parents=True)
+    (out / "plan.json").write_text(json.dumps(settings))
+    arguments = {
+        "--settings": out / "plan.json",
+        "--data": project.root / "data",
+        "--index": project.study / "dataset.csv",
+        "--labeled": project.study / "splits/6_0.labeled.txt",
+        "--previous": project.study / "6_0/supervised/model.pt",
+        "--pseudo-labels": folder / "pseudo_labels.csv",
+        "--out": out,
+        "--resume": resume,
+        "--save-seconds": 0,
+        "--workers": workers,
+    }
+    return [
+        sys.executable, str(project.root / "scripts/train.py"),
+        *(str(part) for pair in arguments.items() for part in pair),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_training_killed_with_kill_9_ends_in_the_same_bytes(finished, tmp_path, workers):
+    undisturbed = tmp_path / "undisturbed"
+    subprocess.run(
+        train_command(finished, undisturbed, tmp_path / "r0", workers), check=True, timeout=300
+    )
+    killed, resume = tmp_path / "killed", tmp_path / "r1"
+    command = train_command(finished, killed, resume, workers)
+    first = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    while not (resume / "state.pt").is_file():
+        assert first.poll() is None
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (killed / "model.pt").exists(), "the kill came too late to test anything"
+    second = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "resumed at step" in second.stdout
+    names = ("model.pt", "last.pt", "history.csv", "settings.json")
+    assert {n: (killed / n).read_bytes() for n in names} == {
+        n: (undisturbed / n).read_bytes() for n in names
+    }
+    assert not resume.exists()
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
+    finished, tmp_path, number
+):
+    command = train_command(finished, tmp_path / "out", tmp_path / "r", workers=2)
+    # It would not save by itself.
+    command[command.index("--save-seconds") + 1] = "1000"
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        stage = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    wait_for(lambda: "step 5/120" in log.read_text(), stage)
+    # As Ctrl-C does: to the stage and to the processes that load its data.
+    os.killpg(stage.pid, number) if number == signal.SIGINT else stage.send_signal(number)
+    assert stage.wait(60) == 143
+    said = log.read_text()
+    assert f"stopped by {signal.Signals(number).name}; step" in said and "goes on" in said
+    assert (tmp_path / "r/state.pt").is_file() and not (tmp_path / "r.lock").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert "resumed at step" in again.stdout
+
+
+def test_a_training_saves_and_ends_when_its_snakemake_is_killed(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    # So long that only its end can end it; round 1 alone.
+    train = {**EXPERIMENT["train"], "steps": 100_000, "validate_every": 10}
+    project.configure(**FOLDER_FORMAT, train=train)
+    target = "results/tiny/6_0/dst-cbc/round1/model.pt"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", target,
+               "--config", "replace=true", "save_seconds=1000"]  # fmt: skip
+    snakemake = subprocess.Popen(command, cwd=project.root, stderr=subprocess.DEVNULL)
+    state = project.root / "results/.resume/tiny/6_0/dst-cbc/round1"
+    log = project.study / "logs/6_0/dst-cbc/round1/finetune.log"
+    wait_for(lambda: log.is_file() and "step 10/100000" in log.read_text(), snakemake)
+    pid = json.loads((state / "train.lock").read_text())["pid"]
+    os.kill(snakemake.pid, signal.SIGKILL)
+    snakemake.wait()
+    end = time.monotonic() + 60
+    while (state / "train.lock").exists():
+        assert time.monotonic() < end, f"process {pid} lives on"
+        time.sleep(0.05)
+    assert (state / "train/state.pt").is_file()
+    assert "stopped by SIGTERM" in log.read_text()
+
+
+def test_rounds_keep_the_best_of_the_chain(finished):
+    scores = []
+    for name in ("supervised", "dst-cbc/round1", "dst-cbc/round2", "dst-cbc/round3"):
+        metrics = json.loads((finished.study / "6_0" / name / "metrics.json").read_text())
+        scores.append(metrics["best"]["score"])
+        history = (finished.study / "6_0" / name / "history.csv").read_text().splitlines()[1:]
+        assert scores[-1] >= max(float(line.split(",")[3]) for line in history)
+        # Chosen in training and evaluated apart: the same figure.
+        assert scores[-1] == pytest.approx(metrics["best"]["subsets"]["val"]["miou"], abs=1e-9)
+    assert scores == sorted(scores)
+
+
+BAD = {
+    "an unknown key": ({"trian": {}}, "did you mean 'train'"),
+    "an unknown key deep down": (
+        {"train": {**EXPERIMENT["train"], "learning_rat": 1}},
+        "train.learning_rat: unknown key; did you mean 'learning_rate'",
+    ),
+    "a wrong type": (
+        {"train": {**EXPERIMENT["train"], "batch": "many"}}, "train.batch: found 'many'",
+    ),
+    "an unknown method": (
+        {"runs": [{"splits": ["6"], "methods": ["dst_cbc"]}]}, "did you mean 'dst-cbc'",
+    ),
+    "an unknown split": ({"runs": [{"splits": ["5"], "methods": ["dst-cbc"]}]}, "'5'"),
+    "too few labeled images": ({"splits": {"6": {"count": 1}}}, "1 labeled images, but a batch"),
+    "a missing folder": (
+        {**FOLDER_FORMAT, "data": "nowhere"}, "nowhere: no such folder; set `data`",
+    ),
+    "scenes outside results": ({"data": "elsewhere"}, "nothing is written outside results/"),
+    "scenes that leave results": (
+        {"data": "results/../elsewhere"}, "nothing is written outside results/",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_message_before_the_first_job(tmp_path, case):
+    changes, words = BAD[case]
+    project = Project.create(tmp_path / "project", **changes)
+    output = project.snakemake(fails=True)
+    assert words in output
+    assert "Traceback" not in output
+    assert "rule " not in output
+
+
+def test_an_empty_validation_subset_is_named(scenes, tmp_path):
+    project = project_with(scenes, tmp_path / "project")
+    shutil.rmtree(project.root / "data/images/val")
+    output = project.snakemake(fails=True)
+    assert "evaluation.select: subset 'val' has no images" in output
+    assert "rule " not in output
+
+
+def test_a_model_is_handed_over_by_name_and_compared_on_val(finished):
+    folder = finished.study / "6_0/dst-cbc/round3/export"
+    assert not folder.exists(), "nobody has asked for it"
+    target = str((folder / "model.onnx").relative_to(finished.root))
+    finished.snakemake(target)
+    assert {path.name for path in folder.iterdir()} == {"model.md", "model.onnx", "model.pt2"}
+    log = (finished.study / "logs/6_0/dst-cbc/round3/export.log").read_text()
+    assert "in 4 images" in log and "(real images)" in log
+    card = (folder / "model.md").read_text()
+    assert card.startswith("# tiny/6_0/dst-cbc/round3\n") and "6 labeled, 8 unlabeled" in card
+    assert finished.jobs(target) == Counter()
+
+
+def test_bad_files_fail_in_the_data_check_all_at_once(scenes, tmp_path):
+    project = project_with(scenes, tmp_path / "project")
+    train = sorted((project.root / "data/images/train").glob("*.png"))
+    train[0].write_bytes(train[0].read_bytes()[:200])
+    Image.new("L", (5, 5)).save(project.root / f"data/labels/train/{train[1].name}")
+    Image.new("L", (32, 32), 77).save(project.root / f"data/labels/train/{train[2].name}")
+    (project.root / "data/labels/val/val-0000.png").unlink()
+    output = project.snakemake(fails=True)
+    for name in (*(path.name for path in train[:3]), "val-0000.png"):
+        assert name in output
+    assert "[77]" in output
+    assert not (project.study / "splits").exists()
+
+
+def test_a_config_file_takes_nothing_from_the_default_one(tmp_path, scenes):
+    project = project_with(scenes, tmp_path / "project")
+    other = {**EXPERIMENT, **FOLDER_FORMAT, "name": "other"}
+    del other["supervised"], other["network"]
+    other["network"] = {"backbone": "small", "output_stride": 4}
+    project.write(project.root / "other.yaml", other)
+    output = project.snakemake("-n", "--configfile", "other.yaml", "-p")
+    assert "results/other/" in output and "results/tiny" not in output
+    assert '"aspp_rates":[6,12,18,24]' in output
+    # Also when nothing but the place of the data is given.
+    output = project.snakemake("-n", "--config", f"data={scenes}")
+    assert "results/tiny/" in output

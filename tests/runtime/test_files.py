@@ -1,0 +1,175 @@
+import errno
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dst_cbc.runtime.files import (
+    DataError,
+    NoSpace,
+    atomic,
+    digest,
+    is_alive,
+    read_csv,
+    read_ids,
+    read_json,
+    sha256,
+    sha256_file,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
+        temporary.write_text("half of the new")
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_succeeds_replaces_the_file_at_its_end(tmp_path):
+    path = tmp_path / "deep/a.txt"
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+        assert temporary.parent == path.parent and temporary.name.startswith(".")
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_new_content_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda *a, real=real, name=name: calls.append(name) or real(*a)
+        )
+    write_text(tmp_path / "a.txt", "new")
+    assert calls == ["fsync", "replace"]
+
+
+def test_equal_content_leaves_the_file_untouched_and_other_content_does_not(tmp_path):
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"same")
+    os.utime(path, (1, 1))
+    write_bytes(path, b"same")
+    assert path.stat().st_mtime == 1
+    write_bytes(path, b"diff")
+    assert path.stat().st_mtime > 1 and path.read_bytes() == b"diff"
+
+
+def test_json_is_sorted_and_refuses_what_is_no_number(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": [None, 0.1]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 0.1], "b": 1}
+    assert (tmp_path / "a.json").read_text().index('"a"') < 10
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            write_json(tmp_path / "a.json", {"a": bad})
+    assert json.loads((tmp_path / "a.json").read_text())["b"] == 1
+
+
+@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False))))
+def test_csv_keeps_texts_and_every_bit_of_a_float(tmp_path_factory, cells):
+    path = tmp_path_factory.getbasetemp() / "a.csv"
+    write_csv(path, ["text", "number"], [{"text": t, "number": n} for t, n in cells])
+    read = read_csv(path, ["text", "number"])
+    assert [float(row["number"]) for row in read] == [n for _, n in cells]
+    ordinary = [(row["text"], t) for row, (t, _) in zip(read, cells, strict=True)]
+    assert all(a == b for a, b in ordinary)
+
+
+def test_none_is_an_empty_cell(tmp_path):
+    write_csv(tmp_path / "a.csv", ["x", "y"], [{"x": None, "y": 0}])
+    assert (tmp_path / "a.csv").read_bytes() == b"x,y\n,0\n"
+
+
+def test_a_missing_column_is_named_with_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text("x,z\n1,2\n")
+    with pytest.raises(DataError, match=r"a\.csv: no column 'y'"):
+        read_csv(tmp_path / "a.csv", ["x", "y"])
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(DataError, match="no column 'x'"):
+        read_csv(tmp_path / "a.csv", ["x", "y"])
+
+
+@pytest.mark.parametrize("text", ["x,y\n1,2\n3", "x,y\n1,2\n3,4,5\n"])
+def test_a_row_of_another_length_is_named(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=r"a\.csv, line 3: not as many cells"):
+        read_csv(tmp_path / "a.csv", ["x"])
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    mine, host = f"{os.getpid()}", socket.gethostname()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    kept = [f".b.csv.{host}.{mine}.tmp", ".c.csv.node7.1.tmp", "d.tmp", ".e.csv"]
+    for name in [f".a.v2.csv.{host}.{dead.pid}.tmp", ".old.csv.node7.1.tmp", *kept]:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / ".old.csv.node7.1.tmp", (1, 1))
+    write_text(tmp_path / "new.csv", "x")
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.csv"}
+
+
+def test_a_dead_process_that_its_parent_never_asked_after_is_dead():
+    with subprocess.Popen(["true"]) as child:
+        status = Path(f"/proc/{child.pid}/stat")
+        while status.is_file() and ") Z " not in status.read_text():
+            time.sleep(0.01)
+        assert not is_alive(child.pid)
+    assert is_alive(os.getpid())
+
+
+def test_json_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": 1')
+    with pytest.raises(DataError, match=r"a\.json: not readable JSON .*; delete it"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota")])
+def test_a_full_disk_is_told_with_the_file(tmp_path, error):
+    said = r"a\.csv: no space left.*MB free.*Delete predictions\.h5"
+    with pytest.raises(NoSpace, match=said), atomic(tmp_path / "a.csv"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_any_other_failure_to_write_is_left_as_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^another$"), atomic(tmp_path / "a.csv"):
+        raise RuntimeError("another")
+
+
+def test_ids_are_one_a_line(tmp_path):
+    write_text(tmp_path / "ids.txt", "town/a\nb c\nä\n")
+    assert read_ids(tmp_path / "ids.txt") == ["town/a", "b c", "ä"]
+
+
+def test_a_digest_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_file(tmp_path / "a") == sha256(b"abc") == known
+
+
+texts = st.lists(st.text(max_size=4), max_size=4)
+
+
+@given(texts, texts)
+def test_lists_of_texts_have_one_digest_only_when_they_are_equal(one, other):
+    assert (digest(one) == digest(other)) == (one == other)
+
+
+def test_borders_between_texts_count():
+    assert digest(["ab", "c"]) != digest(["a", "bc"])
+    assert digest([]) != digest([""]) != digest(["", ""])
+    assert digest(['a", "b']) != digest(["a", "b"])

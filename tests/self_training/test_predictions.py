@@ -1,0 +1,287 @@
+import h5py
+import numpy as np
+import pytest
+
+from dst_cbc.runtime.files import DataError
+from dst_cbc.self_training.confidence import BINS
+from dst_cbc.self_training.predictions import (
+    Prediction,
+    close_part,
+    join_parts,
+    new_part,
+    part_file,
+    part_is_closed,
+    read_histogram,
+    read_predictions,
+    store,
+    write_histogram,
+)
+from reference import histogram
+
+IDS = ["town/a", "b", "c", "d"]
+
+
+def make_predictions(ids=IDS):
+    """One prediction per id, each of its own size."""
+    rng = np.random.default_rng(1)
+    sizes = [(4, 6), (5, 3), (4, 6), (2, 2)]
+    return [
+        Prediction(
+            row,
+            id,
+            rng.integers(0, 3, size).astype(np.uint8),
+            rng.integers(0, BINS, size).astype(np.uint16),
+        )
+        for row, (id, size) in enumerate(zip(ids, sizes, strict=False))
+    ]
+
+
+def write_parts(folder, predictions, images_a_part=3):
+    parts = range(-(-len(predictions) // images_a_part))
+    for part in parts:
+        mine = predictions[part * images_a_part : (part + 1) * images_a_part]
+        with new_part(folder, part) as file:
+            for prediction in mine:
+                store(file, [prediction])
+        counts = sum(histogram(p.classes, p.confidence, 3) for p in mine)
+        close_part(folder, part, counts)
+    return len(parts)
+
+
+def joined(folder, images_a_part=3, predictions=None):
+    predictions = predictions or make_predictions()
+    parts = write_parts(folder, predictions, images_a_part)
+    path = folder / "predictions.h5"
+    counts = join_parts(folder, parts, path, {"model_sha256": "abc", "lowest": -16.0})
+    return path, counts
+
+
+@pytest.mark.parametrize("images_a_part", [1, 3, 4])
+def test_joined_parts_hold_what_was_predicted_in_order(images_a_part, tmp_path):
+    path, counts = joined(tmp_path, images_a_part)
+    for stored, made in zip(read_predictions(path, IDS), make_predictions(), strict=True):
+        assert (stored.row, stored.id) == (made.row, made.id)
+        assert stored.classes.dtype == np.uint8 and stored.confidence.dtype == np.uint16
+        np.testing.assert_array_equal(stored.classes, made.classes)
+        np.testing.assert_array_equal(stored.confidence, made.confidence)
+    whole = sum(histogram(p.classes, p.confidence, 3) for p in make_predictions())
+    np.testing.assert_array_equal(counts, whole)
+
+
+def test_the_way_a_pass_is_cut_changes_no_byte(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    one, _ = joined(tmp_path / "1", 4)
+    many, _ = joined(tmp_path / "2", 1)
+    assert one.read_bytes() == many.read_bytes()
+
+
+def test_more_than_ten_images_stay_in_order(tmp_path):
+    ids = [f"image{i}" for i in range(12)]
+    predictions = [
+        Prediction(i, id, np.full((1, 2), i % 3, np.uint8), np.full((1, 2), i, np.uint16))
+        for i, id in enumerate(ids)
+    ]
+    contents = set()
+    for images_a_part in (3, 5, 12):
+        folder = tmp_path / str(images_a_part)
+        folder.mkdir()
+        path, _ = joined(folder, images_a_part, predictions)
+        assert [p.confidence[0, 0] for p in read_predictions(path, ids)] == list(range(12))
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+def test_equal_predictions_are_stored_in_equal_bytes_whatever_was_stored_before(tmp_path):
+    """HDF5's LZF uses the table that it finds in memory: a few of these bytes would differ."""
+    rng = np.random.default_rng(1)
+    predictions = []
+    for row in range(200):
+        levels = np.cumsum(rng.integers(-900, 901, (96, 128)), 1).clip(0, BINS - 1)
+        classes = levels // 22000
+        predictions.append(
+            Prediction(row, str(row), classes.astype(np.uint8), levels.astype(np.uint16))
+        )
+    contents = set()
+    for name in "1234":
+        (tmp_path / name).mkdir()
+        path, _ = joined(tmp_path / name, 200, predictions)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+@pytest.mark.parametrize("view", [lambda a: a, lambda a: a.T, lambda a: a[::2, ::3]])
+def test_what_is_stored_is_read_back_however_it_lies_in_memory(tmp_path, view):
+    classes = np.arange(70).reshape(7, 10).astype(np.uint8)
+    levels = (np.arange(70).reshape(7, 10) * 931).astype(np.uint16)
+    with new_part(tmp_path, 0) as file:
+        store(file, [Prediction(0, "a", view(classes), view(levels))])
+    (stored,) = read_predictions(part_file(tmp_path, 0), ["a"])
+    np.testing.assert_array_equal(stored.classes, view(classes))
+    np.testing.assert_array_equal(stored.confidence, view(levels))
+
+
+def test_the_file_says_what_it_holds(tmp_path):
+    path, _ = joined(tmp_path)
+    with h5py.File(path) as file:
+        assert dict(file.attrs) == {"model_sha256": "abc", "lowest": -16.0}
+        assert file["classes/0"].attrs["id"] == "town/a"
+        assert file["classes/0"].chunks == file["classes/0"].shape == (4, 6)
+        assert file["confidence/1"].chunks == (5, 3)
+        assert {kind: file[f"{kind}/0"].compression for kind in file} == {
+            "classes": "gzip",
+            "confidence": "gzip",
+        }
+
+
+def test_a_histogram_counts_each_class_at_each_level():
+    classes = np.array([[0, 1], [1, 1]], np.uint8)
+    levels = np.array([[5, 65535], [65535, 0]], np.uint16)
+    counts = histogram(classes, levels, 3)
+    assert counts.shape == (3, BINS) and counts.dtype == np.int64
+    assert counts[0, 5] == 1 and counts[1, 65535] == 2 and counts[1, 0] == 1
+    assert counts.sum() == 4
+
+
+def test_equal_histograms_are_written_in_equal_bytes_and_read_back(tmp_path):
+    counts = np.random.default_rng(0).integers(0, 9, (2, BINS))
+    for name in ("a.npz", "b.npz"):
+        write_histogram(tmp_path / name, counts)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    np.testing.assert_array_equal(read_histogram(tmp_path / "a.npz"), counts)
+
+
+def test_a_part_counts_as_closed_only_with_its_histogram(tmp_path):
+    write_parts(tmp_path, make_predictions())
+    assert part_is_closed(tmp_path, 0) and part_is_closed(tmp_path, 1)
+    assert not part_is_closed(tmp_path, 2)
+    (tmp_path / "000000.npz").unlink()
+    (tmp_path / "000001.h5").unlink()
+    assert not part_is_closed(tmp_path, 0) and not part_is_closed(tmp_path, 1)
+
+
+def test_a_part_that_fails_leaves_no_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_part(tmp_path, 0) as file:
+        store(file, make_predictions()[:1])
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "ids", [["town/a", "c", "b", "d"], ["other", "b", "c", "d"], [*IDS, "a fifth"]]
+)
+def test_predictions_of_other_ids_are_refused(ids, tmp_path):
+    path, _ = joined(tmp_path)
+    with pytest.raises(DataError, match=r"predictions\.h5: row . is not"):
+        list(read_predictions(path, ids))
+
+
+def test_missing_predictions_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.h5"):
+        list(read_predictions(tmp_path / "none.h5", IDS))
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.99])
+def test_truncated_predictions_are_refused(share, tmp_path):
+    path, _ = joined(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"predictions\.h5"):
+        list(read_predictions(path, IDS))
+
+
+@pytest.mark.parametrize("position", [0, 20, 48, 100, 300])
+def test_predictions_with_overwritten_structure_are_refused(position, tmp_path):
+    path, _ = joined(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[position : position + 16] = b"\xff" * 16
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"predictions\.h5"):
+        list(read_predictions(path, IDS))
+
+
+def test_predictions_without_their_confidences_are_refused(tmp_path):
+    path, _ = joined(tmp_path)
+    with h5py.File(path, "a") as file:
+        del file["confidence/1"]
+    with pytest.raises(DataError, match=r"predictions\.h5: row 1"):
+        list(read_predictions(path, IDS))
+
+
+def test_a_missing_histogram_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"none\.npz"):
+        read_histogram(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.99])
+def test_a_truncated_histogram_is_refused(share, tmp_path):
+    path = tmp_path / "histogram.npz"
+    write_histogram(path, np.random.default_rng(0).integers(0, 9, (2, BINS)))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=r"histogram\.npz"):
+        read_histogram(path)
+
+
+def test_a_histogram_with_overwritten_bytes_is_refused(tmp_path):
+    path = tmp_path / "histogram.npz"
+    write_histogram(path, np.random.default_rng(0).integers(0, 9, (2, BINS)))
+    content = bytearray(path.read_bytes())
+    content[20000:20100] = b"\0" * 100
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"histogram\.npz"):
+        read_histogram(path)
+
+
+@pytest.mark.parametrize(
+    "counts", [np.zeros((2, 100), np.int64), np.zeros(BINS, np.int64), np.zeros((2, BINS))]
+)
+def test_a_histogram_of_another_shape_or_type_is_refused(counts, tmp_path):
+    np.savez(tmp_path / "h.npz", counts=counts)
+    with pytest.raises(DataError, match=r"h\.npz: found .* expected int64 \(classes, 65536\)"):
+        read_histogram(tmp_path / "h.npz")
+
+
+def test_a_histogram_that_hides_a_pickle_is_refused(tmp_path):
+    np.savez(tmp_path / "h.npz", counts=np.array([print], object))
+    with pytest.raises(DataError, match=r"h\.npz"):
+        read_histogram(tmp_path / "h.npz")
+
+
+@pytest.mark.parametrize("trick", ["link to another file", "link within", "storage", "virtual"])
+def test_values_that_lie_elsewhere_are_not_read(trick, tmp_path):
+    path, _ = joined(tmp_path)
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as other:
+        other["values"] = np.full((4, 6), 7, np.uint8)
+    with h5py.File(path, "r+") as file:
+        original = file["classes/0"][...]
+        del file["classes/0"]
+        if trick == "link to another file":
+            file["classes/0"] = h5py.ExternalLink(str(secret), "values")
+        elif trick == "link within":
+            file["elsewhere"] = original
+            file["classes/0"] = h5py.SoftLink("/elsewhere")
+        elif trick == "storage":
+            place = [(str(secret), 0, 24)]
+            file.create_dataset("classes/0", (4, 6), np.uint8, external=place)
+        else:
+            layout = h5py.VirtualLayout((4, 6), np.uint8)
+            layout[...] = h5py.VirtualSource(str(secret), "values", (4, 6))
+            file.create_virtual_dataset("classes/0", layout)
+        if trick in ("storage", "virtual"):
+            file["classes/0"].attrs["id"] = IDS[0]
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not 'town/a'"):
+        next(read_predictions(path, IDS))
+
+
+def test_smooth_predictions_take_half_of_their_size_and_noise_no_more_than_it(tmp_path):
+    smooth = np.add.outer(np.arange(300), np.arange(400)).astype(np.uint16) * 60
+    noise = np.random.default_rng(0).integers(0, BINS, smooth.shape).astype(np.uint16)
+    sizes = []
+    for name, confidence in (("smooth", smooth), ("noise", noise)):
+        classes = (confidence // 30000).astype(np.uint8)
+        (tmp_path / name).mkdir()
+        path, _ = joined(tmp_path / name, predictions=[Prediction(0, "a", classes, confidence)])
+        sizes.append(path.stat().st_size / confidence.size)
+    assert sizes[0] < 1.6 and sizes[1] < 3.05

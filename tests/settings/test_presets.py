@@ -1,0 +1,285 @@
+"""Three presets of fidelity: every cell of their table, and a study like the released code."""
+
+import json
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.data.layouts.layout import Record
+from dst_cbc.planning.plan import Plan
+from dst_cbc.runtime.files import read_csv
+from dst_cbc.settings.experiment_files import load_experiment, load_methods, read_yaml
+from workflow import EXPERIMENT, REPOSITORY, Project
+
+PRESETS = read_yaml(REPOSITORY / "workflow/presets.yaml")
+FOLDER = REPOSITORY / "workflow/experiments"
+RATES, TWO_RATES = (6, 12, 18, 24), (6, 12)
+SIDES = ((321, 321), (505, 505))
+# Key: standard, paper, released.
+CELLS = {
+    "precision": ("float32", "float16", "float16"),
+    "network.backbone": ("resnet101", "resnet101", "resnet101"),
+    "network.output_stride": (8, 8, 8),
+    "network.aspp_rates": (RATES, RATES, TWO_RATES),
+    "switches.rule": ("threshold", "threshold", "normalized"),
+    "switches.threshold_sampling": (1, 1, 16),
+    "train.batch": (8, 8, 8),
+    "train.crop": ((321, 321), (321, 321), (321, 321)),
+    "train.learning_rate": (0.002, 0.002, 0.002),
+    "train.momentum": (0.9, 0.9, 0.9),
+    "train.weight_decay": (0.0005, 0.0005, 0.0005),
+    "train.power": (0.9, 0.9, 0.9),
+    "train.gamma": (9, 9, 9),
+    "train.epochs": (6, 6, 6),
+    "train.validate_every": (1000, 1000, 1000),
+    "train.augmentation.scale": ((0.5, 1.5), (0.5, 1.5), (0.5, 1.5)),
+    "train.augmentation.size": (None, None, SIDES),
+    "train.augmentation.flip": (0.5, 0.5, 0.5),
+    "supervised.epochs": (6, "formula", "formula"),
+    "prediction.size": (None, None, (321, 321)),
+    "evaluation.size": (None, None, None),
+    "evaluation.pad": (None, None, (505, 505)),
+}
+NAMES = ("standard", "paper", "released")
+MINIMAL = {
+    "name": "study",
+    "data": "pictures",
+    "format": "voc",
+    "splits": {"20": {"divide": 20}},
+    "runs": [{"splits": ["20"], "methods": ["dst-cbc", "cbst", "supervised-long"]}],
+}
+
+
+def plan_of(*files, images=10582, **overrides):
+    experiment = load_experiment(files, PRESETS, overrides)
+    ids = {"train": [f"{i:05}" for i in range(images)], "val": LAYOUTS[experiment.format].valtiny}
+    records = [Record(id, "i.png", "m.png", subset) for subset in ids for id in ids[subset]]
+    return Plan(experiment, load_methods(REPOSITORY / "workflow/methods.yaml"), records)
+
+
+def of_round_1(plan):
+    """Everything that a first round of dst-cbc on split 20 depends on, and of its round 0."""
+    supervised = plan.models["20_0/supervised"].settings
+    settings = plan.models["20_0/dst-cbc/round1"].settings
+    return supervised, settings
+
+
+def of_stages(plan):
+    """Key of the table: what the stages are given."""
+    supervised, settings = of_round_1(plan)
+    stage, predict, thresholds = settings.train, settings.predict, settings.thresholds
+    epochs = supervised.train.steps * 8 / 530
+    found = {
+        **{f"network.{key}": value for key, value in supervised.network},
+        **{f"train.{key}": value for key, value in stage},
+        **{f"train.augmentation.{key}": value for key, value in stage.augmentation},
+        "switches.rule": thresholds.rule,
+        "switches.threshold_sampling": thresholds.sampling,
+        # Passes over 10052 unlabeled images, four a step.
+        "train.epochs": round(stage.steps * 4 / 10052, 2),
+        "train.validate_every": stage.validate_at[0],
+        "supervised.epochs": {6: 6, 134: "formula"}.get(round(epochs), epochs),
+        "prediction.size": predict.size,
+        "evaluation.size": stage.validation.size,
+        "evaluation.pad": stage.validation.pad,
+        "precision": stage.precision,
+    }
+    assert predict.sampling == thresholds.sampling and predict.pad is None
+    for passes in (supervised.train.validation, plan.evaluate):
+        assert (passes.size, passes.pad) == (stage.validation.size, stage.validation.pad)
+    for model in (supervised.train, predict, plan.evaluate):
+        assert model.precision == stage.precision
+    assert supervised.train.augmentation == stage.augmentation
+    return found
+
+
+@pytest.fixture
+def minimal(tmp_path):
+    """An experiment file that sets nothing but what it must."""
+    path = tmp_path / "minimal.yaml"
+    Project.write(path, MINIMAL)
+    return path
+
+
+@pytest.mark.parametrize("column, preset", list(enumerate(NAMES)))
+def test_every_cell_reaches_the_stages(column, preset, minimal):
+    found = of_stages(plan_of(minimal, preset=preset))
+    assert {key: found[key] for key in CELLS} == {key: row[column] for key, row in CELLS.items()}
+
+
+def test_no_preset_is_the_standard(minimal):
+    standard, none = plan_of(minimal, preset="standard"), plan_of(minimal)
+    assert {p: m.settings for p, m in none.models.items()} == {
+        p: m.settings for p, m in standard.models.items()
+    }
+    assert tuple(PRESETS) == NAMES
+
+
+@pytest.mark.parametrize("preset", NAMES)
+def test_cbst_keeps_its_rule_and_the_control_has_none(preset, minimal):
+    models = plan_of(minimal, preset=preset).models
+    assert models["20_0/cbst/round1"].settings.thresholds.rule == "normalized"
+    assert models["20_0/supervised-long/round1"].settings.thresholds is None
+
+
+def test_any_key_of_a_preset_can_be_overridden(minimal):
+    plan = plan_of(
+        minimal,
+        preset="released",
+        switches={"rule": "threshold"},
+        evaluation={"pad": None},
+        train={"augmentation": {"size": None}},
+    )
+    _, settings = of_round_1(plan)
+    assert (settings.thresholds.rule, settings.thresholds.sampling) == ("threshold", 16)
+    assert settings.train.augmentation.size is None and settings.train.validation.pad is None
+    assert settings.predict.size == (321, 321)
+
+
+@pytest.fixture
+def document(monkeypatch):
+    """The command that writes the README's tables."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import document
+
+    yield document
+    sys.modules.pop("document")
+
+
+def written(value):
+    """A cell as it stands in the table."""
+    plain = json.dumps(value).replace('"', "")
+    return f"`{plain}`"
+
+
+def test_the_table_has_these_cells_and_no_other(document):
+    header, _, *lines = document.presets(PRESETS).splitlines()
+    assert header == "| key | `standard` | `paper` | `released` | note |"
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert {row[0]: row[1:4] for row in rows} == {
+        f"`{key}`": [written(value) for value in cells] for key, cells in CELLS.items()
+    }
+
+
+def test_every_note_is_of_a_row_and_says_where_a_cell_is_not_exact(document):
+    assert set(document.NOTES) <= set(CELLS)
+    inexact = {key for key, note in document.NOTES.items() if "Not exact" in note}
+    assert inexact == {"switches.threshold_sampling", "train.augmentation.size"}
+
+
+def variant(name, images):
+    base = name.removesuffix("-released")
+    return plan_of(FOLDER / f"{base}.yaml", FOLDER / f"variants/{name}.yaml", images=images)
+
+
+@pytest.mark.parametrize(
+    "name, images, epochs, labeled",
+    [
+        (
+            "voc-released", 10582,
+            {"1": 30, "4": 60, "8": 85, "20": 134, "50": 212, "106": 300},
+            {"1": 10582, "4": 2645, "8": 1322, "20": 530, "50": 211, "106": 100},
+        ),
+        (
+            "cityscapes-released", 2975,
+            {"1": 60, "4": 120, "8": 170, "30": 330},
+            {"1": 2975, "4": 743, "8": 371, "30": 100},
+        ),
+    ],
+)  # fmt: skip
+def test_released_epochs_are_whole_numbers_for_each_split(name, images, epochs, labeled):
+    plan = variant(name, images)
+    found = {
+        split.name: (len(split.labeled), plan.models[f"{division}/supervised"].settings.train.steps)
+        for division, split in plan.splits.items()
+    }
+    assert found == {
+        split: (labeled[split], int(number * labeled[split] / 8))
+        for split, number in epochs.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "name, images, split, crop, sides, size, evaluated, pad, rates",
+    [
+        ("voc-released", 10582, "20_0", (321, 321), SIDES, (321, 321), None, (505, 505),
+         (2e-3, 2e-3)),
+        ("cityscapes-released", 2975, "8_0", (257, 513), ((257, 513), (513, 1025)), (257, 513),
+         (513, 1025), None, (2e-3, 4e-3)),
+    ],
+)  # fmt: skip
+def test_released_sizes_are_those_of_the_data_set(
+    name, images, split, crop, sides, size, evaluated, pad, rates
+):
+    plan = variant(name, images)
+    assert plan.experiment.name == name
+    supervised = plan.models[f"{split}/supervised"].settings
+    settings = plan.models[f"{split}/dst-cbc/round1"].settings
+    assert supervised.network.aspp_rates == TWO_RATES and supervised.network.input_scale == 1
+    assert (settings.thresholds.rule, settings.thresholds.sampling) == ("normalized", 16)
+    assert settings.predict.size == size
+    for stage, rate in zip((supervised.train, settings.train), rates, strict=True):
+        assert (stage.crop, stage.augmentation.size) == (crop, sides)
+        assert (stage.validation.size, stage.validation.pad) == (evaluated, pad)
+        assert stage.learning_rate == rate
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A finished tiny study by the preset `released`, with sizes of its own."""
+    train = {**EXPERIMENT["train"], "augmentation": {"size": [[24, 24], [30, 36]]}}
+    project = Project.create(
+        tmp_path_factory.mktemp("released") / "project",
+        preset="released",
+        train=train,
+        prediction={"size": [16, 24]},
+        evaluation={**EXPERIMENT["evaluation"], "pad": [40, 41]},
+    )
+    methods = {"dst-cbc": {"curriculum": [0.5, 1.0]}}
+    project.write(project.root / "workflow/methods.yaml", methods)
+    project.snakemake()
+    return project
+
+
+@pytest.mark.slow
+def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size(released):
+    folder = released.study / "6_0"
+    ids = (released.study / "splits/6_0.unlabeled.txt").read_text().split()
+    with h5py.File(folder / "supervised/predictions.h5") as file:
+        assert {file[f"classes/{n}"].shape for n in range(8)} == {(16, 24)}
+    for number in (1, 2):
+        labels = [
+            np.asarray(Image.open(folder / f"dst-cbc/round{number}/pseudo_labels/{id}.png"))
+            for id in ids
+        ]
+        assert {one.shape for one in labels} == {(32, 32)} and len(labels) == 8
+        # Nearest: 32 rows of 16, each twice.
+        assert all((one[::2] == one[1::2]).all() for one in labels)
+        assert any((one == 255).any() for one in labels) == (number == 1)
+
+
+@pytest.mark.slow
+def test_its_thresholds_are_of_every_16th_pixel_and_one_pixel_more(released):
+    rows = read_csv(released.study / "6_0/dst-cbc/round1/thresholds.csv", ())
+    # Eight images of 384 pixels in batches of four.
+    assert sum(int(row["pixels"]) for row in rows) == 8 * 384 / 16
+    for row in rows:
+        if pixels := int(row["pixels"]):
+            assert int(row["kept"]) >= pixels // 2 + 1
+
+
+@pytest.mark.slow
+def test_its_figures_count_no_padding(released):
+    metrics = json.loads((released.study / "6_0/dst-cbc/round2/metrics.json").read_text())
+    for subset, images in (("val", 4), ("test", 3)):
+        found = metrics["best"]["subsets"][subset]
+        assert np.sum(found["confusion"]) == images * 32 * 32
+
+
+@pytest.mark.slow
+def test_it_has_nothing_more_to_do(released):
+    assert not released.jobs()

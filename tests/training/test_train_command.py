@@ -1,0 +1,111 @@
+"""The command that trains: what it must be given, no more and no less, and what it writes."""
+
+import runpy
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from dst_cbc.models.segmentation import cpu_state
+from dst_cbc.runtime.resume import Work
+from dst_cbc.settings.stages import ModelSettings
+from dst_cbc.training.checkpoint import Progress
+from dst_cbc.training.loop import SNAPSHOTS, record
+from trainings import SCRIPTS, small_model, small_network
+
+TRAIN = {
+    "steps": 4, "validate_at": [4], "seed": 0, "round": 1, "select": "val",
+    "validation": {"batch": 1, "tile": 64},
+}  # fmt: skip
+
+NETWORK = small_network()
+
+
+def settings_of(dataset, network=NETWORK, **train):
+    split = {"rule": {"all": True}, "seed": 0}
+    return ModelSettings(dataset=dataset, split=split, network=network, train={**TRAIN, **train})
+
+
+@pytest.fixture
+def script():
+    """The names that the command's file defines."""
+    return runpy.run_path(str(SCRIPTS / "train.py"))
+
+
+@pytest.fixture
+def parse(script, digits_dataset, monkeypatch):
+    """Function that parses the options of these settings and of what is read."""
+
+    def start(*options, **settings):
+        chosen = settings_of(digits_dataset, **settings).canonical()
+        required = [f"--{name}" for name in ("data", "index", "labeled", "out", "resume")]
+        words = ["--settings", chosen, *(word for name in required for word in (name, "x"))]
+        words += [word for name in options for word in (f"--{name}", "x")]
+        monkeypatch.setattr(sys, "argv", ["train.py", *words])
+        return script["parse"]()
+
+    return start
+
+
+ANEW = {"best": "restart"}
+GOES_ON = {"network": None}
+ONLINE = {"network": None, "online_threshold": 0.0}
+OW = {"network": None, "weighting": "original"}
+
+
+@pytest.mark.parametrize(
+    "options, settings",
+    [
+        ((), {}),
+        (("previous", "pseudo-labels"), GOES_ON),
+        (("previous", "unlabeled"), ONLINE),
+        (("previous", "pseudo-labels", "predictions"), OW),
+        # From initial weights: the round before is read for its best, or not at all.
+        (("previous", "pseudo-labels"), {}),
+        (("pseudo-labels",), ANEW),
+    ],
+)
+def test_what_the_settings_read_is_taken(options, settings, parse):
+    assert parse(*options, **settings)
+
+
+@pytest.mark.parametrize(
+    "options, settings, message",
+    [
+        (("previous",), GOES_ON, "--previous goes with --pseudo-labels or --unlabeled"),
+        (("pseudo-labels",), GOES_ON, "--previous goes with"),
+        (("pseudo-labels",), {}, "--previous goes with"),
+        (("previous", "pseudo-labels"), ANEW, "--previous goes with"),
+        ((), GOES_ON, "network: null without --previous"),
+        (("previous", "pseudo-labels", "unlabeled"), ONLINE, "not with --pseudo-labels"),
+        # Else all of them would be labeled with class 0.
+        (("previous", "unlabeled"), GOES_ON, "--unlabeled goes with online_threshold"),
+        (("previous", "pseudo-labels"), ONLINE, "--unlabeled goes with online_threshold"),
+        (("previous", "pseudo-labels"), OW, "--predictions goes with weighting `original`"),
+        (("previous", "pseudo-labels", "predictions"), GOES_ON, "--predictions goes with"),
+        (("previous", "pseudo-labels", "thresholds"), GOES_ON, "--thresholds goes with"),
+        (("previous", "pseudo-labels", "labeling-model"), GOES_ON, "--labeling-model goes with"),
+    ],
+)
+def test_what_is_missing_or_left_unread_is_refused(options, settings, message, parse, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(*options, **settings)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(
+    script, digits_dataset, tmp_path
+):
+    settings = settings_of(digits_dataset, snapshots=2)
+    model = small_model(digits_dataset)
+    kept = tmp_path / "state" / SNAPSHOTS
+    kept.mkdir(parents=True)
+    for name in ("1.pt", "2.pt", ".2.pt.host.1.tmp"):
+        (kept / name).write_text(name)
+    best = record(settings.train, 4, 50.0)
+    end = Progress(4, best, cpu_state(model), [{"step": 4, "miou": 50.0}])
+    arguments = SimpleNamespace(out=tmp_path / "out", previous=None)
+    work = Work.of_another(tmp_path / "state")
+    script["write_model_folder"](arguments, settings, model, end, work)
+    found = {path.name: path.read_text() for path in (tmp_path / "out" / SNAPSHOTS).iterdir()}
+    assert found == {"1.pt": "1.pt", "2.pt": "2.pt"}

@@ -1,0 +1,134 @@
+"""The configuration becomes a plan: the models of a study, and where their files lie."""
+
+import re
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Not workflow.basedir: where this is a module, that is another workflow's.
+REPOSITORY = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parents[1]
+if not (REPOSITORY / "scripts").is_dir():
+    raise WorkflowError(
+        f"{REPOSITORY}: no folder of this machine with scripts/ in it; `snakefile:` of a module "
+        "statement must name the Snakefile of a local copy of DST-CBC: git clone it"
+    )
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+from dst_cbc.data.fingerprints import Fingerprints
+from dst_cbc.data.index import read_index
+from dst_cbc.planning.edits import replaced_trainings
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.report.tables import describe_selection
+from dst_cbc.runtime.files import DataError
+from dst_cbc.settings.experiment_files import ConfigError
+
+PATHS = workflow.modifier.path_modifier
+
+
+def on_disk(path):
+    """Where a path of the rules lies: `prefix:` of a module statement goes before all of them."""
+    return Path(PATHS.replace_prefix(str(path)))
+
+
+try:
+    if workflow.modifier.skip_configfile:
+        # `config:` of a module statement is the experiment.
+        EXPERIMENT, RECORDS, PLAN = load_plan(REPOSITORY, [config], {})
+    else:
+        EXPERIMENT, RECORDS, PLAN = load_plan(
+            REPOSITORY, workflow.config_settings.configfiles, workflow.config_settings.config
+        )
+    STUDY = f"results/{EXPERIMENT.name}"
+    REPLACED = replaced_trainings(PLAN, on_disk(STUDY))
+except (ConfigError, DataError, ValueError) as error:
+    raise WorkflowError(str(error))
+
+INDEX = f"{STUDY}/dataset.csv"
+# Of no rule, and so with the prefix.
+STATE = on_disk(f"results/.resume/{EXPERIMENT.name}")
+BOARD = on_disk(f"{STUDY}/tensorboard")
+# The folder of one model, and that of one round of self-training.
+MODEL = f"{STUDY}/{{division}}/{{model}}"
+ROUND = f"{STUDY}/{{division}}/{{method}}/round{{round}}"
+# Of files that one of several jobs makes and another joins.
+SHARD = "{shard}of{shards}"
+
+# Scenes that are drawn are files of a rule; a data set of the user's is where it is.
+DRAWN = EXPERIMENT.format == "digits"
+DATA = on_disk(EXPERIMENT.data) if DRAWN else Path(EXPERIMENT.data)
+FILES = Fingerprints(DATA, RECORDS, PLAN.dataset, on_disk(f"{STUDY}/.fingerprints.json"))
+CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
+SUBSETS = {
+    subset: [record.id for record in RECORDS if record.subset == subset]
+    for subset in ("train", "val", "test")
+}
+MODELS = list(PLAN.models.values())
+SELF_TRAINED = sorted({m.method for m in MODELS if m.learns_unlabeled})
+LABELED_ONLY = sorted({m.name for m in MODELS if not m.learns_unlabeled})
+KEEP_SNAPSHOTS = sorted({m.method for m in MODELS if m.settings.train.snapshots})
+LABELED_ROUNDS = [m for m in MODELS if m.labeled_by]
+
+REPORT = f"{STUDY}/report/{EXPERIMENT.report.name or EXPERIMENT.name}"
+# By method: one page, and the figures that need no ground truth.
+LABELED_METHODS = sorted({f"{STUDY}/{m.division}/{m.method}" for m in LABELED_ROUNDS})
+GALLERIES = [f"{folder}/gallery.html" for folder in LABELED_METHODS]
+CHAINS = [m for m in LABELED_ROUNDS if m.round > 1 and "@" not in m.method]
+MASKED = {record.id for record in RECORDS if record.label}
+COMPARABLE = any(MASKED.intersection(PLAN.splits[m.division].unlabeled) for m in CHAINS)
+# Those that have something to show.
+FIGURES = [
+    *(["rounds", "classes", "pseudo_labels", "agreement"] if CHAINS else []),
+    *(["kept"] if COMPARABLE else []),
+    *(["cost"] if SELF_TRAINED else []),
+    *(["sweep"] if any(run.vary for run in EXPERIMENT.runs) else []),
+]
+# What the figures show, where a study reports several subsets.
+SHOWN_SUBSET = PLAN.evaluate.report[-1]
+SELECTIONS = sorted({split.select for split in PLAN.splits.values()})
+WHAT_IS_SHOWN = (
+    f"{describe_selection(SELECTIONS).removeprefix('the ')}, and last step, "
+    f"reported on {', '.join(PLAN.evaluate.report)}"
+)
+
+if DRAWN and (Path(EXPERIMENT.data).parts[:1] != ("results",) or ".." in DATA.parts):
+    raise WorkflowError(
+        f"data: found {EXPERIMENT.data!r}; format `digits` draws its scenes, and nothing is "
+        "written outside results/: choose a folder there, e.g. results/digits"
+    )
+if REPLACED and not EXPERIMENT.replace:
+    raise WorkflowError(
+        "Edited settings would replace finished trainings:",
+        *(f"{STUDY}/{path}: {why}" for path, why in REPLACED.items()),
+        "To keep them, give the experiment another `name`, or undo the edit. "
+        "To replace them, add --config replace=true",
+    )
+
+
+wildcard_constraints:
+    division="|".join(map(re.escape, PLAN.splits)),
+    method="|".join(map(re.escape, SELF_TRAINED)) or "none",
+    # Empty for the pass that all methods share.
+    variant=f"(?:{'|'.join(map(re.escape, filter(None, PLAN.variants)))})?",
+    round=r"[1-9]\d*",
+    shard=r"\d+",
+    shards=r"\d+",
+
+
+def of_labeled_rounds(name):
+    """A file of every round whose labels lie in files."""
+    return [f"{STUDY}/{model.path}/{name}" for model in LABELED_ROUNDS]
+
+
+def model_of(wildcards):
+    """The planned model that a path names."""
+    name = wildcards.get("model") or f"{wildcards.method}/round{wildcards.round}"
+    path = f"{wildcards.division}/{name}"
+    if path not in PLAN.models:
+        raise WorkflowError(f"{STUDY}/{path} is not among the runs of this experiment")
+    return PLAN.models[path]
+
+
+def split_of(wildcards):
+    """The labeled split that a path names."""
+    return PLAN.splits[wildcards.division]

@@ -1,0 +1,75 @@
+"""What jobs ask for: GPUs, threads, and of a cluster time and memory by the cost estimate."""
+
+from dst_cbc.planning import cost
+from dst_cbc.runtime.devices import cuda_is_likely
+
+# Where jobs run elsewhere: this machine, a login node, then tells nothing of theirs.
+ON_SLURM = "slurm_partition" in (workflow.resource_settings.default_resources or {})
+# One `gpu` token where a stage will use CUDA, none on a CPU.
+GPU = int(
+    EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and (ON_SLURM or cuda_is_likely()))
+)
+# Processes of a stage that reads images without a network.
+READERS = 4 if ON_SLURM else workflow.cores
+CPUS = EXPERIMENT.compute_threads + EXPERIMENT.workers
+
+# Without a cluster it says nothing.
+COST = cost.remembered(PLAN, on_disk(STUDY))
+if not COST or COST.device.startswith("cuda") != bool(GPU):
+    COST = cost.GUESS
+
+
+def training_time(wildcards):
+    return cost.minutes(cost.training_seconds(model_of(wildcards), RECORDS, COST))
+
+
+def prediction_time(wildcards):
+    images = len(split_of(wildcards).unlabeled) / int(wildcards.get("shards", 1))
+    return cost.minutes(COST.image * images)
+
+
+# What starts anew when its time is over gets more of it.
+def evaluation_time(wildcards, attempt):
+    images = sum(len(SUBSETS[subset]) for subset in PLAN.evaluate.report)
+    return attempt * cost.minutes(2 * COST.image * images)
+
+
+def labeling_time(wildcards, attempt):
+    seconds = COST.image if model_of(wildcards).needs_pass else cost.READ_SECONDS
+    return attempt * cost.minutes(seconds * len(split_of(wildcards).unlabeled))
+
+
+def check_time(wildcards, attempt):
+    return attempt * cost.minutes(cost.READ_SECONDS * len(RECORDS))
+
+
+def memory(wildcards, attempt):
+    return cost.megabytes(COST, EXPERIMENT.workers, attempt)
+
+
+def training_memory(wildcards, attempt):
+    return memory(wildcards, attempt) * model_of(wildcards).settings.train.gpus
+
+
+def training_gpus(wildcards):
+    """Tokens of a training: one for each GPU that it uses."""
+    return GPU * model_of(wildcards).settings.train.gpus
+
+
+def training_threads(wildcards):
+    """CPU threads of all processes of a training."""
+    return EXPERIMENT.compute_threads * model_of(wildcards).settings.train.gpus
+
+
+def training_cpus(wildcards):
+    return CPUS * model_of(wildcards).settings.train.gpus
+
+
+def prediction_gpus(wildcards, input):
+    """Tokens of a prediction: it has a pass of its own unless it joins shards."""
+    return 0 if input.get("shards") else GPU
+
+
+def labeling_gpus(wildcards, input):
+    """The same of a labeling, which has a pass where it needs all probabilities."""
+    return 0 if input.get("shards") or not model_of(wildcards).needs_pass else GPU
