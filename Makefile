@@ -60,4 +60,4 @@ lock:  ## requirements.lock anew, from the ranges of pyproject.toml
 	rm -rf .lock-venv build scripts/*.egg-info
 
 clean:  ## everything but results
-	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis .import_linter_cache

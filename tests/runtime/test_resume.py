@@ -237,6 +237,26 @@ def test_what_may_go_better_the_next_time_is_repeated(tmp_path):
     assert len(runs) == 3
 
 
+def test_a_lock_that_changes_hands_during_the_look_is_left_alone(tmp_path, monkeypatch):
+    folder, here = tmp_path / "work", socket.gethostname()
+    ours = {"host": here, "pid": os.getpid(), "started": _started(os.getpid())}
+    lock_of(folder).write_text(json.dumps({"host": here, "pid": 2**22 + 1}))
+
+    def look(pid):
+        """Before it is found dead, a process that lives has the work."""
+        lock_of(folder).write_text(json.dumps(ours))
+        return pid == os.getpid()
+
+    def grip(*_):
+        raise AssertionError("the lock of a process that lives was taken away")
+
+    monkeypatch.setattr(resume, "is_alive", look)
+    monkeypatch.setattr(os, "rename", grip)
+    with pytest.raises(Busy), resume_folder(folder, "x"):
+        pass
+    assert json.loads(lock_of(folder).read_text()) == ours
+
+
 def test_of_many_that_find_a_dead_lock_one_gets_the_work(tmp_path):
     """Twelve processes at once, three times: no two ever hold it together."""
     script = (

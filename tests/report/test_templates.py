@@ -1,0 +1,32 @@
+import pytest
+from jinja2 import UndefinedError
+
+from dst_cbc.report.templates import render
+
+
+@pytest.fixture
+def template(tmp_path):
+    """Function that writes a template of that name: a heading, and a line for each item."""
+
+    def write(name):
+        (tmp_path / name).write_text(
+            "# {{ title }}\n{% for one in items %}\n* {{ one | loud }}\n{% endfor %}\nend\n"
+        )
+        return tmp_path / name
+
+    return write
+
+
+def test_values_and_filters_are_filled_in_and_lines_of_statements_leave_none(template):
+    text = render(template("a.md.j2"), {"loud": str.upper}, title="<b> & 'c'", items=["x", "y"])
+    assert text == "# <b> & 'c'\n* X\n* Y\nend\n"
+
+
+def test_in_html_values_cannot_be_markup(template):
+    text = render(template("a.html.j2"), {"loud": str}, title="<b> & 'c'", items=["<i>"])
+    assert text == "# &lt;b&gt; &amp; &#39;c&#39;\n* &lt;i&gt;\nend\n"
+
+
+def test_a_value_that_is_not_given_is_an_error(template):
+    with pytest.raises(UndefinedError, match="title"):
+        render(template("a.md.j2"), {"loud": str}, items=[])
