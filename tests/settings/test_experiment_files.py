@@ -146,6 +146,14 @@ def test_a_missing_key_is_named(key, write, refused):
     assert f"short.yaml: {key}: missing" in refused(file)
 
 
+def test_the_content_of_a_file_is_as_good_as_the_file(write, refused, tmp_path, monkeypatch):
+    assert load_experiment([BASE], PRESETS) == load_experiment([write("a.yaml", BASE)], PRESETS)
+    monkeypatch.chdir(tmp_path)
+    content = {"extends": "a.yaml", "runs": [{"splits": ["few"], "methods": ["st"]}]}
+    assert load_experiment([content], PRESETS).runs[0].methods == ("st",)
+    assert refused({**BASE, "trian": 1}).startswith("config: trian: unknown key; did you mean 'tr")
+
+
 def test_several_files_merge_left_to_right_key_by_key(write):
     first = write("1.yaml", BASE)
     second = write("2.yaml", {"train": {"augmentation": {"flip": 0}, "gamma": 3}, "name": "other"})
