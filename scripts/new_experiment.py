@@ -76,7 +76,7 @@ def run() -> None:
 
 
 def update(file: Path, name: str | None, out: Path | None) -> None:
-    """Write the next experiment file. What was labeled, val or test stays that."""
+    """Write the next experiment file. Images keep the subset that they have."""
     experiment, records, plan = load_plan(REPOSITORY, [file], {})
     study = Path("results", experiment.name)
 

@@ -93,7 +93,7 @@ def numbers_of(mask: Decoded) -> np.ndarray | None:
 
 
 def _unknown_colours(mask: Decoded, table: LabelTable) -> str:
-    """Those of a mask of 8 bits, in words; without those that the format knows."""
+    """Lists the colours of an 8-bit mask that the format does not define; part of a message."""
     if mask.deep is not None:
         return ""
     colours = colours_of(mask)

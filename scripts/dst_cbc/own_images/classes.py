@@ -9,7 +9,7 @@ from ..settings.data import IGNORED
 from .inspection import Inspection
 
 MANY_VALUES = 64
-"""Masks with more values than this, and no few among them that fill them, are none of classes."""
+"""More distinct values than this, without a few that dominate, are not class masks."""
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
 

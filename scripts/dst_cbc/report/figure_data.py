@@ -84,7 +84,7 @@ def seeds_of(models: Iterable[SummaryRow]) -> list[int]:
 
 
 def last_rounds(models: Iterable[SummaryRow]) -> dict[str, int]:
-    """Method: its last planned round; a method under another value (`@`) is none."""
+    """The last planned round of each method; variants (`method@key=value`) are left out."""
     last = {}
     for model in models:
         if "@" not in model.method:

@@ -79,7 +79,7 @@ def aggregate(
 
 
 def last_rounds(found: Sequence[Row]) -> list[Row]:
-    """Of aggregated rows those of each chain's last round."""
+    """Keeps the last round of each chain. found: aggregated rows."""
     last = _last(found)
     return [row for row in found if row["round"] == last[_key(row, *_CHAIN)]]
 

@@ -25,7 +25,7 @@ class Changed(RuntimeError):
 
 
 class Unusable(RuntimeError):
-    """Numbers that are none: repeating the same work would fail again."""
+    """NaN or infinite values, or too little memory: retrying the same work cannot help."""
 
 
 class NoSpace(OSError):

@@ -151,8 +151,8 @@ class Experiment(Compute):
     )
     switches: SwitchOverrides = Field(
         default=SwitchOverrides(),
-        description="switches of all methods, where a method's own row does not say otherwise; "
-        "those of files of pseudo labels pass by a method without such files",
+        description="switches of all methods, where a method's own row does not say otherwise. "
+        "Methods that write no label files ignore the switches about them",
     )
     prediction: PredictionSettings = PredictionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
