@@ -70,12 +70,14 @@ def test_it_has_the_jobs_of_the_workflow_itself_all_below_the_prefix(clone, oute
     assert sorted(below) == sorted(f"seg/{file}" for file in files)
 
 
+@pytest.mark.slow
 def test_a_rule_of_the_other_workflow_takes_its_outputs(outer):
     rules, files = outputs(outer(CONFIG, **EXPERIMENT).snakemake("-n", "report"))
     assert rules["seg_train"] == rules["report"] == 1 and rules["seg_finetune"] == 3
     assert "results/tiny/summary.csv" in files and "figures.txt" in files
 
 
+@pytest.mark.slow
 def test_without_config_it_takes_the_experiment_file_of_the_command_line(outer):
     project = outer("")
     content = {**EXPERIMENT, "name": "tiny", "runs": [{"splits": ["6"], "methods": ["supervised"]}]}
@@ -96,6 +98,7 @@ def test_files_of_the_user_s_are_taken_from_where_they_are(outer, clone):
     assert "lists/labeled.txt" in printed and "seg/lists" not in printed
 
 
+@pytest.mark.slow
 def test_a_wrong_key_is_refused_as_in_an_experiment_file(outer):
     printed = outer(CONFIG, **EXPERIMENT, shard=3).snakemake("-n", "seg_all", fails=True)
     assert "config: shard: unknown key; did you mean 'shards'?" in printed
