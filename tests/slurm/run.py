@@ -48,7 +48,7 @@ OPTIONS = [
     "--latency-wait", "5",
 ]  # fmt: skip
 LIMIT, CANCEL, REQUEUE = "time limit", "scancel", "scontrol requeue"
-TRAINING, FINE_TUNING = "train 12_0 supervised", "finetune 12_0 dst-cbc 1"
+TRAINING, FINE_TUNING = "train 12_0 supervised", "finetune 12_0 dst-cbc round1"
 DISTURBANCES = {TRAINING: [LIMIT], FINE_TUNING: [CANCEL, REQUEUE]}
 """stage: what happens to its first job, its second."""
 STARTS = {TRAINING: [0, 1], FINE_TUNING: [0, 2]}
