@@ -93,7 +93,7 @@ class Project:
         output = self.snakemake("-n", *arguments, cwd=cwd)
         if "Nothing to be done" in output:
             return Counter()
-        blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", output, re.MULTILINE)
+        blocks = jobs_in(output)
         assert blocks, output
         return Counter(
             f"{rule} {_folder(block)}".strip() for rule, block in blocks if rule != "all"
@@ -104,6 +104,11 @@ class Project:
         return sorted(
             job.split()[1] for job in self.jobs(*arguments) if job.startswith(("train", "finetune"))
         )
+
+
+def jobs_in(printed: str) -> list[tuple[str, str]]:
+    """The rule of each job that a dry run printed, and what it said of the job."""
+    return re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", printed, re.MULTILINE)
 
 
 def _folder(block: str) -> str:

@@ -1,13 +1,13 @@
 """Used as a module of another workflow, in another folder: the same jobs, the same bytes."""
 
 import re
-import subprocess
+import shutil
 from collections import Counter
 
 import pytest
 import yaml
 
-from workflow import EXPERIMENT, Project, results
+from workflow import EXPERIMENT, Project, jobs_in, results
 
 OUTER = """
 configfile: "outer.yaml"
@@ -57,7 +57,7 @@ def outer(clone, tmp_path):
 
 def outputs(printed):
     """Rules of a dry run, how many jobs of each; and every output of theirs."""
-    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", printed, re.MULTILINE)
+    blocks = jobs_in(printed)
     lists = (re.search(r"    output: (.*)", block) for _, block in blocks)
     files = [file for found in lists if found for file in found[1].split(", ")]
     return Counter(rule for rule, _ in blocks), files
@@ -107,8 +107,8 @@ def test_a_wrong_key_is_refused_as_in_an_experiment_file(outer):
 def test_without_its_scripts_beside_it_it_says_what_it_needs(outer, tmp_path, clone):
     project = outer(CONFIG, **EXPERIMENT)
     alone = tmp_path / "alone"
-    alone.mkdir()
-    subprocess.run(["cp", "-r", clone.root / "Snakefile", clone.root / "workflow", alone])
+    shutil.copytree(clone.root / "workflow", alone / "workflow")
+    shutil.copy(clone.root / "Snakefile", alone)
     snakefile = project.root / "Snakefile"
     snakefile.write_text(snakefile.read_text().replace(str(clone.root), str(alone)))
     assert "a local copy of DST-CBC: git clone it" in project.snakemake("-n", fails=True)

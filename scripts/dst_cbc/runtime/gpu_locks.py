@@ -78,10 +78,12 @@ def _wait_for(devices: list[str], count: int) -> list[str]:
     # Many that start together have the turn for a moment each, and none of them waits.
     begun = time.monotonic()
     while True:
-        has_turn = turn.is_locked or _is_ours(turn)
+        has_turn = turn.is_locked or _acquired(turn)
         for name in devices if has_turn else ():
+            if len(taken) == count or name in taken:
+                continue
             lock = _lock(folder, name)
-            if len(taken) < count and name not in taken and _is_ours(lock):
+            if _acquired(lock):
                 taken.add(name)
                 _held.append(lock)
         if len(taken) == count:
@@ -120,8 +122,8 @@ def _lock(folder: Path, name: str) -> FileLock:
     return FileLock(folder / re.sub(r"[^A-Za-z0-9-]", "_", f"{job}-{name}"), mode=0o600)
 
 
-def _is_ours(lock: FileLock) -> bool:
-    """Whether this process has the lock now."""
+def _acquired(lock: FileLock) -> bool:
+    """Try to take the lock, without waiting: whether this process has it now."""
     from filelock import Timeout
 
     with suppress(Timeout):
