@@ -1,6 +1,6 @@
 """Check a whole data set and write its index, one row per image.
 
-Decodes every image and mask on all cores. Bad files are named all at once.
+It decodes every image and mask, and names all bad files at once.
 """
 
 import os
@@ -18,9 +18,18 @@ def run() -> None:
     parser.path("--data", "folder of the data set")
     parser.path("--out", "the index to write, a CSV file")
     parser.add_argument(
-        "--need-label", nargs="*", default=[], metavar="LIST", help="lists of ids that need a mask"
+        "--need-label",
+        nargs="*",
+        default=[],
+        metavar="LIST",
+        help="files of ids, one a line, that need a mask",
     )
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count(),
+        help="number of processes (default: one per core)",
+    )
     arguments = parser.parse_args()
     records = list_records(arguments.data, arguments.settings)
     needed = {id for path in arguments.need_label for id in read_ids(path)}

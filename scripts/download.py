@@ -1,4 +1,4 @@
-"""Download a public data set, verify and unpack it."""
+"""Download, verify and unpack a public data set."""
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.downloads import SOURCES, download
@@ -6,7 +6,7 @@ from dst_cbc.data.downloads import SOURCES, download
 
 def run() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("name", choices=sorted(SOURCES), help="which one")
+    parser.add_argument("name", choices=sorted(SOURCES), help="name of the data set")
     parser.path("--out", "folder to make; it must not exist")
     arguments = parser.parse_args()
     if arguments.out.exists() and any(arguments.out.iterdir()):

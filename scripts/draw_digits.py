@@ -8,7 +8,7 @@ from dst_cbc.settings.data import DrawSettings
 def run() -> None:
     parser = Parser(__doc__)
     parser.settings(DrawSettings)
-    parser.path("--out", "folder of the data set, layout `folder`")
+    parser.path("--out", "folder to write, in the layout of `format: folder`")
     arguments = parser.parse_args()
     digit_scenes.write_scenes(arguments.settings, arguments.out)
 

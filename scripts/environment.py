@@ -1,6 +1,6 @@
-"""Make the virtual environment of requirements.lock, once; make it anew when the pins change.
+"""Make the virtual environment of requirements.lock, once, and again when that file changes.
 
-Looks at Python, venv and disk space first. Runs on any Python 3, so that it can name the one
+It checks Python, venv and disk space first. It runs on any Python 3, so that it can report one
 that is too old.
 """
 
@@ -15,7 +15,7 @@ NEEDED_GB = 9
 
 
 def problems(folder):
-    """What stands in the way, in words."""
+    """Yield a message for each reason why the environment cannot be made."""
     if sys.version_info < OLDEST:
         yield (
             "this is Python {}.{}, at least {}.{} is needed; install it and run "
@@ -29,13 +29,13 @@ def problems(folder):
     free = shutil.disk_usage(str(folder.resolve().parent)).free / 1e9
     if free < NEEDED_GB:
         yield (
-            f"{free:.1f} GB are free beside {folder}, about {NEEDED_GB} are needed (PyTorch with "
-            "CUDA; its CPU build needs 2): free some, or see README, “Without make”"
+            f"{free:.1f} GB are free for {folder}, about {NEEDED_GB} are needed (PyTorch with "
+            "CUDA; its CPU build needs 2); free some, or see README, “Without make”"
         )
 
 
 def is_current(folder, lock):
-    """Whether the environment was made from this lock file, completely."""
+    """Whether the environment was completely made from this lock file."""
     made_from = folder / "requirements.lock"
     return made_from.is_file() and made_from.read_bytes() == lock.read_bytes()
 
@@ -51,12 +51,12 @@ def main():
     found = list(problems(folder))
     if found:
         sys.exit("cannot make {}:\n  {}".format(folder, "\n  ".join(found)))
-    print(f"making {folder} from {lock}, some minutes, once", flush=True)
+    print(f"making {folder} from {lock}, once; this takes some minutes", flush=True)
     shutil.rmtree(str(folder), ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     subprocess.run([*pip, "-r", str(lock)], check=True)
-    # Last: an installation that was interrupted must not count as made.
+    # Written last, because an interrupted installation must not count as complete.
     shutil.copyfile(str(lock), str(folder / "requirements.lock"))
 
 

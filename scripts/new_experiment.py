@@ -1,8 +1,9 @@
-"""Write an experiment file for your own images: a folder of images, a folder of some masks.
+"""Write an experiment file for your own images, from a folder of images and a folder of masks.
 
-Both are only read, and used where they are. It says what it found and what it assumed, measures
-some training steps on this machine, and chooses sizes and steps that fit the hours. With --update
-it takes in what was added since.
+Some images may have no mask. Both folders are used in place and only read. The command prints what
+it found and assumed, measures some training steps on this machine, and chooses an image size and
+numbers of steps that fit into --hours. With --update it writes the file of the next study, which
+includes the masks and images that were added since.
 """
 
 import argparse
@@ -31,27 +32,38 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def parse():
     parser = Parser(__doc__)
     for name, what in (
-        ("--images", "folder of images, with folders in it or without"),
-        ("--labels", "folder of masks, named as their images or with an ending (_mask)"),
+        ("--images", "folder of images; subfolders are included"),
+        (
+            "--labels",
+            "folder of masks, with the names of their images or an ending such as _mask",
+        ),
         (
             "--update",
-            "instead: experiment file whose folders have new masks or images; writes the next "
-            "one, under a new name, that goes on from its last model",
+            "instead of both: experiment file whose folders have new masks or images; the next "
+            "file gets a new name, and its training starts from the last model",
         ),
     ):
         parser.add_argument(name, type=Path, metavar="PATH", help=what)
-    parser.add_argument("--name", help="of the study (default: the folder's)")
+    parser.add_argument("--name", help="name of the study (default: from the folder's name)")
     parser.add_argument(
-        "--hours", type=float, default=8.0, help="that the whole run may take here (default 8)"
+        "--hours",
+        type=float,
+        default=8.0,
+        help="hours that the whole run may take on this machine (default 8)",
     )
     parser.add_argument(
         "--group",
         type=group_pattern,
         metavar="REGEX",
-        help="its first part in parentheses names the group of an image: a slide, a video; "
-        "default: guessed from the names",
+        help="regular expression, searched in an image's id; its first part in parentheses is the "
+        "image's group, such as a slide or video (default: guessed from the names)",
     )
-    parser.add_argument("--out", type=Path, metavar="PATH", help="default: NAME.yaml, here")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="experiment file to write (default: NAME.yaml in the current folder)",
+    )
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
@@ -66,7 +78,7 @@ def group_pattern(text: str) -> str:
 
 
 def run() -> None:
-    # Bars of the measurement would say nothing.
+    # Progress bars of the short measurements would only clutter the output.
     os.environ["TQDM_DISABLE"] = "1"
     arguments = parse()
     if arguments.update:
@@ -91,10 +103,10 @@ def update(file: Path, name: str | None, out: Path | None) -> None:
     before = {id for path in lists for id in read_ids(path)}
     print("\n".join(next_study.describe_changes(plan, records, before, Path(experiment.data))))
     model = next_study.last_model(plan, study)
-    print(f"start_from: {model}" if model else f"{study} has no model: starts from the beginning")
+    print(f"start_from: {model}" if model else f"{study} has no model to start from")
     text = next_study.renewed(file.read_text(encoding="utf-8"), name, model and str(model))
     write_text(out, text)
-    print(f"written: {out}; {study} stays. Then: snakemake --cores all --configfile {out}")
+    print(f"written: {out}; {study} is kept. Next: snakemake --cores all --configfile {out}")
 
 
 def start(arguments) -> None:
@@ -115,11 +127,11 @@ def start(arguments) -> None:
     print("\n".join(experiment_text.describe(proposed)), flush=True)
     text = fit(proposed, arguments.hours, str(root))
     write_text(out, text)
-    print(f"written: {out}. Read it, then: snakemake --cores {cores} --configfile {out}")
+    print(f"written: {out}. Read it, then run: snakemake --cores {cores} --configfile {out}")
 
 
 def fit(proposed: Draft, hours: float, root: str) -> str:
-    """The text of the experiment file, with sizes and steps that fit; says what it will take."""
+    """Return the text of the experiment file, with sizes and steps that fit; print the cost."""
     command = f"python scripts/new_experiment.py {shlex.join(sys.argv[1:])}"
     state = Path("results/.resume")
     state.mkdir(parents=True, exist_ok=True)
@@ -136,7 +148,7 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
             assert measured is not None
             return measured
 
-        # Where other programs compute, too, several threads wait for each other.
+        # Several threads are slower than one where other programs use the CPU, too: measure both.
         trials = [
             replace(proposed, machine=replace(proposed.machine, threads=threads))
             for threads in sorted({1, proposed.machine.cores}, reverse=True)
@@ -152,8 +164,8 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
     study = Path("results", experiment.name)
     cost.remember(plan, study, measured)
     if not enough:
-        print(f"WARNING: {hours:g} hours are too few for this machine; see the time below")
-    print(f"assumed: network {proposed.backbone}, images seen at {proposed.scale:g} of their size")
+        print(f"WARNING: {hours:g} hours are too few on this machine; the time it needs is below")
+    print(f"assumed: network {proposed.backbone}, images resized by {proposed.scale:g}")
     work, free = cost.schedule(plan, records, study), shutil.disk_usage("results").free
     print("\n".join(cost.describe(work, measured, 1, free, free_memory())))
     return text

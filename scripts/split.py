@@ -12,7 +12,7 @@ from dst_cbc.settings.data import SplitStage
 def run() -> None:
     parser = Parser(__doc__)
     parser.settings(SplitStage)
-    parser.path("--index", "dataset.csv")
+    parser.path("--index", "dataset.csv of the data check")
     parser.path("--labeled", "list of labeled ids to write, one a line")
     parser.path("--unlabeled", "list of unlabeled ids to write, one a line")
     arguments = parser.parse_args()

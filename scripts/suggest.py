@@ -1,7 +1,8 @@
-"""List the unlabeled images that most deserve a mask, with drafts of the masks to correct.
+"""Suggest which unlabeled images to label next, and draft their masks for you to correct.
 
-Those of which the last model that predicted them is least sure, all groups in turn. Writes
-suggest.csv and drafts/, masks in your own values: correct one, and move it to your masks.
+It chooses the images about which the last model is most uncertain, groups in turn, and writes
+suggest.csv and drafts/. The drafts hold your own mask values: correct one, and move it to your
+masks.
 """
 
 from pathlib import Path
@@ -21,16 +22,19 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def run() -> None:
     parser = Parser(__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="experiment file of a finished run")
-    parser.add_argument("--count", type=int, default=20, help="of images (default 20)")
+    parser.add_argument("--count", type=int, default=20, help="number of images (default 20)")
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="default: results/<study>/suggestions"
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="folder to write (default: results/<study>/suggestions)",
     )
     arguments = parser.parse_args()
     experiment, records, plan = load_plan(REPOSITORY, [arguments.file], {})
     study = Path("results", experiment.name)
     found = [m for m in plan.models.values() if (study / m.path / "predictions.h5").is_file()]
     if not found:
-        raise DataError(f"{study}: no predictions.h5; run {arguments.file} first")
+        raise DataError(f"{study}: no predictions.h5; run snakemake with {arguments.file} first")
     model = max(found, key=lambda model: model.round)
     predictions = study / model.path / "predictions.h5"
     ids = read_ids(study / "splits" / f"{model.division}.unlabeled.txt")
@@ -49,11 +53,11 @@ def run() -> None:
         )
         print(f"{rank:3}  {doubt.uncertainty:.3f}  {doubt.id}")
     write_csv(out / "suggest.csv", COLUMNS, rows)
-    print(f"written: {out}/suggest.csv and {out}/drafts, of {predictions}")
+    print(f"written: {out}/suggest.csv and {out}/drafts, from {predictions}")
 
 
 def native(classes: np.ndarray, plan, id: str) -> np.ndarray:
-    """At the size of the image, where it was predicted at another."""
+    """Resize classes to the size of their image, if it was predicted at another size."""
     if not plan.experiment.prediction.size:
         return classes
     from dst_cbc.data.index import read_index

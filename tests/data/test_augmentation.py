@@ -14,7 +14,7 @@ STILL = AugmentationSettings(scale=(1, 1), flip=0)
 
 
 class Script:
-    """A generator that returns the numbers it is given: uniform and random in order of use."""
+    """A random generator whose `uniform` and `random` return the given numbers, in order of use."""
 
     def __init__(self, scale=1.0, angle=0.0, mirror=0.999, y=0.0, x=0.0):
         self.values = [scale, angle, mirror, y, x]
@@ -33,13 +33,13 @@ def warp_of(image, crop, flip=0.0, input_scale=1.0, **draws):
 
 
 def coordinates(height=6, width=8):
-    """An image whose red is 10 x and green 10 y."""
+    """An image whose red is 10 x and whose green is 10 y."""
     y, x = np.mgrid[0:height, 0:width]
     return Image.fromarray(np.stack([10 * x, 10 * y, 0 * x + 50], -1).astype(np.uint8))
 
 
 def numbers(height=6, width=8):
-    """A mask whose every pixel has its own value."""
+    """A mask in which every pixel has another value."""
     return Image.fromarray(np.arange(height * width, dtype=np.uint8).reshape(height, width))
 
 
@@ -175,7 +175,7 @@ def test_a_smaller_image_lies_whole_inside_the_window(seed, height, width):
 
 @given(st.integers(0, 300))
 def test_image_and_mask_are_warped_alike(seed):
-    """The mask is the image's content above a threshold, before and after."""
+    """The mask is the image above a threshold, both before and after the warp."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:60, 0:60]
     centre = rng.uniform(20, 40, 2)
@@ -210,7 +210,7 @@ def test_a_warp_says_its_size_and_where_points_come_from():
 
 
 class Sides(Script):
-    """The same for a resize to given sides."""
+    """Like `Script`; `integers` returns the given sides of the resized image."""
 
     def __init__(self, *sides, **draws):
         super().__init__(**draws)
@@ -315,7 +315,7 @@ def test_saturation_and_hue_leave_grey_alone():
 
 
 def jittered(key, drawn, *pixels):
-    """Pixels after one kind of jitter whose random number is given."""
+    """Pixels after one kind of jitter, whose random number is `drawn`."""
     image = np.array([pixels], np.uint8)
     return jitter(image, AugmentationSettings(**{key: 0.5}), Script(drawn))[0].tolist()
 

@@ -47,7 +47,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Function: what the network answers from then on."""
+    """Function that sets what each later download returns or raises."""
 
     def answer(content, length=None):
         class Opener:
@@ -77,7 +77,7 @@ def test_a_data_set_comes_whole_and_without_the_rest_of_the_archive(source, serv
     "files, reason",
     [
         ({"train/a.png": b"1"}, r"found {'train': 1, 'val': 0} files, expected {'train': 2"),
-        ({**FILES, "train/b.png": b"23"}, "the files below train are not those"),
+        ({**FILES, "train/b.png": b"23"}, "the files below train have other contents"),
         ({"../../../up.png": b""}, r"up\.png' would leave its folder"),
     ],
     ids=["another count", "another content", "out of its folder"],
@@ -169,7 +169,7 @@ def test_a_damaged_archive_is_refused(content, tmp_path):
 
 def test_half_a_download_too_much_of_one_and_none_are_refused(serve, tmp_path, monkeypatch):
     serve(b"half", length=8)
-    with pytest.raises(DataError, match="4 of 8 bytes came"):
+    with pytest.raises(DataError, match="received 4 of 8 bytes"):
         fetch("https://example.org/a.zip", tmp_path / "a")
     serve(URLError("no network"))
     with pytest.raises(DataError, match=r"cannot be downloaded .*no network.*--config data=PATH"):

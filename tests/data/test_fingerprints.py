@@ -16,7 +16,7 @@ MASK = np.zeros((4, 4))
 
 @pytest.fixture
 def pictures(tmp_path, write_image):
-    """Images a and b with masks, c without."""
+    """Training images a and b with masks, and c without one."""
     root = tmp_path / "data"
     for number, id in enumerate("abc"):
         write_image(root / f"images/train/{id}.png", PICTURE + number)
@@ -27,7 +27,7 @@ def pictures(tmp_path, write_image):
 
 @pytest.fixture
 def look(tmp_path, folder_dataset):
-    """Function: the fingerprints of a folder as it is now."""
+    """Function that takes the fingerprints of a folder."""
 
     def now(root):
         cache = tmp_path / "cache.json"

@@ -1,4 +1,4 @@
-"""Small data sets with random faults: read right, or exactly their bad files are named."""
+"""Small data sets with random faults are read correctly, or exactly their bad files are named."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ def turned(seed):
     return {"exif": exif}
 
 
-# What may be done to an image: the suffix of its file, how it is written.
+# Kinds of images: the suffix of the file, and a function that writes it.
 GOOD_IMAGES = {
     "rgb": (".png", lambda path, seed: save(path, picture(seed))),
     "upper case": (".PNG", lambda path, seed: save(path, picture(seed), format="PNG")),
@@ -123,7 +123,7 @@ def test_a_data_set_is_read_right_or_exactly_its_bad_files_are_named(
         if label:
             path_of_mask = root / f"labels/{subset}/{name}.png"
             {**GOOD_MASKS, **BAD_MASKS}[label[0]](path_of_mask, label[1])
-            # The size of a mask is compared with that of an image that can be read.
+            # The sizes of a mask and its image are compared only if the image can be read.
             if label[0] in BAD_MASKS and (label[0] != "another size" or kind in GOOD_IMAGES):
                 bad.add(path_of_mask)
         elif subset != "train":
@@ -136,7 +136,7 @@ def test_a_data_set_is_read_right_or_exactly_its_bad_files_are_named(
         rows = check(root, records, folder_dataset)
     except DataError as error:
         named = {line.split(": ")[0] for line in str(error).splitlines()[1:]}
-        # A bad image or mask hides that the other one is 16-bit without a window.
+        # A bad mask hides the problem that its image is 16-bit without a window.
         assert {str(path) for path in bad - deep} <= named <= {str(path) for path in bad}
         return
     assert not bad

@@ -194,7 +194,7 @@ def test_a_mask_of_colours_under_numbers_is_refused_with_its_colours_and_what_to
     pixels = np.array([[(255, 0, 0), (0, 0, 255)]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "m.png")
     reason = r"m\.png: a mask of colours.*found \['#0000ff', '#ff0000'\]; get masks of numbers, or "
-    with pytest.raises(DataError, match=reason + r"name each .*`labels: {'#rrggbb': class}`"):
+    with pytest.raises(DataError, match=reason + r"list each .*`labels: {'#rrggbb': class}`"):
         open_label(tmp_path / "m.png", label_table(folder_dataset))
 
 
@@ -382,7 +382,7 @@ def test_an_image_is_turned_as_its_exif_orientation_says(name, orientation, tmp_
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)))
     assert (expected.shape != PIXELS.shape) == (orientation > 4)
     if name == "16-bit.png":
-        # The EXIF block of the 8-bit file, put into a 16-bit one before its pixels.
+        # Insert the EXIF block of the 8-bit file into a 16-bit file, before its pixels.
         chunk = path.read_bytes().partition(b"eXIf")
         length = int.from_bytes(chunk[0][-4:])
         block = chunk[0][-4:] + b"eXIf" + chunk[2][: length + 4]

@@ -106,7 +106,7 @@ def test_masks_that_are_read_by_the_colours_of_their_format_are_counted(
     for record in records[:2]:
         write_image(pictures / record.label, 128 * (MASK > 1)[..., None].repeat(3, 2))
     check(pictures, records, dataset)
-    said = "notice: masks of colours, read by the classes' colours: 2 files\n"
+    said = "notice: mask of colours, read by the colours of the format's classes: 2 files\n"
     assert capsys.readouterr().out == said
 
 
@@ -185,7 +185,7 @@ def test_a_window_that_the_experiment_names_is_taken(pictures, folder_dataset):
     deep(np.full((5, 7), 9)).save(pictures / "images/val/c.png")
     named = folder_dataset.model_copy(update={"window": (5, 50)})
     assert window_of(checked(pictures, named)) == (5, 50)
-    with pytest.raises(DataError, match=r"c\.png: 16-bit, but no training image is.*window"):
+    with pytest.raises(DataError, match=r"c\.png: 16-bit, but no training image has.*window"):
         checked(pictures, folder_dataset)
 
 

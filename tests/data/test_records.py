@@ -133,7 +133,7 @@ def test_an_id_is_refused_or_survives_a_list_of_ids(mark, tmp_path, folder_datas
 
 @pytest.fixture
 def voc(tmp_path, make_experiment):
-    """Folder and settings of VOC with two of SBD's masks among its own."""
+    """Folder and settings of VOC, with SegmentationClassAug."""
     lists = tmp_path / "ImageSets/Segmentation"
     for folder in (lists, tmp_path / "JPEGImages", tmp_path / "SegmentationClassAug"):
         folder.mkdir(parents=True)
@@ -185,8 +185,8 @@ def test_voc_has_21_classes_in_its_official_colours_and_ignores_the_border(voc):
     assert dataset.labels == dict(enumerate(dataset.classes)) and len(dataset.labels) == 21
     assert dataset.ignore == (255,)
     for number, colour in enumerate(dataset.classes.values()):
-        # The devkit's colour map: bits 0 to 2 of the number, then 3 to 5, are bit 7, then bit 6,
-        # of red, green and blue.
+        # The devkit's colour map: bits 0, 1, 2 of the class number are bit 7 of red, green, blue;
+        # bits 3, 4, 5 are their bit 6.
         red, green, blue = ((number >> i & 1) << 7 | (number >> 3 + i & 1) << 6 for i in range(3))
         assert colour == f"#{red:02x}{green:02x}{blue:02x}"
 

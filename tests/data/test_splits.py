@@ -47,7 +47,7 @@ def sha256_of(ids):
     return sha256("".join(f"{id}\n" for id in ids).encode())
 
 
-# The ids themselves are not ours to ship: where they lie beside the repository, all 60 lists.
+# The ids may not be distributed here; where they lie beside the repository, test all 60 lists.
 if REFERENCE.is_dir():
 
     @pytest.mark.parametrize("format, ratio, seed", LISTS)
@@ -75,7 +75,7 @@ if REFERENCE.is_dir():
 
 
 def test_the_digests_of_all_60_lists_are_in_the_repository():
-    # Every image labeled: the authors have no list of the others, which is an empty one here.
+    # For splits with every image labeled, the authors have no unlabeled list; it is empty here.
     digests = [digest for lists in LISTS.values() for digest in lists.values() if digest != EMPTY]
     assert len(set(digests)) == len(digests) == 60
     assert all(len(digest) == 64 for digest in digests)
@@ -99,7 +99,7 @@ def test_the_digests_of_all_60_lists_are_in_the_repository():
             "20", 1, 35, "04600a7abb9605ded093b27e33c61d111a21eb7ac73d9423329e6c9fd87b04dc",
             "c8dad25d05f0f28d2b7c8070d92ad7381fe40a505faad0c51ce2b860402bc0ff",
         ),
-        (  # 715 / 8 is 89, one too many for batches of 8
+        (  # 715 / 8 is 89, which leaves one image over in batches of 8
             "8", 2, 90, "d3313aabc7adc26dda495f9837ddaac707b53d15b26057c5ddb944f6ffea6786",
             "03b40184b556dad876e507939e13892524757c74987304ada0f3a29d010af6f0",
         ),
@@ -245,7 +245,7 @@ def test_the_split_of_everything_leaves_nothing_unlabeled():
 
 @pytest.fixture
 def imported(tmp_path):
-    """Function: the split of two written lists among the ids a, b, c, d; d has no mask."""
+    """Function that imports two lists as a split of the ids a, b, c, d; d has no mask."""
 
     def from_files(labeled, unlabeled):
         (tmp_path / "l.txt").write_text(labeled)
@@ -263,7 +263,7 @@ def test_imported_lists_are_taken_in_their_order_whatever_the_seed(imported):
 @pytest.mark.parametrize(
     "labeled, unlabeled, reason",
     [
-        ("a\nx\ny\n", "b", r"l\.txt: 'x' is no training image \(2 such ids\)"),
+        ("a\nx\ny\n", "b", r"l\.txt: 'x' is not a training image \(2 such ids\)"),
         ("a\nd\n", "b", r"l\.txt: 'd' has no mask \(1 such ids\)"),
         ("a\n", "b\nb\n", r"u\.txt: an id occurs twice"),
         ("a\nb\n", "c\nb\n", r"l\.txt: 'b' is also listed as unlabeled"),

@@ -1,4 +1,4 @@
-"""VOC with SBD's masks, from miniatures of the two releases in their own formats."""
+"""VOC with SBD's masks, built from tiny copies of the two releases in their own formats."""
 
 import os
 import runpy
@@ -90,7 +90,7 @@ def test_the_folder_is_a_data_set_in_the_layout_voc(releases, tmp_path, make_exp
     out = tmp_path / "results/downloads/voc"
     build(*releases, out)
     assert (out / "JPEGImages").is_symlink()
-    # Relative: the folder of both can be moved.
+    # The link is relative, so that the folder that contains both can be moved.
     assert os.readlink(out / "JPEGImages") == "../../../voc/JPEGImages"
     dataset = dataset_stage(make_experiment(format="voc", classes=None))
     rows = check(out, list_records(out, dataset), dataset)
@@ -129,7 +129,7 @@ def test_snakemake_makes_it_of_what_was_downloaded(releases, tmp_path):
     project.snakemake("download_voc")
     assert os.readlink(downloads / "voc/JPEGImages") == "../voc2012/JPEGImages"
     assert (downloads / f"voc/JPEGImages/{A}.jpg").is_file()
-    assert "4 training images and 2 of val" in (downloads / "voc.log").read_text()
+    assert "4 training and 2 validation images" in (downloads / "voc.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_reader_that_dies_on_damaged_bytes_is_told_in_words(releases, tmp_path
             return super().map(os._exit, [1])
 
     monkeypatch.setattr("dst_cbc.data.trainaug.ProcessPoolExecutor", Dying)
-    with pytest.raises(DataError, match=r"reading a mask ended its process .*get the archives"):
+    with pytest.raises(DataError, match=r"died while it read a mask .*the archives"):
         build(*releases, tmp_path / "out")
 
 
@@ -205,9 +205,8 @@ def test_the_command_makes_the_folder_once(releases, tmp_path, monkeypatch, caps
     arguments = ["--voc", voc, "--sbd", sbd, "--out", tmp_path / "out", "--processes", "1"]
     monkeypatch.setattr(sys, "argv", ["build_trainaug.py", *map(str, arguments)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert (
-        capsys.readouterr().out == "4 training images and 2 of val; the paper has 10582 and 1449\n"
-    )
+    said = "4 training and 2 validation images; the paper has 10582 and 1449\n"
+    assert capsys.readouterr().out == said
     with pytest.raises(SystemExit):
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert "out exists; delete it to make it again" in capsys.readouterr().err

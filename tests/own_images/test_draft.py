@@ -1,4 +1,4 @@
-"""From two folders to an experiment file: what is found, assumed, held out and refused."""
+"""An experiment file from two folders: what is found, assumed, held out and refused."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ LAPTOP = Machine(cuda=False, cores=4, threads=4)
 
 @pytest.fixture
 def folders(tmp_path):
-    """Function that writes images `<name>.png` of noise and masks; returns both folders."""
+    """Function that writes images `<name>.tif` and masks, and returns both folders."""
 
     def write(names, masks, image=None):
         for folder in ("my images", "masks"):
@@ -61,7 +61,7 @@ def look(folders):
 
 
 def made_up(pixels, images=9, coloured=False):
-    """An inspection of which only the masks' values are known."""
+    """An inspection in which only the mask values matter."""
     pairs = [(f"i{n}", f"i{n}.png", "m.png") for n in range(images)]
     counted = Counter(dict.fromkeys(pixels, images))
     return inspection.Inspection(
@@ -181,7 +181,7 @@ def test_empty_and_missing_folders_and_jpeg_masks_are_named(folders, tmp_path):
         look((images, tmp_path / "nowhere"))
     folders(["b"], {})
     (masks / "b.png").rename(masks / "b.jpg")
-    with pytest.raises(DataError, match=r"found 1 of \.jpg\. JPEG blurs"):
+    with pytest.raises(DataError, match=r"found 1 of \.jpg\. JPEG changes"):
         look((images, masks))
 
 
@@ -253,7 +253,7 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
     assert {path.name for path in work.iterdir()} == {"cells.yaml", "results"}
     assert "exists already" in command("new_experiment.py", *options, cwd=work, fails=True)
     said = command("new_experiment.py", "--update", "cells.yaml", cwd=work)
-    assert "has no model: starts from the beginning" in said
+    assert "has no model to start from" in said
     renamed = yaml.safe_load((work / "cells-2.yaml").read_text())
     assert renamed == {**yaml.safe_load((work / "cells.yaml").read_text()), "name": "cells-2"}
 

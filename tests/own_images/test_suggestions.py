@@ -1,4 +1,4 @@
-"""Which images to label next, drafts in a person's own values, and the next study's file."""
+"""Which images to label next, drafts in the user's mask values, and the next study's file."""
 
 import numpy as np
 import pytest
@@ -80,7 +80,7 @@ def test_a_file_whose_name_is_hidden_is_refused():
 
 @pytest.fixture
 def grown(tmp_path, write_image, make_experiment):
-    """Function that adds masks to six images of three groups; records and plan of the folder."""
+    """Function that adds masks to six images of three groups; returns plan, records and folder."""
     for group in "abc":
         for number in "12":
             write_image(tmp_path / f"images/{group}_{number}.png", np.zeros((4, 4)))

@@ -1,1 +1,1 @@
-"""From a person's folder to checked images and masks, splits and augmented samples."""
+"""Reads data sets: layouts on disk, images, masks, the data check, splits and augmentation."""

@@ -1,7 +1,7 @@
 """Augmentation of a training sample: one affine warp of image and mask together, then colour.
 
-Resize, rotation, flip and crop are one resampling, so that only what is used is computed and
-nothing is blurred twice (paper, Table 6, draws them in the same order).
+Resize, rotation, flip and crop are combined into one resampling: only the pixels of the crop are
+computed, and interpolation blurs only once. Their order is that of Table 6 of the paper.
 """
 
 import math
@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 from ..settings.data import IGNORED
 from ..settings.training import AugmentationSettings
 
-# The loader has processes for that.
+# The data loader runs several processes already; more threads would compete with them.
 cv2.setNumThreads(1)
 
 Affine = tuple[float, float, float, float, float, float]
@@ -24,30 +24,30 @@ Affine = tuple[float, float, float, float, float, float]
 class Warp:
     """Where each output pixel comes from.
 
-    size: output (height, width); affine: (a, b, c, d, e, f), output point (x, y) shows the input
-    point (a x + b y + c, d x + e y + f), both in pixels from the upper left corner.
+    size: output (height, width). affine: (a, b, c, d, e, f): the output point (x, y) shows the
+    input point (a x + b y + c, d x + e y + f), both in pixels from the upper left corner.
     """
 
     size: tuple[int, int]
     affine: Affine
 
     def image(self, image: np.ndarray, fill: tuple[int, ...]) -> np.ndarray:
-        """Bilinear, uint8 (H, W, 3); `fill` outside the image."""
-        # OpenCV takes four channels in half of the time of three.
+        """Warp an image, uint8 (H, W, 3), bilinear; `fill` is the colour outside it."""
+        # OpenCV needs half as long for four channels as for three.
         four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
         return self._apply(four, cv2.INTER_LINEAR, (*fill, 255))[..., :3]
 
     def label(self, label: np.ndarray) -> np.ndarray:
-        """Nearest, uint8 (H, W); ignored outside the image."""
+        """Warp a mask, uint8 (H, W), nearest neighbour; 255 (ignored) outside it."""
         return self._apply(label, cv2.INTER_NEAREST, IGNORED)
 
     def values(self, values: np.ndarray) -> np.ndarray:
-        """Nearest, float32 (H, W); 0 outside the image."""
+        """Warp a map of numbers, float32 (H, W), nearest neighbour; 0 outside it."""
         return self._apply(values, cv2.INTER_NEAREST, 0)
 
     def _apply(self, pixels: np.ndarray, interpolation: int, fill) -> np.ndarray:
         a, b, c, d, e, f = self.affine
-        # OpenCV counts from the centre of the first pixel, not from its corner.
+        # The origin of OpenCV is the centre of the first pixel, not its corner.
         matrix = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
         return cv2.warpAffine(
             pixels, matrix, self.size[::-1],
@@ -62,11 +62,11 @@ def draw_warp(
     random: np.random.Generator,
     input_scale: float = 1.0,
 ) -> Warp:
-    """A random resize, rotation, flip and crop.
+    """Draw a random resize, rotation, flip and crop.
 
-    image_size, crop: (height, width). The resized image and the window of the crop overlap as
-    far as they can: a smaller image lies inside the window, a larger one around it. With
-    `settings.size` height and width are drawn each for itself, and input_scale does not count.
+    image_size, crop: (height, width). Before the rotation, the resized image lies inside the crop
+    window where it is smaller, and fills the window where it is larger. With `settings.size`,
+    height and width are drawn independently, and input_scale has no effect.
     """
     if settings.size:
         bounds = zip(*settings.size, strict=True)
@@ -78,7 +78,7 @@ def draw_warp(
     mirror = -1.0 if random.random() < settings.flip else 1.0
     height, width = crop
     slack_y, slack_x = image_size[0] * scale_y - height, image_size[1] * scale_x - width
-    # Centre of the window in the input's pixels; the rotation turns around it.
+    # The rotation turns around the centre of the window, here in input pixels.
     centre_y = (random.random() * slack_y + height / 2) / scale_y
     centre_x = (random.random() * slack_x + width / 2) / scale_x
     cos, sin = math.cos(angle), math.sin(angle)
@@ -97,7 +97,7 @@ def whole(
 ) -> Warp:
     """No augmentation: the whole image, resized to `size` ("-NA", Table 5b).
 
-    window: (height, width) of the output, `size` where it is none; the image is in its upper left
+    window: (height, width) of the output, by default `size`; the image lies in its upper left
     corner.
     """
     down, across = (side / target for side, target in zip(image_size, size, strict=True))
@@ -107,7 +107,7 @@ def whole(
 def jitter(
     pixels: np.ndarray, settings: AugmentationSettings, random: np.random.Generator
 ) -> np.ndarray:
-    """Random brightness, contrast, saturation, hue and noise of uint8 (H, W, 3)."""
+    """Randomly change brightness, contrast, saturation and hue of uint8 (H, W, 3); add noise."""
     enhancers = (
         (settings.brightness, ImageEnhance.Brightness),
         (settings.contrast, ImageEnhance.Contrast),
@@ -129,7 +129,7 @@ def jitter(
 
 
 def _shift_hue(image: Image.Image, turns: float) -> Image.Image:
-    """Every hue moved around the colour circle; 1 is once around."""
+    """Shift every hue by this many turns of the colour circle."""
     hue, *rest = image.convert("HSV").split()
     shift = round(256 * turns)
     hue = hue.point([(value + shift) % 256 for value in range(256)])

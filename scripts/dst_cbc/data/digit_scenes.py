@@ -1,8 +1,7 @@
-"""Handwriting on paper: a data set drawn from scikit-learn's digits, without a download.
+"""Draws a data set of handwriting on paper from scikit-learn's digits, without a download.
 
 A scene is a sheet of shaded, stained and perhaps ruled paper with a few handwritten digits in
-ink. Every scene is a function of (seed, subset, index) alone: scene k stays the same whatever
-the number of scenes.
+ink. Each scene depends on its seed, subset and index, but not on the number of scenes.
 """
 
 import io
@@ -23,13 +22,13 @@ from .masks import write_indexed_png
 
 SUBSETS = ("train", "val", "test")
 
-# Okabe and Ito's palette with wine, grey and lilac, on black; white is for ignored pixels.
+# Okabe and Ito's palette with wine, grey and lilac, on black; ignored pixels are white.
 CLASSES = {
     "background": "#000000", "0": "#c8b6ff", "1": "#e69f00", "2": "#56b4e9", "3": "#009e73",
     "4": "#f0e442", "5": "#0072b2", "6": "#d55e00", "7": "#cc79a7", "8": "#882255", "9": "#999999",
 }  # fmt: skip
 
-# Ink is darker than any paper: any ink on any paper is not learnt from a dozen scenes.
+# Every ink is darker than every paper: a dozen scenes do not suffice to learn other combinations.
 _PAPERS = (
     (250, 247, 240), (244, 235, 214), (236, 224, 196), (238, 240, 243), (247, 238, 226),
     (229, 232, 220),
@@ -39,11 +38,11 @@ _INKS = (
     (74, 74, 80),
 )  # fmt: skip
 
-_MASTER = 96  # pixels a digit's 8x8 cells are smoothed to, before it is placed
+_MASTER = 96  # side of a smoothed digit with its margin, in pixels, before it is placed
 
 
 def scene_ids(settings: DrawSettings) -> Iterator[tuple[str, str]]:
-    """Subset and id of every scene, drawn or not."""
+    """Yield subset and id of every scene, whether it is drawn already or not."""
     for subset in SUBSETS:
         for index in range(getattr(settings, subset)):
             yield subset, f"{subset}-{index:04d}"
@@ -52,7 +51,7 @@ def scene_ids(settings: DrawSettings) -> Iterator[tuple[str, str]]:
 def write_scenes(settings: DrawSettings, folder: Path) -> None:
     """Draw all scenes into images/<subset>/<id>.png and labels/<subset>/<id>.png.
 
-    `scenes.json`, the settings, is written last: where it is, the data set is whole.
+    `scenes.json`, the settings, is written last: where it exists, the data set is complete.
     """
     scenes = list(scene_ids(settings))
     for subset, id in tqdm(scenes, "draw", unit="scene", disable=None):
@@ -66,7 +65,7 @@ def write_scenes(settings: DrawSettings, folder: Path) -> None:
 
 @cache
 def _load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All digits: (1797, 8, 8) float32 in 0..1 with 1 = ink, and what they are, (1797,) in 0..9."""
+    """All digits, (1797, 8, 8) float32 in 0..1 with 1 = ink; and their classes, (1797,) in 0..9."""
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
@@ -75,7 +74,7 @@ def _load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 @cache
 def pools(seed: int) -> dict[str, NDArray[np.int64]]:
-    """The digits that each subset draws from: disjoint indexes, 60, 15 and 25 % of 0..1796."""
+    """Indexes of the digits that each subset uses: disjoint, 60, 15 and 25 % of 0..1796."""
     count = len(_load()[1])
     order = np.random.default_rng(np.random.SeedSequence((seed, len(SUBSETS)))).permutation(count)
     parts = np.split(order, [count * 60 // 100, count * 75 // 100])
@@ -84,7 +83,7 @@ def pools(seed: int) -> dict[str, NDArray[np.int64]]:
 
 @cache
 def _master(digit: int) -> Image.Image:
-    """A digit smoothed to an L image of _MASTER pixels, an empty cell around its 8x8."""
+    """A digit smoothed to an L image of side _MASTER, with an empty cell around its 8x8 cells."""
     cells = np.pad(_load()[0][digit], 1)
     return Image.fromarray((cells * 255).astype(np.uint8)).resize(
         (_MASTER, _MASTER), Image.Resampling.BICUBIC
@@ -92,7 +91,7 @@ def _master(digit: int) -> Image.Image:
 
 
 def _clouds(rng: np.random.Generator, size: int, cells: int) -> NDArray[np.float32]:
-    """Smooth noise (size, size) in 0..1, about `cells` blobs across."""
+    """Smooth noise, (size, size) float32 in 0..1, about `cells` blobs per side."""
     grid = Image.fromarray(rng.random((cells + 1, cells + 1), dtype=np.float32))
     return np.clip(np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
 
@@ -104,7 +103,7 @@ def _paper(settings: DrawSettings, rng: np.random.Generator) -> NDArray[np.float
     paper = np.full((size, size, 3), _PAPERS[rng.integers(len(_PAPERS))], np.float32)
     if rng.random() < settings.ruled:
         gap, tilt = rng.uniform(0.12, 0.2), rng.uniform(-0.04, 0.04)
-        count = 2 if rng.random() < 0.4 else 1  # squared or lined
+        count = 2 if rng.random() < 0.4 else 1  # 2: squared paper, 1: lined paper
         for line, phase in zip(
             (y + tilt * x, x - tilt * y)[:count], rng.random(2)[:count], strict=True
         ):
@@ -115,7 +114,7 @@ def _paper(settings: DrawSettings, rng: np.random.Generator) -> NDArray[np.float
         centre, radius = rng.uniform(0, 1, 2), rng.uniform(0.08, 0.3)
         wobble = 0.06 * (_clouds(rng, size, 5) - 0.5)
         distance = np.hypot(y - centre[0], x - centre[1]) + wobble - radius
-        # A dried drop of coffee: a pale inside and a darker rim.
+        # A stain looks like a dried drop of coffee: a pale inside and a darker rim.
         inside = 0.10 / (1 + np.exp(np.clip(distance * 60, -30, 30)))
         rim = 0.14 * np.exp(-((distance * 35) ** 2))
         paper += (
@@ -132,13 +131,13 @@ def _paper(settings: DrawSettings, rng: np.random.Generator) -> NDArray[np.float
 
 
 def _stroke(settings: DrawSettings, rng: np.random.Generator, digit: int) -> NDArray[np.float32]:
-    """One digit's coverage by ink, (side, side) float32 in 0..1, cut to its box."""
+    """Share of each pixel that a digit's ink covers, (height, width) float32, cut to the ink."""
     height = rng.uniform(*settings.digit_size)
     width = height * settings.stretch ** rng.uniform(-1, 1)
     angle = math.radians(rng.uniform(-settings.rotation, settings.rotation))
     slant = rng.uniform(-settings.slant, settings.slant)
     side = math.ceil(1.6 * max(height, width))
-    # From the patch to the master, as PIL wants it: undo rotation, slant, scale.
+    # PIL wants the map from the patch to the master: it undoes rotation, slant and scale.
     undo = np.array(((1, slant), (0, 1))) @ np.array(
         ((math.cos(angle), math.sin(angle)), (-math.sin(angle), math.cos(angle)))
     )
@@ -157,9 +156,9 @@ def _stroke(settings: DrawSettings, rng: np.random.Generator, digit: int) -> NDA
 def draw_scene(
     settings: DrawSettings, subset: str, index: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A scene: its image (size, size, 3) uint8 in RGB, and its label (size, size) uint8.
+    """Draw a scene: its image, (size, size, 3) uint8 in RGB, and its label, (size, size) uint8.
 
-    The label has 0 for the background and d + 1 where digit d's ink is.
+    The label is 0 on the background and d + 1 where the ink of digit d is.
     """
     rng = np.random.default_rng(
         np.random.SeedSequence((settings.seed, SUBSETS.index(subset), index))
@@ -168,9 +167,9 @@ def draw_scene(
     image = _paper(settings, rng)
     label = np.zeros((size, size), np.uint8)
     taken = np.zeros((size, size), bool)
-    pen = np.array(_INKS[rng.integers(len(_INKS))], np.float32)  # one pen a sheet, mostly
+    pen = np.array(_INKS[rng.integers(len(_INKS))], np.float32)  # of most digits on the sheet
     count = rng.integers(settings.digits[0], settings.digits[1] + 1)
-    # No digit twice on a sheet: so every class occurs in a dozen labeled scenes.
+    # All digits of a sheet differ, so that every class occurs in a dozen labeled scenes.
     for target in rng.permutation(10)[:count]:
         digit = int(rng.choice(pool[targets[pool] == target]))
         ink = _stroke(settings, rng, digit)
@@ -179,7 +178,7 @@ def draw_scene(
         )
         opacity = rng.uniform(*settings.ink) * (0.8 + 0.2 * _clouds(rng, max(ink.shape), 4))
         opacity = opacity[: ink.shape[0], : ink.shape[1]] * ink
-        # A sheet that is full gets fewer digits: none is ever drawn over another.
+        # Digits never overlap: one that finds no free place in 40 tries is left out.
         for _ in range(40):
             top, left = (int(rng.integers(size - length)) for length in ink.shape)
             box = (slice(top, top + ink.shape[0]), slice(left, left + ink.shape[1]))

@@ -1,4 +1,4 @@
-"""Public data sets, for users with a network: fetched over https, unpacked safely, verified."""
+"""Downloads public data sets over https, unpacks them safely and verifies them."""
 
 import os
 import shutil
@@ -20,16 +20,16 @@ from tqdm import tqdm
 from ..runtime.files import DataError, digest, sha256_file
 
 LARGEST = 1 << 31
-"""No archive, packed or unpacked, may be larger, bytes."""
+"""Largest size of an archive in bytes, packed or unpacked."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A public archive. inside: the folder of it that is the data set.
+    """A public archive that holds a data set.
 
-    counts: how many files each of its folders must have. digest: of the files below the folders
-    `digested`, see `digest_of`, where the host packs the archive anew; else sha256, of the archive.
-    keep: files and folders of the data set that are unpacked; none: all.
+    inside: folder of the archive that is the data set. counts: number of files that each of its
+    folders must have. sha256: of the archive; empty where the host may repack it, and then digest:
+    `digest_of` the folders `digested`. keep: files and folders to unpack; empty: all.
     """
 
     url: str
@@ -81,10 +81,10 @@ class _HttpsOnly(HTTPRedirectHandler):
 
 
 def download(source: Source, out: Path) -> None:
-    """Make the folder `out` from a source; it is there whole or not at all.
+    """Download a source into a new folder `out`, which appears complete or not at all.
 
-    Raises DataError when it cannot be fetched, is no archive, would write outside `out`, is too
-    large, or is not the expected data set.
+    Raises DataError when the source cannot be fetched, is not an archive, would be unpacked outside
+    `out`, is too large, or is not the expected data set.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
@@ -92,8 +92,8 @@ def download(source: Source, out: Path) -> None:
         fetch(source.url, archive)
         if source.sha256 and (found := sha256_file(archive)) != source.sha256:
             raise DataError(
-                f"{source.url}: SHA-256 {found}, expected {source.sha256}; try again, or get it in "
-                "another way"
+                f"{source.url}: SHA-256 {found}, expected {source.sha256}; try again, or get the "
+                "archive in another way"
             )
         unpack(archive, source.inside, folder, source.keep)
         verify(source, folder)
@@ -101,7 +101,7 @@ def download(source: Source, out: Path) -> None:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Download `url` to `path`; https only, after redirects, too."""
+    """Download `url` to `path`; only https is allowed, also after a redirect."""
     _require_https(url)
     try:
         with build_opener(_HttpsOnly).open(Request(url), timeout=60) as response:
@@ -114,7 +114,7 @@ def fetch(url: str, path: Path) -> None:
                     if file.tell() > LARGEST:
                         raise DataError(f"{url}: more than {LARGEST} bytes; not the expected file")
                 if size and file.tell() != size:
-                    raise DataError(f"{url}: {file.tell()} of {size} bytes came; try again")
+                    raise DataError(f"{url}: received {file.tell()} of {size} bytes; try again")
     except (URLError, TimeoutError, ConnectionError) as error:
         raise DataError(
             f"{url}: cannot be downloaded ({error}); get the data set in another way and name its "
@@ -123,10 +123,11 @@ def fetch(url: str, path: Path) -> None:
 
 
 def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ()) -> None:
-    """The files below `*/inside/` of a zip or tar archive, below `folder`; of them those of `keep`.
+    """Unpack the files below `*/inside/` of a zip or tar archive into `folder`.
 
-    Raises DataError for members that are absolute or climb with `..`, for links among the files,
-    and for an archive that is damaged or unpacks to more than LARGEST bytes.
+    keep: paths below `inside` to unpack; empty: all. Raises DataError for absolute paths and `..`,
+    for links or devices among the files to unpack, and for an archive that is damaged or unpacks
+    to more than LARGEST bytes.
     """
     size = 0
     try:
@@ -148,7 +149,7 @@ def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ())
             with member.open() as packed, open(folder / within, "wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
     except _UNREADABLE as error:
-        raise DataError(f"{archive}: not a readable archive ({error}); try again") from error
+        raise DataError(f"{archive}: not a readable archive ({error}); get it again") from error
 
 
 @dataclass(frozen=True)
@@ -188,18 +189,17 @@ def verify(source: Source, folder: Path) -> None:
         raise DataError(f"{source.url}: found {found} files, expected {dict(source.counts)}")
     if source.digest and digest_of(folder, source.digested) != source.digest:
         raise DataError(
-            f"{source.url}: the files below {', '.join(source.digested)} are not those of the data "
-            "set that this workflow knows; get it in another way and name its folder: "
-            "--config data=PATH"
+            f"{source.url}: the files below {', '.join(source.digested)} have other contents than "
+            "expected; get the data set in another way and name its folder: --config data=PATH"
         )
 
 
 def digest_of(folder: Path, names: tuple[str, ...]) -> str:
-    """SHA-256 over name and content of every file below the folders `names` of `folder`."""
+    """SHA-256 over path and content of every file below the folders `names` of `folder`."""
     paths = sorted(path for name in names for path in (folder / name).rglob("*") if path.is_file())
     return digest(f"{sha256_file(path)} {path.relative_to(folder).as_posix()}" for path in paths)
 
 
 def _require_https(url: str) -> None:
     if not url.startswith("https://"):
-        raise DataError(f"{url}: refused; only https is fetched")
+        raise DataError(f"{url}: refused; only https addresses are downloaded")

@@ -1,7 +1,7 @@
-"""What is in the data set's files, known before any job runs: reruns follow contents, not times.
+"""Digests of the data set's files, taken before any job: contents cause reruns, times do not.
 
-Moving or touching the data changes nothing; a corrected mask or an added image changes the
-digest of exactly those stages that use it.
+Moving or touching the data reruns nothing. A corrected mask or an added image changes the digests
+of exactly the stages that use it.
 """
 
 import json
@@ -17,10 +17,10 @@ from .layouts.layout import Record
 
 
 class Fingerprints:
-    """SHA-256 of every file of a data set, read again only where size or time have changed.
+    """SHA-256 of every file of a data set; read again only where its size or time has changed.
 
-    cache: JSON file that remembers them. A file that is missing has the digest "". Scenes that
-    the workflow draws follow from their settings and have no fingerprints.
+    cache: JSON file that stores the digests. A missing file has the digest "". Scenes that the
+    workflow draws follow from their settings, so their files are not read.
     """
 
     def __init__(self, root: Path, records: Sequence[Record], dataset: DatasetStage, cache: Path):
@@ -32,13 +32,13 @@ class Fingerprints:
             self._sha256 = _digests(root, paths, cache)
 
     def used(self, ids: Iterable[str], labels: bool) -> str:
-        """Digest of the images, and of the masks where `labels`, of `ids` in order."""
+        """Return one digest of the images `ids`, in this order, and of their masks if `labels`."""
         if self._drawn is not None:
             return digest([self._drawn])
         return digest(" ".join((id, *self._of(id, labels))) for id in ids)
 
     def changed(self, checked: dict[str, Row], ids: Iterable[str], labels: bool) -> bool:
-        """Whether any file of `ids` is not what the last data check saw."""
+        """Whether an image of `ids` (or its mask, if `labels`) has changed since the data check."""
         if self._drawn is not None:
             return False
         return any(
@@ -73,7 +73,7 @@ def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
 
 
 def _remembered(cache: Path) -> dict[str, list]:
-    """The cache; empty when there is none, or none that can be read: it only saves time."""
+    """Read the cache; empty if it is missing or unreadable, since it only saves time."""
     try:
         known = json.loads(cache.read_text())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Images as people have them: any depth, colour and orientation, decoded."""
+"""Decodes images of any usual kind: 8 or 16 bits, grey or colour, any EXIF orientation."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,31 +10,33 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..runtime.files import DataError
 
-# Pillow warns above this and fails above twice this; a training image never comes near.
+# In pixels. Pillow warns above this size, and fails above twice this size.
 Image.MAX_IMAGE_PIXELS = 1 << 28
 
 Window = tuple[int, int]
-"""Values of a 16-bit image that become black, 0, and white, 255."""
+"""The two values of a 16-bit image that become black (0) and white (255)."""
 
 _BITS_PER_SAMPLE = 258
 _ONE_PAGE = (
-    "expected one image: write each page to a file of its own, or one of them: "
+    "expected one image: write each page to its own file, or only the first one: "
     "tifffile.imwrite(NEW, tifffile.imread(OLD)[0])"
 )
 _TO_16_BITS = (
-    "; floating point or 32 bits: write x as 16 bits, with one low and high for all images: "
+    "; convert floating point or 32-bit pixels x to 16 bits, with the same low and high for all "
+    "images: "
     "tifffile.imwrite(NEW, numpy.uint16(65535 * ((x - low) / (high - low)).clip(0, 1)))"
 )
-# EXIF orientation: mirrored left to right?, then quarter turns counter-clockwise.
+# EXIF orientation: (1 to mirror left and right first, counter-clockwise quarter turns after it).
 _ORIENTATIONS = {2: (1, 0), 3: (0, 2), 4: (1, 2), 5: (1, 1), 6: (0, 3), 7: (1, 3), 8: (0, 1)}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image as it is in its file, turned as its EXIF orientation says.
+    """The pixels of an image file, turned as its EXIF orientation says.
 
-    image: 8 bits a channel, or a mask's indexes; None where deep. deep: uint16 (H, W) grey or
-    (H, W, 3) RGB. alpha: whether the file has a channel of transparency, which nothing uses.
+    image: an 8-bit image, or a mask's palette indexes; None for 16 bits. deep: the pixels of a
+    16-bit image, uint16 (H, W) grey or (H, W, 3) RGB; None for 8 bits. alpha: whether the file has
+    an alpha channel, which is not used.
     """
 
     image: Image.Image | None
@@ -51,10 +53,10 @@ class Decoded:
 
 
 def decode(path: Path) -> Decoded:
-    """Any image that we read: 8-bit or 16-bit, grey, palette or RGB, with or without alpha.
+    """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
-    Raises DataError when the file is missing, damaged, truncated, of several pages, or of another
-    kind (CMYK, floating point, 32-bit).
+    Raises DataError when the file is missing, damaged or truncated, has several pages, or is of
+    another kind (CMYK, floating point, 32-bit).
     """
     try:
         return _decode(path)
@@ -67,19 +69,19 @@ def decode(path: Path) -> Decoded:
 
 
 def open_image(path: Path, window: Window | None = None) -> Image.Image:
-    """An image as 8-bit RGB; alpha is dropped.
+    """Read an image as 8-bit RGB; alpha is dropped.
 
-    window: of 16-bit images, the values that become 0 and 255. Raises DataError as `decode`, and
-    for a 16-bit image when there is no window.
+    window: the values of a 16-bit image that become 0 and 255. Raises DataError as `decode` does,
+    and for a 16-bit image without a window.
     """
     decoded = decode(path)
     if decoded.image is not None:
-        # Converted to its own mode it would be copied.
+        # convert("RGB") would copy an image that is RGB already.
         return decoded.image if decoded.image.mode == "RGB" else decoded.image.convert("RGB")
     if window is None:
         raise DataError(
-            f"{path}: a 16-bit image, but there was none among the training images, which say "
-            "what is black and what is white; set `window: [black, white]`"
+            f"{path}: a 16-bit image, but no training image had 16 bits to measure black and white "
+            "on; set `window: [black, white]`"
         )
     return Image.fromarray(_window_table(*window)[decoded.deep]).convert("RGB")
 
@@ -91,9 +93,9 @@ def _window_table(black: int, white: int) -> np.ndarray:
 
 
 def measured_window(counts: np.ndarray) -> Window:
-    """The values that 0.1 % of all pixels lie below and 0.1 % above, at least 1 apart.
+    """Return the values below which 0.1 % and 99.9 % of all pixels lie, at least 1 apart.
 
-    counts: int64 (65536,), how many pixels have each value.
+    counts: int64 (65536,), number of pixels with each value.
     """
     sums = np.cumsum(counts)
     black, white = np.searchsorted(sums, [0.001 * sums[-1], 0.999 * sums[-1]])
@@ -103,7 +105,7 @@ def measured_window(counts: np.ndarray) -> Window:
 def _decode(path: Path) -> Decoded:
     try:
         with Image.open(path) as image:
-            # A phone's JPEG may carry a second picture (MPO); the first is the photograph.
+            # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
             if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
                 raise DataError(f"{path}: {pages} pages or frames; {_ONE_PAGE}")
             if _is_deep_colour(image):
@@ -126,7 +128,7 @@ def _decode(path: Path) -> Decoded:
 
 
 def _is_deep_colour(image: Any) -> bool:
-    """Whether Pillow would halve the bits: it has no mode for 16-bit colour."""
+    """Whether Pillow would reduce 16 bits to 8, since it has no mode for 16-bit colour."""
     if image.format == "TIFF":
         return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))) > 8
     return image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile[:1]) and (
@@ -146,7 +148,7 @@ def _decode_deep(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def _read_tiff(path: Path) -> np.ndarray:
-    """The one page of a TIFF that Pillow cannot read, or not to its full depth."""
+    """Read a TIFF of one page that Pillow cannot read, or only at 8 bits."""
     import tifffile
 
     try:
@@ -154,15 +156,14 @@ def _read_tiff(path: Path) -> np.ndarray:
             if len(file.pages) != 1:
                 raise DataError(f"{path}: {len(file.pages)} pages; {_ONE_PAGE}")
             page = file.pages[0]
-            # Planes of colour come first in some files.
+            # Some files store the axis of the colour planes first.
             return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
     except (tifffile.TiffFileError, RuntimeError, KeyError, IndexError, TypeError) as error:
         raise ValueError(error) from error
 
 
 def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Pixels turned as the EXIF orientation of `image` says."""
-    # Mirrored first where at all, then quarter turns counter-clockwise.
+    """Mirror and turn pixels as the EXIF orientation of `image` says."""
     orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
     mirrored, quarters = _ORIENTATIONS.get(orientation, (0, 0))
     return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)

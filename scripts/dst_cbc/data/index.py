@@ -1,4 +1,4 @@
-"""The data check and its result, `dataset.csv`: one row per image that every later stage reads."""
+"""The data check, and `dataset.csv`, its result: one row per image, read by every later stage."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -19,10 +19,10 @@ from .masks import LabelTable, label_table, open_label, read_label
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image of the checked data set; sizes in pixels, digests SHA-256, "" without a label.
+    """One row of `dataset.csv`: an image that has passed the data check.
 
-    black, white: of a 16-bit image, the values that become 0 and 255, the same in all rows; None
-    for 8 bits.
+    label, label_sha256: "" for an image without a label. height, width: in pixels. black, white:
+    the values of a 16-bit image that become 0 and 255, the same in all rows; None for 8 bits.
     """
 
     id: str
@@ -47,11 +47,12 @@ def check(
     need_label: Collection[str] = (),
     processes: int = 1,
 ) -> list[Row]:
-    """Decode every file of the data set; print what a person may want to know of it.
+    """Decode every file of the data set, print notices, and return one row per image.
 
-    need_label: ids that must have a label beside those of val and test (imported labeled lists).
-    Raises DataError that names *all* bad files: missing, damaged or truncated ones, a label
-    whose size is not its image's, mask values that map to no class, labels that are missing.
+    need_label: ids of training images that need a label, as all of val and test do (imported lists
+    of labeled ids). Raises DataError that names *all* bad files: missing, damaged or truncated
+    files, labels that differ in size from their image, mask values without a class, missing labels,
+    and 16-bit images without a window.
     """
     rows, problems, notices = [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
@@ -72,8 +73,8 @@ def check(
     ]
     if not window:
         problems += [
-            f"{root / row.image}: 16-bit, but no training image is, which would say what is black "
-            "and what is white; set `window: [black, white]`"
+            f"{root / row.image}: 16-bit, but no training image has 16 bits to measure black and "
+            "white on; set `window: [black, white]`"
             for row, is_deep in rows
             if is_deep
         ]
@@ -90,7 +91,11 @@ def _with_window(row: Row, window: Window) -> Row:
 
 @dataclass(frozen=True)
 class _Finding:
-    """What is known of one image. deep: how often each 16-bit value occurs; None for 8 bits."""
+    """What the check found for one image.
+
+    row: None if there are problems. deep: number of pixels of each 16-bit value, int64 (65536,);
+    None for 8 bits.
+    """
 
     row: Row | None
     problems: list[str]
@@ -113,7 +118,7 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
         turned = label.size == image.size[::-1]
         problems.append(
             f"{root / record.label}: size {label.size}, but its image has {image.size}"
-            + (", turned as its EXIF orientation says; turn the mask, too" if turned else "")
+            + (", turned as its EXIF orientation says; turn its mask, too" if turned else "")
         )
     if problems or image is None:
         return _Finding(None, problems, [], None)
@@ -129,7 +134,7 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
         sha256_file(root / record.label) if record.label else "",
     )
     notices = ["alpha channel of the image is not used"] if image.alpha else []
-    notices += ["masks of colours, read by the classes' colours"] if by_colour else []
+    notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
     deep = None if image.deep is None else np.bincount(image.deep.ravel(), minlength=1 << 16)
     return _Finding(row, [], notices, deep)
 
@@ -140,7 +145,7 @@ def write_index(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_index(path: Path) -> dict[str, Row]:
-    """`dataset.csv` by id."""
+    """Read `dataset.csv`, by id. Raises DataError when it is damaged."""
     rows = {}
     for line, cells in enumerate(iterate_csv(path, COLUMNS), 2):
         try:
@@ -153,7 +158,7 @@ def read_index(path: Path) -> dict[str, Row]:
 
 
 def rows_of(index: dict[str, Row], ids: Iterable[str], listing: Path) -> list[Row]:
-    """The rows of the ids that `listing` names. Raises DataError when one is not in the index."""
+    """Return the rows of `ids`, read from `listing`. Raises DataError if one is not indexed."""
     ids = list(ids)
     missing = [id for id in ids if id not in index]
     if missing:
@@ -165,7 +170,7 @@ def rows_of(index: dict[str, Row], ids: Iterable[str], listing: Path) -> list[Ro
 
 
 def window_of(rows: Iterable[Row]) -> Window | None:
-    """The window of the data set's 16-bit images; None where all have 8 bits."""
+    """Return the window of the data set's 16-bit images; None if all images have 8 bits."""
     for row in rows:
         if row.black is not None and row.white is not None:
             return row.black, row.white
@@ -173,7 +178,7 @@ def window_of(rows: Iterable[Row]) -> Window | None:
 
 
 def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
-    """uint8 (H, W): the mask of an image for people and figures; None without a readable one."""
+    """Read the mask of an image, uint8 (H, W), for figures and pages; None if none is readable."""
     if not row.label:
         return None
     try:
@@ -184,9 +189,9 @@ def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
 
 
 def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
-    """Raise Changed when an image, or where `labels` a mask, is not what the data check saw.
+    """Raise Changed when an image, or a mask if `labels`, has changed since the data check.
 
-    Raises FileNotFoundError when one is gone: nothing wrong has been computed from it.
+    Raises FileNotFoundError when a file is gone; then no wrong result has been computed from it.
     """
     files = {}
     for row in rows:
@@ -204,7 +209,7 @@ def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
 
 
 def used_files(rows: Iterable[Row], labels: bool) -> str:
-    """Digest of the images, and of the masks where `labels`, that a stage reads."""
+    """Return one digest of the images that a stage reads, and of their masks if `labels`."""
     return digest(
         f"{row.id} {row.image_sha256} {row.label_sha256 if labels else ''}" for row in rows
     )

@@ -1,4 +1,4 @@
-"""Masks: values of a file to class numbers, and class numbers to PNGs that any viewer opens."""
+"""Reads masks as class numbers, and writes class numbers as PNGs that any viewer opens."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ VOC_BORDER = "#e0e0c0"
 
 
 def open_label(path: Path, table: LabelTable) -> Image.Image:
-    """A mask as class numbers, mode L, 255 = ignored.
+    """Read a mask as class numbers, mode L, 255 = ignored.
 
-    Raises DataError as `decode`, and when the mask holds a value that the experiment maps to no
-    class, or colours where the experiment names numbers and the format has no such colours.
+    Raises DataError as `decode` does, when the mask holds a value that is neither under `labels`
+    nor under `ignore`, and when `labels` names numbers but the mask holds colours that its format
+    does not define either.
     """
     return read_label(path, table)[0]
 
 
 def read_label(path: Path, table: LabelTable) -> tuple[Image.Image, bool]:
-    """The same, and whether it was read by the colours of the format, not by its numbers."""
+    """Like `open_label`; also return whether it used the format's colours instead of numbers."""
     mask = decode(path)
     if table.of_format and mask.image is not None and mask.image.mode in ("RGB", "RGBA"):
         classes = table.of_format.classes_of(colours_of(mask))
-        # A few formats store numbers as grey RGB.
+        # Otherwise the mask may hold class numbers, stored as grey RGB.
         if (classes >= 0).all():
             return Image.fromarray(classes.astype(np.uint8)), True
     values = _mask_values(path, mask, table)
@@ -48,41 +49,44 @@ def read_label(path: Path, table: LabelTable) -> tuple[Image.Image, bool]:
 
 
 def list_values(values: np.ndarray, coloured: bool) -> str:
+    """Return the distinct values for a message: at most 20, and how many more there are."""
     found = np.unique(values).tolist()
     shown = [f"#{value:06x}" for value in found] if coloured else found
     return f"{shown[:20]}" + (f" and {len(shown) - 20} others" if len(shown) > 20 else "")
 
 
 def colours_of(mask: Decoded) -> np.ndarray:
-    """int (H, W): 0xrrggbb."""
+    """Return the colours of a mask, int32 (H, W), each 0xrrggbb."""
     assert mask.image is not None
     red, green, blue = np.asarray(mask.image.convert("RGB"), np.int32).transpose(2, 0, 1)
     return red << 16 | green << 8 | blue
 
 
 def _mask_values(path: Path, mask: Decoded, table: LabelTable) -> np.ndarray:
-    """int (H, W): the indexes of a mask; where `labels` names colours, 0xrrggbb."""
+    """Return a mask's numbers, or 0xrrggbb where `labels` names colours; int (H, W)."""
     if table.coloured:
         if mask.deep is not None:
-            raise DataError(f"{path}: a 16-bit mask, but `labels` names colours")
+            raise DataError(
+                f"{path}: a 16-bit mask, but `labels` names colours; name the mask's numbers"
+            )
         return colours_of(mask)
     values = numbers_of(mask)
     if values is None:
         raise DataError(
             f"{path}: a mask of colours, but `labels` names numbers"
             + _unknown_colours(mask, table)
-            + "; get masks of numbers, or name each colour under `labels` or `ignore`: "
+            + "; get masks of numbers, or list each colour under `labels` or `ignore`: "
             "`labels: {'#rrggbb': class}`"
         )
     return values
 
 
 def numbers_of(mask: Decoded) -> np.ndarray | None:
-    """int (H, W): a mask's indexes or grey values, black and white as 0 and 255; None: colours."""
+    """Return a mask's palette indexes or grey values, int (H, W); None for a mask of colours."""
     values = mask.deep
     if values is None:
         assert mask.image is not None
-        # One bit a pixel is black and white, 0 and 255, as in every viewer.
+        # Every viewer shows the two values of a 1-bit image as 0 and 255.
         grey = mask.image.convert("L") if mask.image.mode == "1" else mask.image
         if grey.mode in ("LA", "RGBA"):
             grey = grey.convert(grey.mode[:-1])
@@ -105,9 +109,11 @@ def _unknown_colours(mask: Decoded, table: LabelTable) -> str:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Which class a mask's value is. values: int64, ascending; classes: int16, 255 = ignored.
+    """Maps the values of a mask to class numbers.
 
-    of_format: beside a table of numbers the one of the colours that the format's masks may have.
+    values: int64 (N,), ascending; 0xrrggbb each where `coloured`. classes: int16 (N,), the class
+    number of each value, 255 = ignored. of_format: for a table of numbers, the table of the colours
+    that the format defines, if any.
     """
 
     values: np.ndarray
@@ -116,15 +122,15 @@ class LabelTable:
     of_format: LabelTable | None = None
 
     def classes_of(self, values: np.ndarray) -> np.ndarray:
-        """Of the same shape: class number, 255 where ignored, -1 where unknown.
+        """Return class numbers in the shape of `values`: 255 where ignored, -1 where unknown.
 
-        int16, or uint8 where none of 8-bit values is unknown.
+        Their dtype is int16, or uint8 for 8-bit values that are all known.
         """
         if self.coloured:
             places = np.searchsorted(self.values, values).clip(max=len(self.values) - 1)
             return np.where(self.values[places] == values, self.classes[places], np.int16(-1))
         if values.dtype == np.uint8:
-            # A fifth of the time of indexing.
+            # bytes.translate takes a fifth of the time of indexing.
             classes, known = self._of_bytes
             content = values.tobytes()
             if not content.translate(None, known):
@@ -147,7 +153,10 @@ class LabelTable:
 
 
 def label_table(dataset: DatasetStage) -> LabelTable:
-    """What `labels` and `ignore` say; of VOC, whose masks come both ways, its colours, too."""
+    """Build the table of `labels` and `ignore`.
+
+    VOC's masks are distributed as numbers or as colours, so its table includes VOC's colours.
+    """
     table = _label_table(dataset.classes, dataset.labels, dataset.ignore)
     if dataset.format != "voc" or table.coloured:
         return table
@@ -168,12 +177,12 @@ def _label_table(
 
 
 def mask_value(value: int | str) -> int:
-    """A value of `labels` or `ignore` as it is in a mask: a number, or 0xrrggbb of a colour."""
+    """Convert a value of `labels` or `ignore` to a number: a colour '#rrggbb' becomes 0xrrggbb."""
     return int(value[1:], 16) if isinstance(value, str) else value
 
 
 def palette(colours: Sequence[str]) -> list[int]:
-    """768 numbers for an indexed PNG: '#rrggbb' per class; 255, ignored, is white."""
+    """Return a PNG's palette, 768 numbers, from '#rrggbb' per class; 255 (ignored) is white."""
     colour_table = [0] * 768
     for number, colour in enumerate(colours):
         colour_table[3 * number : 3 * number + 3] = bytes.fromhex(colour[1:])
@@ -184,9 +193,9 @@ def palette(colours: Sequence[str]) -> list[int]:
 def indexed_png(
     classes: np.ndarray, colour_table: Sequence[int], notes: Mapping[str, str] | None = None
 ) -> bytes:
-    """A uint8 (H, W) array of class numbers as the bytes of an indexed PNG.
+    """Encode class numbers, uint8 (H, W), as an indexed PNG.
 
-    notes: texts that the file carries beside its pixels, by keyword.
+    notes: keyword: text, stored in the file beside the pixels.
     """
     image = Image.frombytes("P", classes.shape[::-1], np.ascontiguousarray(classes).tobytes())
     image.putpalette(colour_table)
@@ -199,5 +208,5 @@ def indexed_png(
 
 
 def write_indexed_png(path: Path, classes: np.ndarray, colours: Mapping[str, str]) -> None:
-    """Write uint8 (H, W) class numbers as a PNG in the data set's colours."""
+    """Write class numbers, uint8 (H, W), as a PNG; colours: class: '#rrggbb', in order."""
     write_bytes(path, indexed_png(classes, palette(list(colours.values()))))

@@ -1,4 +1,4 @@
-"""From a person's folder to records: every image of a data set, in whatever layout."""
+"""Lists the images of a data set as records, whatever its layout on disk."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,24 +17,27 @@ from .layouts.layout import Record
 
 
 def dataset_stage(experiment: Experiment) -> DatasetStage:
-    """The data set's settings, completed by what its format knows.
+    """Return the data set's settings; what the experiment leaves out comes from its format.
 
-    Raises ValueError when the format has no classes of its own and the experiment names none,
-    and when masks' values and classes do not go together.
+    Raises ValueError when neither the experiment nor the format defines classes, when `pairs` and
+    the format do not match, and when `classes`, `labels` and `ignore` contradict each other.
     """
     layout = LAYOUTS[experiment.format]
     classes = experiment.classes or layout.classes
     if classes is None:
-        raise ValueError(f"classes: missing; format {experiment.format!r} knows none of its own")
+        raise ValueError(
+            f"classes: missing; format {experiment.format!r} defines none, so the experiment file "
+            "must list them"
+        )
     labels: Any = experiment.labels or layout.labels or dict(enumerate(classes))
     ignore = experiment.ignore
     if ignore is None:
         ignore = layout.ignore if all(isinstance(value, int) for value in labels) else ()
         if layout.labels:
-            # Other values than the format's own may be named.
+            # The experiment may map a value to a class that the format ignores by default.
             ignore = tuple(value for value in ignore if value not in labels)
     if (experiment.pairs is not None) != (experiment.format == "pairs"):
-        raise ValueError("pairs: goes with `format: pairs`, and only with it")
+        raise ValueError("pairs: needed with `format: pairs`, and not allowed without it")
     try:
         return DatasetStage(
             format=experiment.format,
@@ -52,10 +55,10 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
 
 
 def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
-    """Every image of the data set, sorted by id; nothing is decoded.
+    """Return every image of the data set, sorted by id; no file is decoded.
 
-    Raises DataError when the folder or its lists are missing, two images share an id, or an id
-    could not be the name of a file below a folder.
+    Raises DataError when the folder or its lists are missing, there is no image, two ids are equal
+    or differ only in case, or an id would lead out of its folder.
     """
     if dataset.format != "digits" and not root.is_dir():
         hint = LAYOUTS[dataset.format].hint
@@ -70,12 +73,14 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     ]
     alike = Counter(id.casefold() for id in {record.id for record in records})
     problems += [
-        f"{root}: id {record.id!r} and another differ only in case; many disks cannot hold both"
+        f"{root}: id {record.id!r} and another id differ only in case; rename one of them, since "
+        "many disks cannot hold both"
         for record in records
         if alike[record.id.casefold()] > 1
     ]
     problems += [
-        f"{root}: {record.id!r} cannot be an id: it would not stay below its folder"
+        f"{root}: {record.id!r} cannot be an id; expected a relative path without `..`, "
+        "backslashes and line breaks"
         for record in records
         if not _is_safe(record.id)
     ]
@@ -85,7 +90,10 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
 
 
 def selecting(images: Iterable, stage: TrainStage) -> list:
-    """Those of records, or of rows of dataset.csv, whose mIoU chooses the best model."""
+    """Return the images whose mIoU chooses the best model: `stage.valtiny`, or all of val.
+
+    images: records, or rows of dataset.csv.
+    """
     if stage.select == "valtiny":
         chosen = set(stage.valtiny)
         return [image for image in images if image.id in chosen]

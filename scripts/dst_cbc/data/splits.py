@@ -1,4 +1,4 @@
-"""Which training images are labeled: the rule of the published lists."""
+"""Divides the training images into labeled and unlabeled ones, as the authors' lists do."""
 
 import json
 import random
@@ -9,22 +9,25 @@ from ..runtime.files import DataError, read_ids, sha256
 from ..settings.data import SplitFiles, SplitRule, SplitStage
 
 SHUFFLE_SEED = 7777
-"""Seed of the lists that the authors published: one generator, shuffled again per split."""
+"""Seed of the authors' published lists: one generator, which shuffles again for each split seed."""
 
 PUBLISHED = Path(__file__).with_name("published_splits.json")
-"""Format: split and seed: SHA-256 of the authors' lists, ids one a line; an empty one for none."""
+"""For each format and `<split>_<seed>`: SHA-256 of the authors' two lists, one id a line.
+
+Where the authors have no list of unlabeled ids, it is the SHA-256 of an empty file.
+"""
 
 
 def divide(
     ids: Sequence[str], with_mask: Collection[str], stage: SplitStage, root: Path = Path()
 ) -> tuple[list[str], list[str]]:
-    """Labeled and unlabeled ids.
+    """Return the labeled and the unlabeled ids.
 
-    The sorted ids are shuffled `stage.seed + 1` times by one generator; labeled are the first in
-    that order that have a mask, so smaller splits of one seed lie inside larger ones. `root` is
-    where the paths of a `files` rule start. Raises DataError when there are fewer masks than the
-    rule asks for, and for an imported list that is missing, repeats an id, names an image that
-    is not a training image, labels one that it also leaves unlabeled, or one without a mask.
+    One generator shuffles the sorted ids `stage.seed + 1` times. The first ids in this order that
+    have a mask are labeled, so a smaller split lies inside a larger one of the same seed. Paths of
+    a `files` rule are relative to `root`. Raises DataError when there are fewer masks than the
+    rule asks for. For imported lists, it raises DataError when a list is missing or repeats an id,
+    an id is not a training image, a labeled id has no mask, or an id is in both lists.
     """
     if stage.rule.files is not None:
         return _imported(ids, with_mask, stage.rule.files, root)
@@ -42,10 +45,10 @@ def divide(
 
 
 def labeled_count(rule: SplitRule, images: int, masks: int) -> int:
-    """Number of labeled images of `count`, `divide` or `all`.
+    """Return the number of labeled images for the rules `count`, `divide` and `all`.
 
-    `divide` adds one when a single image would be left over in batches of 8, as the released
-    code did: batch normalisation cannot train on one.
+    `divide` adds one image where the last batch of 8 would hold a single image, as the released
+    code does: batch normalisation cannot train on one image.
     """
     if rule.all:
         return masks
@@ -57,7 +60,7 @@ def labeled_count(rule: SplitRule, images: int, masks: int) -> int:
 
 
 def published(labeled: Iterable[str], unlabeled: Iterable[str]) -> str:
-    """The authors' split whose lists these are to the byte, e.g. `106_0 of voc`; "" if none."""
+    """Name the authors' split that has exactly these lists, e.g. `106_0 of voc`; else ""."""
     digests = {
         side: sha256("".join(f"{id}\n" for id in ids).encode())
         for side, ids in (("labeled", labeled), ("unlabeled", unlabeled))
@@ -76,13 +79,13 @@ def _imported(
     lists = []
     for name, needed, what in (
         (files.labeled, with_mask, "has no mask"),
-        (files.unlabeled, known, "is no training image"),
+        (files.unlabeled, known, "is not a training image"),
     ):
         path = root / name
         if not path.is_file():
-            raise DataError(f"{path}: no such file; it is a list of a split's `files`")
+            raise DataError(f"{path}: no such file; a split names it under `files`")
         listed = read_ids(path)
-        faulty = [(id, "is no training image") for id in listed if id not in known]
+        faulty = [(id, "is not a training image") for id in listed if id not in known]
         faulty += [(id, what) for id in listed if id in known and id not in needed]
         if faulty:
             raise DataError(f"{path}: {faulty[0][0]!r} {faulty[0][1]} ({len(faulty)} such ids)")

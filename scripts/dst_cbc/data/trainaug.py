@@ -1,4 +1,4 @@
-"""VOC 2012 with SBD's masks beside its own: the 10582 training images, from the two releases."""
+"""Builds VOC 2012 with the masks of VOC and of SBD, 10582 training images, from both releases."""
 
 import os
 import re
@@ -21,12 +21,13 @@ LISTS = "ImageSets/Segmentation"
 
 
 def build(voc: Path, sbd: Path, out: Path, processes: int = 1) -> tuple[int, int]:
-    """Make the folder `out` in the layout `voc`, whole or not at all; numbers of train and val.
+    """Make the folder `out` in the layout `voc`; return the numbers of train and val images.
 
-    voc: the devkit's VOC2012; sbd: benchmark_RELEASE/dataset. Training images are SBD's train and
-    val and VOC's train without VOC's val; VOC's own mask is taken where it has one, `.mat` files of
-    SBD elsewhere. JPEGImages is a link to that of `voc`. Raises DataError for what is missing or
-    damaged, all masks at once, and for an `out` inside the releases.
+    voc: the devkit's VOC2012; sbd: benchmark_RELEASE/dataset. Training images are VOC's train and
+    SBD's train and val, without VOC's val. An image has VOC's mask if there is one, else SBD's
+    `.mat` file. JPEGImages becomes a link to that of `voc`. `out` appears complete or not at all.
+    Raises DataError when files are missing or damaged (all bad masks are named at once), and when
+    `out` lies inside a release.
     """
     _require(voc, ("JPEGImages", "SegmentationClass", f"{LISTS}/train.txt", f"{LISTS}/val.txt"))
     _require(sbd, ("cls", "train.txt", "val.txt"))
@@ -73,7 +74,7 @@ def _ids(listing: Path) -> list[str]:
 
 
 def _write_masks(masks: list[Path], folder: Path, processes: int) -> None:
-    """PNGs of class numbers in VOC's colours, whatever the masks are."""
+    """Write all masks as indexed PNGs in VOC's colours; raise DataError that names all bad ones."""
     folder.mkdir()
     try:
         with ProcessPoolExecutor(processes) as pool:
@@ -83,14 +84,15 @@ def _write_masks(masks: list[Path], folder: Path, processes: int) -> None:
     except BrokenProcessPool as error:
         # SciPy may crash on damaged bytes.
         raise DataError(
-            f"{folder.name}: reading a mask ended its process ({error}); get the archives anew"
+            f"{folder.name}: a process died while it read a mask ({error}); download the archives "
+            "again"
         ) from error
     if problems:
         raise DataError(f"{len(problems)} masks cannot be used:\n" + "\n".join(problems))
 
 
 def _write_mask(folder: Path, path: Path) -> str:
-    """What is wrong with the mask, "" where nothing is."""
+    """Write one mask as a PNG; return what is wrong with the mask, or ""."""
     try:
         classes = sbd_mask(path) if path.suffix == ".mat" else _voc_mask(path)
     except DataError as error:
@@ -113,9 +115,9 @@ def _voc_mask(path: Path) -> np.ndarray:
 
 
 def sbd_mask(path: Path) -> np.ndarray:
-    """uint8 (H, W): class numbers of one `.mat` file of SBD, 0 to 20; it has no ignored pixels.
+    """Read a `.mat` file of SBD: class numbers 0 to 20, uint8 (H, W), without ignored pixels.
 
-    Raises DataError when the file is missing, cut off or holds anything else.
+    Raises DataError when the file is missing, truncated or holds anything else.
     """
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
@@ -127,7 +129,7 @@ def sbd_mask(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; it is part of SBD's benchmark.tgz") from None
     except unreadable as error:
-        problem = f"{path}: GTcls.Segmentation cannot be read ({error}); get it anew"
+        problem = f"{path}: GTcls.Segmentation cannot be read ({error}); download SBD again"
         raise DataError(problem) from error
     if mask.ndim != 2 or mask.dtype != np.uint8 or mask.max(initial=0) >= len(VOC_CLASSES):
         raise DataError(

@@ -1,1 +1,1 @@
-"""From a person's folders to an experiment file, and to the next one."""
+"""Writes experiment files for the user's own folders of images, and suggests what to label next."""

@@ -1,4 +1,4 @@
-"""Classes of a person's masks: one for each value, its name and its colour."""
+"""Proposes classes for the user's masks: a name and a colour for each mask value."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,10 @@ _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Classes and their colours; which value of a mask is which; values without a class."""
+    """Proposed keys of the experiment file, and sentences for the user.
+
+    classes: name: '#rrggbb'. labels: mask value: name. ignore: mask values without a class.
+    """
 
     classes: dict[str, str]
     labels: dict[int | str, str]
@@ -25,23 +28,24 @@ class ClassTable:
 
 
 def class_table(found: Inspection) -> ClassTable:
-    """One class for each value of the masks, 0 the background; 255 is ignored among several.
+    """Propose one class for each mask value; 0 is the background.
 
-    Values that only lie on edges, as where masks were resized smoothly, are ignored. Raises
-    DataError when there is but one value, or so many that they are no classes.
+    255 is ignored if there are more than two values. Rare values in between, which smoothing makes
+    at the edges of objects, are ignored, too. Raises DataError when there is only one value, or
+    there are too many for classes.
     """
     values, between = _main_values(found)
     remarks, warnings = [], []
     ignore = list(between)
     if between:
         warnings.append(
-            f"the masks are anti-aliased: beside {written(values, found)} they hold "
+            f"the masks are anti-aliased: besides {written(values, found)} they hold "
             f"{len(between)} rare values in between, {share_of(found, between):.2%} of the pixels; "
-            "they are ignored. Better export masks without smoothing"
+            "these are ignored. Masks exported without smoothing are better"
         )
     if IGNORED in values and len(values) > 2 and not found.coloured:
         values, ignore = [v for v in values if v != IGNORED], [*ignore, IGNORED]
-        remarks.append("255 in the masks is taken for `no class`, as usual: ignored")
+        remarks.append("255 in the masks means `no class`, as is usual, so it is ignored")
     if len(values) < 2:
         raise DataError(
             f"the masks hold only {written(values, found)}; expected at least two classes, one of "
@@ -59,7 +63,7 @@ def class_table(found: Inspection) -> ClassTable:
 
 
 def _main_values(found: Inspection) -> tuple[list[int], list[int]]:
-    """Values that are classes, and those that only lie between two of them on edges."""
+    """Return the values that are classes, and the values in between of anti-aliased edges."""
     total = found.pixels.total()
     main = [value for value, count in found.pixels.items() if count >= 0.005 * total]
     others = [value for value in found.pixels if value not in main]
@@ -79,14 +83,14 @@ def _main_values(found: Inspection) -> tuple[list[int], list[int]]:
         )
         raise DataError(
             f"the masks hold {len(found.pixels)} different values, too many for classes; the most "
-            f"frequent: {frequent}. Instance numbers, probabilities or JPEG? Export masks with one "
-            "value a class, as PNG"
+            f"frequent: {frequent}. Are they instance numbers, probabilities or JPEG? Export masks "
+            "as PNG, with one value per class"
         )
     return sorted(found.pixels), []
 
 
 def share_of(found: Inspection, values: Sequence[int]) -> float:
-    """Of the masks' pixels those that have one of these values, 0..1."""
+    """Return the share of the masks' pixels that have one of these values, 0..1."""
     return sum(found.pixels[value] for value in values) / found.pixels.total()
 
 
@@ -95,7 +99,7 @@ def _value(value: int, found: Inspection) -> int | str:
 
 
 def written(values: Sequence[int], found: Inspection) -> str:
-    """Values as a person writes them under `labels`."""
+    """Return the values as the user writes them under `labels`, with commas between them."""
     return ", ".join(str(_value(value, found)) for value in values)
 
 
@@ -130,7 +134,7 @@ def _rare(values: Sequence[int], named: Mapping[int, str], found: Inspection) ->
         if share < 0.001 or images < 3:
             warnings.append(
                 f"class {named[value]!r} has {share:.3%} of the pixels, in {images} of "
-                f"{len(found.masked)} masks: too little to learn it or to judge it; label more "
-                "of it, or let it be another class: under `labels`"
+                f"{len(found.masked)} masks: too little to learn or evaluate it; label more of "
+                "it, or map its value to another class under `labels`"
             )
     return warnings

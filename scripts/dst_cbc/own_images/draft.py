@@ -1,4 +1,4 @@
-"""A draft experiment for a person's images: what is held out, network and schedule."""
+"""Drafts an experiment for the user's images: held-out images, network and training steps."""
 
 import importlib.util
 import random
@@ -16,20 +16,20 @@ from .classes import ClassTable, class_table
 from .inspection import Inspection
 
 MOST_HELD_OUT = 100
-"""More images than this are not held out for val, or for test, of a data set that has many."""
+"""At most this many images are held out for val, and as many for test."""
 ROUNDS = 5
-"""Of the method `dst-cbc`."""
+"""Rounds of the method `dst-cbc`."""
 ENOUGH = 500
-"""Steps below which images are rather seen smaller."""
+"""If the hours allow fewer steps than this, images are scaled down to make steps faster."""
 SPARE = 0.8
-"""Share of the hours that is planned with: other programs want the machine, too."""
+"""Share of the hours that is planned; the rest is a reserve, as other programs run, too."""
 
 
 def hold_out(masked: Sequence[str], group: str | None) -> tuple[list[str], list[str]]:
-    """Ids of val and of test, about a fifth of the masks each, whole groups; the rest trains.
+    """Choose the ids of val and of test: whole groups, about a fifth of the masks each.
 
-    Where groups are few: a group for val comes first, then one for test; one is left for
-    training. The choice follows from the names alone.
+    Groups are given to val first, then to test; at least one is left for training. The choice
+    depends only on the ids and their groups.
     """
     members = defaultdict(list)
     for id in sorted(masked):
@@ -51,13 +51,13 @@ def hold_out(masked: Sequence[str], group: str | None) -> tuple[list[str], list[
 
 
 def _misfit(size: int, space: int) -> int:
-    """How far a group is from filling the space; groups of single images are all alike."""
+    """Return how badly a group fits into the space; groups of one image all fit equally well."""
     return 0 if size == 1 and space > 0 else abs(space - size)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What trains: a GPU or not, CPU cores, and how many of them one training uses."""
+    """The training machine: whether it has CUDA, its CPU cores, and CPU threads of one training."""
 
     cuda: bool
     cores: int
@@ -66,7 +66,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment, before it is written. size: (height, width) of a usual image."""
+    """An experiment before it is written. size: median (height, width); scale: `input_scale`."""
 
     name: str
     found: Inspection
@@ -83,7 +83,7 @@ class Draft:
 
     @property
     def left_out(self) -> list[str]:
-        """Images without a mask in groups of val or test: on no side."""
+        """Ids of the images without a mask whose group is held out; they are in no subset."""
         held = {group_of(id, self.group) for id in (*self.val, *self.test)}
         ids = (id for id, _, mask in self.found.pairs if not mask)
         return [id for id in ids if group_of(id, self.group) in held]
@@ -106,7 +106,7 @@ class Draft:
 
 
 def make(name: str, found: Inspection, group: str | None, machine: Machine) -> Draft:
-    """What does not depend on time. Raises DataError where the masks do not do."""
+    """Draft all that does not depend on measured times. Raises DataError for unsuitable masks."""
     table = class_table(found)
     val, test = hold_out(found.masked, group)
     heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
@@ -116,16 +116,16 @@ def make(name: str, found: Inspection, group: str | None, machine: Machine) -> D
     if draft.labeled < 2 or not val:
         raise DataError(
             f"{len(found.masked)} images have a mask, {len(val)} of them held out for val and "
-            f"{len(test)} for test; expected at least 2 to train on, half of the smallest batch: "
-            "label more"
+            f"{len(test)} for test; expected at least 2 to train on (half of the smallest batch); "
+            "label more images"
         )
     return replace(draft, backbone="tf_efficientnet_lite0" if lite else "small")
 
 
 def fitted(draft: Draft, measured: Measured, hours: float) -> tuple[Draft, bool]:
-    """Steps for which the hours suffice, and whether those are enough to learn anything.
+    """Return the draft with steps that fit the hours, and whether they suffice to learn anything.
 
-    As long as `camvid.yaml` at most, which trains until val rises no more.
+    There are at most as many steps as in `camvid.yaml`, which trains until val stops rising.
     """
     chain = ROUNDS + 1
     validations = len(draft.val) * (12 + 3 * ROUNDS)
@@ -140,12 +140,12 @@ def fitted(draft: Draft, measured: Measured, hours: float) -> tuple[Draft, bool]
 
 
 def smaller(draft: Draft) -> Draft | None:
-    """The same with images seen at half their size; None where they would be tiny."""
+    """Return the draft with images at half their present size; None if they would be too small."""
     if min(draft.size) * draft.scale < 192:
         return None
     return replace(draft, scale=draft.scale / 2)
 
 
 def study_name(folder: str) -> str:
-    """A folder's name as that of a study."""
+    """Make a valid study name of a folder's name."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder).strip("-._")[:40] or "own"

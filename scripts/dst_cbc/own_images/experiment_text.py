@@ -1,4 +1,4 @@
-"""A draft as the text of an experiment file, and in words for the person whose images they are."""
+"""Writes a draft as the text of an experiment file, and describes it to the user."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
 
 
 def text(d: Draft, source: str, command: str) -> str:
-    """The experiment file, with comments. source: of `data`; command: that made it."""
+    """Return the experiment file with comments. source: value of `data`; command: what was run."""
     small, cuda = d.backbone == "small", d.machine.cuda
     largest = 321 if cuda else (96 if small else 192)
     shares = dict.fromkeys(d.table.classes, 0.0)
     for value, name in d.table.labels.items():
         shares[name] += share_of(d.found, [mask_value(value)])
-    too_few = f"# under {FEW_IMAGES} val images are too few to choose a model by"
+    too_few = f"# each round's last step; under {FEW_IMAGES} val images are too few to choose"
     return render(
         TEMPLATE,
         {"flow": _flow, "wrapped": _wrapped},
         d=d,
         source=source,
-        # A folder's name may hold what ends a line, and a comment with it.
+        # A line break in a folder's name would end the comment.
         command="".join(letter if letter.isprintable() else "?" for letter in command),
         pairs=d.found.settings,
         shares=shares,
@@ -46,12 +46,12 @@ def text(d: Draft, source: str, command: str) -> str:
 
 
 def _crop(side: int, most: int) -> int:
-    """Two thirds of an image's side, so that crops differ; a small image whole."""
+    """Two thirds of an image's side, so that crops differ, or all of a small image's side."""
     return max(32, min(most, side if side < 96 else 2 * side // 3) // 16 * 16)
 
 
 def _flow(value: object) -> str:
-    """YAML on one line."""
+    """Return a value as YAML on one line."""
     dumped = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True)
     return dumped.removesuffix("\n").removesuffix("\n...")
 
@@ -62,7 +62,7 @@ def _wrapped(values: Sequence) -> str:
 
 
 def describe(d: Draft) -> list[str]:
-    """What the folders hold, and what was assumed, a line each; warnings last."""
+    """Return lines that say what was found and what is assumed; warnings come last."""
     found, names = d.found, d.found.settings
     masks, images = len(found.masked), len(found.pairs)
     sizes = ", ".join(f"{w} x {h} ({n})" for (w, h), n in found.sizes.most_common(3))
@@ -75,30 +75,30 @@ def describe(d: Draft) -> list[str]:
     for value, name in d.table.labels.items():
         number = mask_value(value)
         lines.append(
-            f"found: {name!r}: {written([number], found)} in the masks, "
+            f"found: class {name!r}: value {written([number], found)} in the masks, "
             f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
         )
     if (names.image_name, names.mask_name) != ("{}", "{}"):
-        lines.append(f"assumed: the mask of `{names.image_name}` is called `{names.mask_name}`")
+        lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [
         _groups(d),
-        f"assumed: val holds {len(d.val)} images and test {len(d.test)}, never trained on; "
-        f"{d.labeled} masks train, beside {d.unlabeled} unlabeled images",
+        f"assumed: {len(d.val)} images with a mask are held out for val, {len(d.test)} for test; "
+        f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
         *(f"assumed: {remark}" for remark in d.table.remarks),
     ]
     if d.left_out:
         lines.append(
-            f"assumed: {len(d.left_out)} images without a mask are left out: they belong to the "
-            "groups of val and test"
+            f"assumed: {len(d.left_out)} images without a mask are not used: their groups are held "
+            "out for val or test"
         )
     if not d.unlabeled:
-        lines.append("assumed: nothing is unlabeled, so only supervised training can be run")
+        lines.append("assumed: no image is unlabeled, so only supervised training is possible")
     warnings = list(d.table.warnings)
     if d.select == "last":
         warnings.append(
-            f"{len(d.val)} val images are under {FEW_IMAGES}: too few to choose among models, so "
-            "each round's last step is its model, and mIoU comes with an interval (95 %, bootstrap "
-            "over the images)"
+            f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "
+            "each round keeps the model of its last step, and mIoU is shown with a 95 % interval "
+            "(bootstrap over the images)"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
 
@@ -110,13 +110,13 @@ def _kinds(kinds: Counter[str]) -> str:
 def _groups(d: Draft) -> str:
     if not d.group:
         return (
-            "assumed: every image stands for itself. If several show the same slide, scene or "
-            "patient, say what they share: --group REGEX"
+            "assumed: every image is a group of its own. If several show the same slide, scene or "
+            "patient, give the part of their names that tells which: --group REGEX"
         )
     members = Counter(group_of(id, d.group) for id, _, _ in d.found.pairs)
     shown = ", ".join(f"{name!r} ({count})" for name, count in members.most_common(4))
     more = f" and {len(members) - 4} others" if len(members) > 4 else ""
     return (
-        f"assumed: {len(members)} groups by their names, {shown}{more}; a group is never on two "
-        "sides (--group '(.+)': every image stands for itself)"
+        f"assumed: {len(members)} groups by their names, {shown}{more}; all images of a group are "
+        "in the same subset (for every image a group of its own: --group '(.+)')"
     )

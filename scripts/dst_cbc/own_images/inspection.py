@@ -1,4 +1,4 @@
-"""What lies in a person's folders: pairs of image and mask, kinds, sizes, values of the masks."""
+"""Inspects the user's folders: pairs of image and mask, kinds of files, sizes, mask values."""
 
 import itertools
 from collections import Counter
@@ -20,7 +20,7 @@ from ..runtime.files import DataError
 from ..settings.data import PairSettings
 
 LOOKED_AT = 200
-"""Unlabeled images that are decoded, evenly spread; the data check of the workflow takes all."""
+"""About as many unlabeled images are decoded, evenly spread; the data check decodes them all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")
@@ -28,7 +28,11 @@ _IMAGE_WORDS = ("image", "img", "im", "raw")
 
 @dataclass(frozen=True)
 class Seen:
-    """One pair, decoded. kinds: of image and mask, in words; pixels: of each mask value."""
+    """What one decoded pair holds.
+
+    kinds: of image and mask, such as `8-bit grey`. pixels: mask value: number of pixels. palette:
+    mask value: '#rrggbb'.
+    """
 
     size: tuple[int, int]
     kinds: tuple[str, str]
@@ -39,11 +43,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. pairs: (id, image, mask "" where there is none), paths below `root`.
+    """What the folders hold.
 
-    pixels, images: how many have a mask value, by value: numbers, or 0xrrggbb where `coloured`.
-    palette: colours of the values in indexed masks. sizes: (width, height) of the images looked
-    at; kinds, mask_kinds: in words.
+    pairs: (id, image, mask), paths below `root`; mask "" if there is none. pixels, images: mask
+    value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
+    palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
+    their number. kinds, mask_kinds: such as `8-bit grey`: number of files.
     """
 
     root: Path
@@ -64,7 +69,7 @@ class Inspection:
 
 
 def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
-    """The folder above both, and where they lie below it. Raises DataError for one that is none."""
+    """Return the folder that contains both, and their paths in it; DataError if one is missing."""
     for folder in (images, labels):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder")
@@ -77,9 +82,9 @@ def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
 
 
 def with_names(root: Path, settings: PairSettings) -> PairSettings:
-    """The settings with the patterns of names that give the most pairs.
+    """Return the settings with the name patterns that give the most pairs.
 
-    Raises DataError when there are no images, no masks, or no pair.
+    Raises DataError when there are no images, no masks, or no pairs.
     """
     images = [id for id, _ in files_below(root, settings.images, IMAGE_SUFFIXES)]
     masks = [id for id, _ in files_below(root, settings.labels, MASK_SUFFIXES)]
@@ -93,7 +98,7 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
                 + (_counted(others) or "nothing")
                 + (
-                    ". JPEG blurs the values of a mask: export masks as PNG"
+                    ". JPEG changes the values of a mask: export masks as PNG"
                     if folder == settings.labels and {".jpg", ".jpeg"} & {*others}
                     else ""
                 )
@@ -102,15 +107,15 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
     best = max(_patterns(same), key=lambda names: _pairs_of(images, masks, *names))
     if not _pairs_of(images, masks, *best):
         raise DataError(
-            f"no image and mask go by the same name; images: {_some(images)}; masks: "
-            f"{_some(masks)}. Name a mask as its image, or with an ending such as _mask, in the "
-            "same folders below theirs"
+            f"no image and mask have matching names; images: {_some(images)}; masks: "
+            f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
+            "as _mask, and the same subfolder"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
 
 
 def _patterns(same: bool) -> list[tuple[str, str]]:
-    """Pairs of patterns that are tried, the plainest first."""
+    """Return the (image, mask) name patterns to try, the simplest first."""
 
     def of(words: Sequence[str]) -> list[str]:
         spelled = [form for word in words for form in (word, word.capitalize(), word.upper())]
@@ -140,7 +145,7 @@ def _counted(counter: Counter) -> str:
 
 
 def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
-    """Look at every mask and its image, and at some of the other images.
+    """Decode every mask and its image, and some of the other images.
 
     Raises DataError that names all bad files at once.
     """
@@ -157,7 +162,7 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
     with ProcessPoolExecutor(processes) as pool:
         found = pool.map(partial(_look, root), [*masked, *some], chunksize=8)
         total = len(masked) + len(some)
-        looked = list(tqdm(found, "looking", total, unit="image", disable=None, leave=False))
+        looked = list(tqdm(found, "images", total, unit="image", disable=None, leave=False))
     problems = [one for one in looked if isinstance(one, str)]
     if problems:
         shown = "\n".join(problems[:20])
@@ -179,12 +184,12 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
 
 
 def _as_colours(one: Seen) -> dict[int, int]:
-    """Grey values among masks of colours."""
+    """Count a grey mask's pixels by colour (0xrrggbb), because other masks have colours."""
     return {value * 0x010101: count for value, count in one.pixels.items()}
 
 
 def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
-    """One image and its mask, or what is wrong with them."""
+    """Decode one image and its mask; return what they hold, or what is wrong with them."""
     _, image_path, mask_path = pair
     try:
         image = decode(root / image_path)
@@ -230,10 +235,11 @@ def _palette(mask: Decoded, values: Collection[int]) -> dict[int, str]:
 
 
 def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
-    """The pattern of the shortest beginning of the names that tells three groups apart, or more.
+    """Guess the pattern of groups: the shortest beginning of the names that gives three or more.
 
-    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is of group `scene1`. None where no
-    cut gives three groups with masks, some of several images: then names only number the images.
+    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group `scene1`. Returns None
+    where no cut gives three groups with masks, or the groups have under two images on average: then
+    the names only number the images.
     """
     part, mark = r"[^/_\- ]+", r"[/_\- ]"
     for parts in range(1, 7):

@@ -1,4 +1,4 @@
-"""The next study of an experiment file: the same settings, more masks, an earlier model."""
+"""Prepares the next study: the same settings, more masks, and the weights of the last model."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ..runtime.files import DataError
 
 
 def next_name(name: str, is_taken: Callable[[str], bool]) -> str:
-    """`cells` becomes `cells-2`, `cells-2` becomes `cells-3`; further while one is taken."""
+    """Return the next free name: `cells-2` after `cells`, `cells-3` after `cells-2`."""
     found = re.fullmatch(r"(.*?)(?:-(\d+))?", name)
     assert found is not None
     stem, following = found[1], int(found[2] or 1) + 1
@@ -21,18 +21,20 @@ def next_name(name: str, is_taken: Callable[[str], bool]) -> str:
 
 
 def renewed(text: str, name: str, start_from: str | None) -> str:
-    """The text of an experiment file under another name; nothing else of it changes."""
+    """Return the text of an experiment file with another `name` and `start_from`."""
     text = re.sub(r"(?m)^start_from:.*\n", "", text)
     start = f"\nstart_from: {start_from}" if start_from else ""
     lines = f"name: {name}{start}"
     text, found = re.subn(r"(?m)^name:.*$", lambda _: lines, text, count=1)
     if not found:
-        raise DataError("no line `name: …` at the left margin of the experiment file; write it so")
+        raise DataError(
+            "experiment file: no line starts with `name: …`; write this key on an unindented line"
+        )
     return text
 
 
 def last_model(plan: Plan, study: Path) -> Path | None:
-    """The model of the last round that is finished, of self-training before the control."""
+    """Return the model of the last finished round, preferably of self-training, or None."""
     done = [m for m in plan.models.values() if (study / m.path / "model.pt").is_file()]
     if not done:
         return None
@@ -41,10 +43,10 @@ def last_model(plan: Plan, study: Path) -> Path | None:
 
 
 def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) -> list[str]:
-    """What is new since the earlier study, a line each.
+    """Return lines that say what is new since the earlier study.
 
-    labeled_before: ids that its training had masks of. Raises DataError that names each new mask
-    with a value which the experiment does not know.
+    labeled_before: ids of the images that were labeled in that study. Raises DataError that names
+    each new mask that cannot be read or has a value that the experiment does not know.
     """
     masked = [record for record in records if record.subset == "train" and record.label]
     new = [record for record in masked if record.id not in labeled_before]
@@ -60,7 +62,7 @@ def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) 
     lines = [
         f"found: {len(masked)} masks to train on, {len(new)} of them new; "
         f"{len(plan.train_ids) - len(masked)} unlabeled images",
-        "kept: val and test are the images that they were",
+        "kept: val and test have the same images as before",
     ]
     if gone:
         lines.append(f"WARNING: {len(gone)} images have lost their masks, first {gone[0]!r}")
@@ -71,7 +73,7 @@ def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) 
         ]
         if outside:
             lines.append(
-                f"assumed: {len(outside)} masks are left out, first {outside[0]!r}: they belong to "
-                "the groups of val and test; list them under pairs.val or pairs.test to use them"
+                f"assumed: {len(outside)} masks are left out, first {outside[0]!r}: their groups "
+                "are held out; list them under pairs.val or pairs.test to use them"
             )
     return lines

@@ -1,4 +1,4 @@
-"""Which unlabeled images most deserve a mask, and drafts of those masks to correct."""
+"""Suggests which unlabeled images to label next, and drafts their masks for correction."""
 
 import io
 from collections import defaultdict
@@ -21,7 +21,11 @@ COLUMNS = ["rank", "id", "image", "group", "uncertainty", "draft"]
 
 @dataclass(frozen=True)
 class Doubt:
-    """How sure a model is of an image. uncertainty: 1 - mean probability of the winner, 0..1."""
+    """How uncertain a model is about an image.
+
+    row: of the image in the id list. uncertainty: 1 - mean probability of the predicted
+    classes, 0..1.
+    """
 
     row: int
     id: str
@@ -30,7 +34,7 @@ class Doubt:
 
 
 def doubts(predictions: Iterable[Prediction], group: str | None) -> list[Doubt]:
-    """One for each prediction; group: the pattern of the groups' names."""
+    """Return the uncertainty of each prediction. group: the regular expression `pairs.group`."""
     table = confidence.probabilities()
     return [
         Doubt(p.row, p.id, group_of(p.id, group), 1 - float(table[p.confidence].mean()))
@@ -39,7 +43,7 @@ def doubts(predictions: Iterable[Prediction], group: str | None) -> list[Doubt]:
 
 
 def most_deserving(found: Sequence[Doubt], count: int) -> list[Doubt]:
-    """The least certain images of all groups in turn: neighbours teach the same."""
+    """Choose the most uncertain images, groups in turn: images of one group teach the same."""
     members = defaultdict(list)
     for doubt in sorted(found, key=lambda doubt: (-doubt.uncertainty, doubt.id)):
         members[doubt.group].append(doubt)
@@ -49,7 +53,7 @@ def most_deserving(found: Sequence[Doubt], count: int) -> list[Doubt]:
 
 
 def draft(classes: np.ndarray, dataset: DatasetStage) -> bytes:
-    """Class numbers uint8 (H, W) as a PNG that the data set's own `labels` read as these."""
+    """Encode class numbers, uint8 (H, W), as a PNG mask in the values of `dataset.labels`."""
     values: Mapping[str, int | str] = {
         name: value for value, name in reversed(dataset.labels.items())
     }
@@ -68,7 +72,7 @@ def draft(classes: np.ndarray, dataset: DatasetStage) -> bytes:
 
 
 def draft_name(id: str, pairs: PairSettings | None) -> str:
-    """Path of the draft in the folder of the drafts: as its mask would lie among the masks."""
+    """Return a draft's path in the folder of drafts: its mask's path in the folder of masks."""
     shared = shared_name(id, pairs.image_name) if pairs else None
     if pairs is None or shared is None:
         return f"{id}.png"

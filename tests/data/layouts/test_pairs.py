@@ -1,4 +1,4 @@
-"""`format: pairs`: two folders as they are; every image one side, no group on two."""
+"""`format: pairs`: two folders used in place; each image and each group is in one subset only."""
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from dst_cbc.settings.data import PairSettings
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two folders with names that hold spaces, masks with an ending, one image without."""
+    """Folders whose names contain spaces; the masks end in _mask, and one image has no mask."""
     for name in (
         "my photos/a 1.png", "my photos/a 2.jpg", "my photos/town/b 1.tif", "my photos/b.txt",
         "masks/a 1_mask.png", "masks/town/b 1_mask.png", "masks/other.png",
@@ -51,7 +51,7 @@ def test_a_group_on_two_sides_and_an_unknown_id_are_refused(folders, make_experi
     both = stage_of(make_experiment, **SPACED, group="^(a) ", val=["a 1"], test=["a 2"])
     with pytest.raises(DataError, match="val and test both hold images of group 'a'"):
         list_records(folders, both)
-    with pytest.raises(DataError, match=r"pairs\.test: 'nobody' is no image"):
+    with pytest.raises(DataError, match=r"pairs\.test: 'nobody' is not an image"):
         list_records(folders, stage_of(make_experiment, **SPACED, test=["nobody"]))
     twice = stage_of(make_experiment, **SPACED, val=["a 1"], test=["a 1"])
     with pytest.raises(DataError, match="val and test both hold"):

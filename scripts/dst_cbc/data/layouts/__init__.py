@@ -1,4 +1,4 @@
-"""Layouts of data sets on disk, by the name of their format: each yields the same records."""
+"""Layouts of data sets on disk, by the name of their format; each lists images as records."""
 
 from . import camvid, cityscapes, digits, folder, pairs, voc
 

@@ -15,10 +15,11 @@ CLASSES = {
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """SegNet's layout: train.txt, val.txt, test.txt with lines `IMAGE MASK`.
+    """Yield the images of train.txt, val.txt and test.txt, whose lines are `IMAGE MASK`.
 
-    The lists carry the absolute paths of the machine they were made on; only the last two
-    parts, `train/NAME.png` and `trainannot/NAME.png`, mean anything.
+    The lists hold absolute paths of the machine on which they were made, so only the last two
+    parts are used: `train/NAME.png` and `trainannot/NAME.png`. Raises DataError when train.txt is
+    missing or a line is malformed.
     """
     for subset in ("train", "val", "test"):
         listing = root / f"{subset}.txt"
@@ -39,6 +40,5 @@ LAYOUT = Layout(
     _records,
     CLASSES,
     ignore=(11,),
-    hint=". `snakemake download_camvid` gets CamVid from the network, into "
-    "results/downloads/camvid",
+    hint=". `snakemake download_camvid` downloads CamVid into results/downloads/camvid",
 )

@@ -1,4 +1,4 @@
-"""Cityscapes as its own archives unpack."""
+"""Cityscapes, in the folders of its own archives."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,10 +14,10 @@ CLASSES = {
     "rider": "#ff0000", "car": "#00008e", "truck": "#000046", "bus": "#003c64", "train": "#005064",
     "motorcycle": "#0000e6", "bicycle": "#770b20",
 }  # fmt: skip
-# The labelIds of the classes, in their order; the others, up to 33, are not evaluated.
+# The labelIds of the classes above, in the same order; the other labelIds up to 33 are ignored.
 _IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
 
-# The authors' few validation images, for selection with about as many masks as there are labels.
+# The authors' valtiny: a few validation images, about as many as there are labeled images.
 VALTINY = tuple(
     f"{name.partition('_')[0]}/{name}"
     for name in (
@@ -33,11 +33,11 @@ VALTINY = tuple(
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """leftImg8bit/<subset>/<id>_leftImg8bit.png and gtFine/<subset>/<id>_gtFine_labelIds.png.
+    """Yield leftImg8bit/<subset>/<id>_leftImg8bit.png with its mask.
 
-    labelTrainIds instead where `labels` names their values, all of 0 to 18. An id is <city>/<name>.
-    The test subset has no masks and is left out. Raises DataError when there is no gtFine, or only
-    the other kind of a mask.
+    The mask is gtFine/<subset>/<id>_gtFine_labelIds.png, or the labelTrainIds where `labels` names
+    exactly the values 0 to 18. An id is <city>/<name>. The test subset has no masks and is left
+    out. Raises DataError when gtFine is missing, or only the other kind of mask exists.
     """
     kinds = ["labelIds", "labelTrainIds"]
     if {*dataset.labels} == {*range(len(CLASSES))}:
@@ -46,7 +46,8 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     if not (root / "gtFine").is_dir():
         raise DataError(
             f"{root / 'gtFine'}: no such folder; format `cityscapes` needs it: get "
-            "gtFine_trainvaltest.zip of www.cityscapes-dataset.com and unpack it in `data`"
+            "gtFine_trainvaltest.zip from www.cityscapes-dataset.com and unpack it into the folder "
+            "`data`"
         )
     for subset in ("train", "val"):
         masks = dict(files_below(root, f"gtFine/{subset}", (".png",)))
@@ -55,8 +56,8 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             label = masks.get(f"{id}_gtFine_{wanted}", "")
             if not label and f"{id}_gtFine_{other}" in masks:
                 raise DataError(
-                    f"{root}/gtFine/{subset}/{id}_gtFine_{wanted}.png: not found, but {other}; to "
-                    "read labelTrainIds, name their values in the experiment file, `labels: "
+                    f"{root}/gtFine/{subset}/{id}_gtFine_{wanted}.png: not found, but {other} is; "
+                    "to read labelTrainIds, write into the experiment file `labels: "
                     f"{_yaml_of(enumerate(CLASSES))}`; to read labelIds, leave "
                     "`labels` out"
                 )
@@ -73,7 +74,7 @@ LAYOUT = Layout(
     labels=dict(zip(_IDS, CLASSES, strict=True)),
     ignore=(*sorted({*range(34)} - {*_IDS}), IGNORED),
     valtiny=VALTINY,
-    hint=": the folder of leftImg8bit and gtFine. Only www.cityscapes-dataset.com gives them, "
-    "to those who register: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, both "
-    "unpacked into one folder",
+    hint=" to the folder of leftImg8bit and gtFine. Register at www.cityscapes-dataset.com, "
+    "download leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, and unpack both into one "
+    "folder",
 )

@@ -9,7 +9,7 @@ from .layout import Layout, Record
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """The scenes as they will be drawn: known before they exist."""
+    """Yield the scenes that will be drawn; their files need not exist yet."""
     assert dataset.digits is not None
     for subset, id in scene_ids(dataset.digits):
         yield Record(id, f"images/{subset}/{id}.png", f"labels/{subset}/{id}.png", subset)

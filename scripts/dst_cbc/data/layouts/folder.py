@@ -1,4 +1,4 @@
-"""Images and masks in folders of their subsets."""
+"""Images and masks, in one folder per subset."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """images/<subset>/<id>.<png|jpg|…> and, where there is a mask, labels/<subset>/<id>.<png|…>.
+    """Yield images/<subset>/<id>.<png|jpg|…>, mask labels/<subset>/<id>.<png|…> if there is one.
 
     Raises DataError when an image has two masks.
     """

@@ -1,4 +1,4 @@
-"""What all layouts share: the records that they yield, and how files of a kind are found."""
+"""What all layouts share: the records that they yield, and the search for image files."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ...settings.data import IGNORED, DatasetStage
 
 @dataclass(frozen=True)
 class Record:
-    """One image: paths below the data set's folder, with `/`; label "" where there is none."""
+    """One image. image, label: paths below the data set's folder, with `/`; label may be ""."""
 
     id: str
     image: str
@@ -19,9 +19,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a format knows by itself.
+    """How a format lists its images, and what an experiment need not say about it.
 
-    labels: None where masks hold 0, 1, 2, … in classes' order. valtiny: ids of val.
+    classes: name: '#rrggbb'. labels: mask value: class; None where masks hold 0, 1, 2, … in the
+    order of the classes. ignore: mask values without a class. valtiny: ids of the authors' few
+    validation images. hint: end of the message that the data set's folder is missing.
     """
 
     records: Callable[[Path, DatasetStage], Iterator[Record]]
@@ -37,7 +39,7 @@ MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
 
 
 def files_below(root: Path, folder: str, suffixes: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Id and path below `root` of each file of these kinds in a folder and the folders in it."""
+    """Yield id and path below `root` of each file with one of the suffixes, also in subfolders."""
     for path in (root / folder).rglob("*"):
         if path.suffix.lower() in suffixes and path.is_file():
             id = path.relative_to(root / folder).with_suffix("").as_posix()

@@ -1,7 +1,7 @@
-"""A folder of images and one of masks, used where they are: which belong together, and their side.
+"""A folder of images and a folder of masks, used in place: their pairs and their subsets.
 
-A mask may be called as its image is, or by a pattern such as `{}_mask`. Images of one group
-(a slide, a video, a patient) never fall on two sides of the split.
+A mask has the name of its image, or a name made by a pattern such as `{}_mask`. All images of one
+group (a slide, a video, a patient) are in the same subset.
 """
 
 import re
@@ -14,9 +14,9 @@ from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below
 
 
 def shared_name(id: str, pattern: str) -> str | None:
-    """What stands for `{}` of the pattern in the last part of an id, its folders before it.
+    """Return the id with its last part reduced to what `{}` stands for in the pattern.
 
-    None where the name is not of that pattern.
+    For example `town/7` for `town/7_mask` and `{}_mask`; None if the pattern does not match.
     """
     path = PurePosixPath(id)
     before, after = pattern.split("{}")
@@ -29,7 +29,7 @@ def shared_name(id: str, pattern: str) -> str | None:
 
 
 def images_below(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
-    """Id and path below `root` of each image, sorted; masks among them are none.
+    """Return id and path below `root` of each image, sorted; masks in the folder are left out.
 
     Raises DataError when one of the folders is missing.
     """
@@ -44,7 +44,7 @@ def images_below(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
 
 
 def masks_below(root: Path, pairs: PairSettings) -> dict[str, str]:
-    """Path below `root` of each mask, by what it shares with its image.
+    """Return the path below `root` of each mask, by the name that it shares with its image.
 
     Raises DataError when two files could be the mask of one image.
     """
@@ -61,7 +61,7 @@ def masks_below(root: Path, pairs: PairSettings) -> dict[str, str]:
 
 
 def _without(found: list[tuple[str, str]], other: str, own: str) -> list[tuple[str, str]]:
-    """Files without those of the other folder, where that lies inside of their own."""
+    """Leave out the files of the folder `other`, if it lies inside the folder `own`."""
     inside, around = PurePosixPath(other), PurePosixPath(own)
     if inside == around or not inside.is_relative_to(around):
         return found
@@ -69,7 +69,7 @@ def _without(found: list[tuple[str, str]], other: str, own: str) -> list[tuple[s
 
 
 def paired(root: Path, pairs: PairSettings) -> list[tuple[str, str, str]]:
-    """(id, image, mask) of every image, paths below `root`, mask "" where there is none."""
+    """Return (id, image, mask) of every image: paths below `root`, mask "" if there is none."""
     masks = masks_below(root, pairs)
     return [
         (id, image, masks.get(shared_name(id, pairs.image_name) or "", ""))
@@ -78,16 +78,16 @@ def paired(root: Path, pairs: PairSettings) -> list[tuple[str, str, str]]:
 
 
 def group_of(id: str, pattern: str | None) -> str:
-    """The group of an image; its own id where it is of none."""
+    """Return the group of an image; its own id if the pattern is None or does not match."""
     match = re.search(pattern, id) if pattern else None
     return match[1] or id if match else id
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """Every image that has a side.
+    """Yield every image that is in a subset.
 
-    An image that is not held out, but of a group of which another is, is left out. Raises
-    DataError when an id that is held out is no image, or a group is held out for val and test.
+    An image is left out if it is not held out itself, but another image of its group is. Raises
+    DataError when a held-out id has no image, or a group is held out for both val and test.
     """
     pairs = dataset.pairs
     assert pairs is not None
@@ -96,7 +96,7 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     missing = held.keys() - {id for id, _, _ in found}
     if missing:
         raise DataError(
-            f"pairs.{held[min(missing)]}: {min(missing)!r} is no image below "
+            f"pairs.{held[min(missing)]}: {min(missing)!r} is not an image below "
             f"{root / pairs.images} ({len(missing)} such ids)"
         )
     sides: dict[str, str] = {}
@@ -104,7 +104,7 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
         if sides.setdefault(group_of(id, pairs.group), subset) != subset:
             raise DataError(
                 f"pairs: val and test both hold images of group {group_of(id, pairs.group)!r}, "
-                f"{id!r} among them; move all of the group to one of them"
+                f"{id!r} among them; move all images of the group to one of both"
             )
     for id, image, mask in found:
         subset = held.get(id, "")

@@ -15,7 +15,7 @@ CLASSES = {
     "sheep": "#804000", "sofa": "#00c000", "train": "#80c000", "tv monitor": "#004080",
 }  # fmt: skip
 
-# The authors' few validation images, for selection with about as many masks as there are labels.
+# The authors' valtiny: a few validation images, about as many as there are labeled images.
 VALTINY = (
     "2007_000033", "2007_000129", "2007_000175", "2007_000452", "2007_000491", "2007_000830",
     "2007_001239", "2007_002094", "2007_006046", "2007_006866", "2007_009756", "2008_000215",
@@ -25,10 +25,11 @@ VALTINY = (
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """The devkit's folder VOC2012, and in it SegmentationClassAug: VOC's and SBD's masks.
+    """Yield the images of the devkit's VOC2012, with VOC's and SBD's masks in SegmentationClassAug.
 
-    Training images are those of ImageSets/Segmentation/trainaug.txt, else all with a mask there
-    that are not in val.txt. Raises DataError when JPEGImages, val.txt or the masks are missing.
+    Training images are listed in ImageSets/Segmentation/trainaug.txt; without that file, they are
+    all images with a mask in SegmentationClassAug that are not in val.txt. Raises DataError when
+    JPEGImages, val.txt or SegmentationClassAug is missing.
     """
     lists = root / "ImageSets/Segmentation"
     trainaug = lists / "trainaug.txt"
@@ -57,6 +58,6 @@ LAYOUT = Layout(
     _records,
     CLASSES,
     valtiny=VALTINY,
-    hint=": the folder VOC2012 of VOCtrainval_11-May-2012.tar, with SegmentationClassAug in "
-    "it. `snakemake download_voc` gets and makes all of it, into results/downloads/voc",
+    hint=" to the folder VOC2012 of VOCtrainval_11-May-2012.tar, with SegmentationClassAug in it. "
+    "`snakemake download_voc` downloads and builds such a folder in results/downloads/voc",
 )
