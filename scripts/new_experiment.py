@@ -35,12 +35,12 @@ def parse():
         ("--images", "folder of images; subfolders are included"),
         (
             "--labels",
-            "folder of masks, with the names of their images or an ending such as _mask",
+            "folder of masks; each has the name of its image, perhaps with an ending such as _mask",
         ),
         (
             "--update",
-            "instead of both: experiment file whose folders have new masks or images; the next "
-            "file gets a new name, and its training starts from the last model",
+            "instead of --images and --labels: experiment file whose folders have new masks or "
+            "images; the next file gets a new name, and its training starts from the last model",
         ),
     ):
         parser.add_argument(name, type=Path, metavar="PATH", help=what)
@@ -148,7 +148,7 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
             assert measured is not None
             return measured
 
-        # Several threads are slower than one where other programs use the CPU, too: measure both.
+        # Several threads may be slower than one if other programs use the CPU, too: measure both.
         trials = [
             replace(proposed, machine=replace(proposed.machine, threads=threads))
             for threads in sorted({1, proposed.machine.cores}, reverse=True)

@@ -34,7 +34,7 @@ def run() -> None:
     study = Path("results", experiment.name)
     found = [m for m in plan.models.values() if (study / m.path / "predictions.h5").is_file()]
     if not found:
-        raise DataError(f"{study}: no predictions.h5; run snakemake with {arguments.file} first")
+        raise DataError(f"{study}: no predictions.h5; run snakemake --configfile {arguments.file}")
     model = max(found, key=lambda model: model.round)
     predictions = study / model.path / "predictions.h5"
     ids = read_ids(study / "splits" / f"{model.division}.unlabeled.txt")

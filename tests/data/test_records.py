@@ -241,7 +241,8 @@ def test_cityscapes_training_numbers_are_not_taken_for_no_mask(cityscapes):
     (mask,) = root.glob("gtFine/val/*/*_labelIds.png")
     mask.rename(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")))
     said = (
-        r"_labelIds\.png: not found, but labelTrainIds.*`labels: \{0: road, 1: sidewalk, .* 18: bi"
+        r"_labelIds\.png: not found, but there is labelTrainIds"
+        r".*`labels: \{0: road, 1: sidewalk, .* 18: bi"
     )
     with pytest.raises(DataError, match=r"val/lindau/lindau_0.*" + said):
         list_records(root, dataset)
@@ -252,7 +253,7 @@ def test_cityscapes_training_numbers_are_read_where_labels_names_them(cityscapes
     numbers = dict(enumerate(dataset.classes))
     own = dataset_stage(make_experiment(format="cityscapes", classes=None, labels=numbers))
     assert own.labels == numbers and 255 in own.ignore and not {*own.ignore} & {*own.labels}
-    with pytest.raises(DataError, match=r"_labelTrainIds\.png: not found, but labelIds"):
+    with pytest.raises(DataError, match=r"_labelTrainIds\.png: not found, but there is labelIds"):
         list_records(root, own)
     for mask in root.glob("gtFine/*/*/*_labelIds.png"):
         mask.rename(mask.with_name(mask.name.replace("labelIds", "labelTrainIds")))

@@ -167,7 +167,7 @@ def draw_scene(
     image = _paper(settings, rng)
     label = np.zeros((size, size), np.uint8)
     taken = np.zeros((size, size), bool)
-    pen = np.array(_INKS[rng.integers(len(_INKS))], np.float32)  # of most digits on the sheet
+    pen = np.array(_INKS[rng.integers(len(_INKS))], np.float32)  # for most digits
     count = rng.integers(settings.digits[0], settings.digits[1] + 1)
     # All digits of a sheet differ, so that every class occurs in a dozen labeled scenes.
     for target in rng.permutation(10)[:count]:

@@ -80,8 +80,8 @@ def open_image(path: Path, window: Window | None = None) -> Image.Image:
         return decoded.image if decoded.image.mode == "RGB" else decoded.image.convert("RGB")
     if window is None:
         raise DataError(
-            f"{path}: a 16-bit image, but no training image had 16 bits to measure black and white "
-            "on; set `window: [black, white]`"
+            f"{path}: a 16-bit image, but no training image has 16 bits, so black and white were "
+            "not measured; set `window: [black, white]`"
         )
     return Image.fromarray(_window_table(*window)[decoded.deep]).convert("RGB")
 

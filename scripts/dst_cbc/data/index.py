@@ -73,8 +73,8 @@ def check(
     ]
     if not window:
         problems += [
-            f"{root / row.image}: 16-bit, but no training image has 16 bits to measure black and "
-            "white on; set `window: [black, white]`"
+            f"{root / row.image}: 16-bit, but no training image has 16 bits, so black and white "
+            "cannot be measured; set `window: [black, white]`"
             for row, is_deep in rows
             if is_deep
         ]

@@ -30,9 +30,9 @@ class ClassTable:
 def class_table(found: Inspection) -> ClassTable:
     """Propose one class for each mask value; 0 is the background.
 
-    255 is ignored if there are more than two values. Rare values in between, which smoothing makes
-    at the edges of objects, are ignored, too. Raises DataError when there is only one value, or
-    there are too many for classes.
+    255 is ignored if there are more than two values. Rare values in between, which smoothing
+    produces at the edges of objects, are ignored, too. Raises DataError when there is only one
+    value, or there are too many for classes.
     """
     values, between = _main_values(found)
     remarks, warnings = [], []

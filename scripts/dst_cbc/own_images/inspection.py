@@ -20,7 +20,7 @@ from ..runtime.files import DataError
 from ..settings.data import PairSettings
 
 LOOKED_AT = 200
-"""About as many unlabeled images are decoded, evenly spread; the data check decodes them all."""
+"""At most this many unlabeled images are decoded, evenly spread; the data check decodes all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")

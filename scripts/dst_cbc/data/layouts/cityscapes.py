@@ -17,7 +17,7 @@ CLASSES = {
 # The labelIds of the classes above, in the same order; the other labelIds up to 33 are ignored.
 _IDS = (7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33)
 
-# The authors' valtiny: a few validation images, about as many as there are labeled images.
+# The authors' valtiny: a few validation images, so that selection needs few masks, too.
 VALTINY = tuple(
     f"{name.partition('_')[0]}/{name}"
     for name in (
@@ -56,8 +56,8 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             label = masks.get(f"{id}_gtFine_{wanted}", "")
             if not label and f"{id}_gtFine_{other}" in masks:
                 raise DataError(
-                    f"{root}/gtFine/{subset}/{id}_gtFine_{wanted}.png: not found, but {other} is; "
-                    "to read labelTrainIds, write into the experiment file `labels: "
+                    f"{root}/gtFine/{subset}/{id}_gtFine_{wanted}.png: not found, but there is "
+                    f"{other}; to read labelTrainIds, write into the experiment file `labels: "
                     f"{_yaml_of(enumerate(CLASSES))}`; to read labelIds, leave "
                     "`labels` out"
                 )

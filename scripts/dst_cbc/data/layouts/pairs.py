@@ -104,7 +104,7 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
         if sides.setdefault(group_of(id, pairs.group), subset) != subset:
             raise DataError(
                 f"pairs: val and test both hold images of group {group_of(id, pairs.group)!r}, "
-                f"{id!r} among them; move all images of the group to one of both"
+                f"{id!r} among them; move all images of the group to one of the two"
             )
     for id, image, mask in found:
         subset = held.get(id, "")
