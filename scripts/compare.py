@@ -1,8 +1,9 @@
 """Print studies side by side: python scripts/compare.py results/a results/b
 
-A line per split, method and subset: mIoU of the last round, best of the chain and last step, in
-each study, mean ± standard deviation over its seeds; and behind the first study the difference to
-it, over the seeds that both have. Reads summary.csv of each study, or a record in docs/results/.
+Prints one line per split, method, checkpoint (best of all rounds, or last step) and subset, with
+the mIoU of the last round in each study: mean ± standard deviation over seeds. Every study after
+the first also gets its difference to the first study, over the seeds that both have. Reads
+summary.csv of each study, or a record in docs/results/.
 """
 
 from pathlib import Path

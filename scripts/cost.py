@@ -1,8 +1,8 @@
-"""Estimate what an experiment costs before it runs: time, disk, memory.
+"""Estimate the time, disk space and memory that an experiment needs, before it runs.
 
-Measures 20 training steps and a few images, as the stages would compute them, and counts the rest
-from the schedule. What is finished already counts nothing. `snakemake` prints the same at its
-start; it remembers the measurement in results/<name>/cost.json.
+Measures 20 training steps and the prediction of a few images, and extrapolates from the schedule.
+Finished stages are not counted. `snakemake` prints the same estimate when it starts. The measured
+times are stored in results/<name>/cost.json.
 """
 
 import os
@@ -22,13 +22,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def run() -> None:
     parser = Parser(__doc__)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="experiment files")
     parser.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="experiment files, as for --configfile"
+        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake --config"
     )
     parser.add_argument(
-        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake"
+        "--jobs", type=int, default=1, help="number of trainings at the same time (default 1)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at once (default 1)")
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     pairs = (pair.partition("=") for pair in arguments.config)

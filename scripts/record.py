@@ -1,8 +1,8 @@
-"""Record a study's summary for the README: docs/results/<name>.csv, with what it was run on.
+"""Record a study's summary, and what it was run on, for the README: docs/results/<name>.csv.
 
-Adds to each row of summary.csv the digest of its settings, and the commit, device, PyTorch and
-seconds of its training. A row without figures keeps those that an earlier record has: long studies
-are run in several sittings, on several machines.
+Adds to each row of summary.csv the digest of its settings, and the commit, device, PyTorch version
+and seconds of its training. If a row has no mIoU yet, the row of an earlier record is kept, because
+long studies run in several parts on several machines.
 """
 
 from pathlib import Path
@@ -17,7 +17,9 @@ KEY = ["split", "seed", "method", "round", "checkpoint", "selected_on", "subset"
 
 def run() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("study", type=Path, metavar="STUDY", help="folder, e.g. results/demo")
+    parser.add_argument(
+        "study", type=Path, metavar="STUDY", help="folder of the study, e.g. results/demo"
+    )
     parser.path("--out", "CSV file to write, e.g. docs/results/demo.csv")
     arguments = parser.parse_args()
     earlier = read_csv(arguments.out, [*COLUMNS, *MACHINE]) if arguments.out.is_file() else []

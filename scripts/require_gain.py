@@ -1,4 +1,4 @@
-"""Fail when a method gains less over its supervised baseline than it should."""
+"""Fail if a method's mean gain over its supervised baseline is below a minimum."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ from dst_cbc.runtime.files import DataError, read_csv
 def run() -> None:
     parser = Parser(__doc__)
     parser.add_argument("summary", type=Path, metavar="SUMMARY", help="summary.csv of a study")
-    parser.add_argument("--method", required=True, help="its last round counts")
-    parser.add_argument("--subset", required=True, help="subset that is reported")
+    parser.add_argument("--method", required=True, help="method to check; its last round counts")
+    parser.add_argument("--subset", required=True, help="subset on which the gain is measured")
     parser.add_argument(
-        "--points", type=float, required=True, help="least mean gain, points of mIoU"
+        "--points", type=float, required=True, help="minimum mean gain, in points of mIoU"
     )
     arguments = parser.parse_args()
     rows = [
@@ -26,7 +26,7 @@ def run() -> None:
     gains = [float(row["gain"] or "nan") for row in rows if int(row["round"]) == last]
     gain = sum(gains) / len(gains) if gains else float("nan")
     print(f"{arguments.method}, round {last}, {arguments.subset}: gain {gain:.2f} points")
-    # Written so that NaN, a missing run, fails too.
+    # `not >=` instead of `<`: NaN (a missing run) must fail, too.
     if not gain >= arguments.points:
         raise DataError(
             f"{arguments.summary}: gain {gain:.2f}, expected at least {arguments.points}"

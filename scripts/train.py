@@ -1,10 +1,10 @@
 """Train one model: supervised, or a round of self-training.
 
-With --pseudo-labels or --unlabeled it learns from labeled and pseudo-labeled images, without them
-from the labeled ones alone. It goes on with the weights of --previous, or starts from initial ones
-where the settings name a network. Into the folder --out it writes model.pt (the best of the chain
-so far), last.pt, settings.json, history.csv and run.json, and snapshots/ where some are asked for.
-A training that was killed goes on where it last saved.
+With --pseudo-labels or --unlabeled, it learns from labeled and pseudo-labeled images; otherwise
+from labeled images only. If the settings name a network, it starts from initial weights; otherwise
+from the weights of --previous. It writes to the folder --out: model.pt (the best model of all
+rounds so far), last.pt, settings.json, history.csv and run.json, and snapshots/ if the settings ask
+for them. A training that was killed continues from its last save.
 """
 
 import subprocess
@@ -32,31 +32,31 @@ from dst_cbc.settings.stages import ModelSettings
 from dst_cbc.training import ranks
 
 READ = (
-    ("--previous", "model.pt of the round before: its weights, and the best of the chain"),
-    ("--pseudo-labels", "pseudo_labels.csv, its PNGs beside it"),
-    ("--unlabeled", "instead: ids of images that are labeled in training"),
-    ("--predictions", "predictions.h5 of the model that labeled, as weights"),
-    ("--thresholds", "thresholds.csv that labels were made by"),
-    ("--labeling-model", "model.pt of the model that labeled"),
+    ("--previous", "model.pt of the previous round: weights, and score of the best model so far"),
+    ("--pseudo-labels", "pseudo_labels.csv, with the folder of its PNGs beside it"),
+    ("--unlabeled", "list of ids of images to label during training, instead of --pseudo-labels"),
+    ("--predictions", "predictions.h5 of the model that made the pseudo labels"),
+    ("--thresholds", "thresholds.csv that made the pseudo labels"),
+    ("--labeling-model", "model.pt of the model that made the pseudo labels"),
 )
-"""What a training may read beside the labeled images; which of it, the method says."""
+"""Options for inputs other than the labeled images; the method decides which are required."""
 
 
 def parse():
     parser = Parser(__doc__)
     parser.settings(ModelSettings)
     parser.path("--data", "folder of the data set")
-    parser.path("--index", "dataset.csv")
-    parser.path("--labeled", "list of labeled ids")
+    parser.path("--index", "dataset.csv of the data check")
+    parser.path("--labeled", "list of the ids of labeled images, one per line")
     for name, help in READ:
         parser.add_argument(name, type=Path, metavar="PATH", help=help)
-    parser.path("--out", "folder of the model")
+    parser.path("--out", "folder to write the model to")
     parser.path("--resume", "folder for the state of an unfinished training")
     parser.add_argument(
         "--board", type=Path, metavar="PATH", help="folder of TensorBoard files (default: none)"
     )
     parser.add_argument(
-        "--save-seconds", type=float, default=60.0, help="between two saves (default 60)"
+        "--save-seconds", type=float, default=60.0, help="seconds between two saves (default 60)"
     )
     parser.device()
     arguments = parser.parse_args()
@@ -65,28 +65,31 @@ def parse():
 
 
 def require_what_it_reads(parser: Parser, arguments) -> None:
-    """End with the option that is missing, or that these settings leave unread."""
+    """Exit with an error for an option that these settings require or do not use."""
     settings = arguments.settings
     stage, learns = settings.train, arguments.pseudo_labels or arguments.unlabeled
     if arguments.pseudo_labels and arguments.unlabeled:
-        parser.error("--unlabeled: not with --pseudo-labels, which name the images")
+        parser.error("--unlabeled: not allowed with --pseudo-labels, which also names the images")
     goes_on = learns and not (settings.network and stage.best == "restart")
     if bool(arguments.previous) != bool(goes_on):
         parser.error(
-            "--previous goes with --pseudo-labels or --unlabeled, unless the settings name a "
-            "network and best is `restart`"
+            "--previous: required with --pseudo-labels or --unlabeled and not allowed otherwise; "
+            "if the settings name a network and train.best is `restart`, it is never allowed"
         )
     if not (arguments.previous or settings.network):
-        parser.error("--settings: network: null without --previous; name a network")
+        parser.error("--settings: network is null, but --previous is missing; name a network")
     labels_itself = bool(arguments.unlabeled)
     if isinstance(stage.objective, SelfTraining) and labels_itself != (
         stage.online_threshold is not None
     ):
-        parser.error("--unlabeled goes with online_threshold")
+        parser.error("--unlabeled: required with train.online_threshold, not allowed without it")
     for name in ("predictions", "thresholds", "labeling-model"):
         given = getattr(arguments, name.replace("-", "_"))
         if bool(given) != (name in stage.reads):
-            parser.error(f"--{name} goes with weighting `original`, or an objective that reads it")
+            parser.error(
+                f"--{name}: required if the objective (or train.weighting: original) reads it, "
+                "not allowed otherwise"
+            )
 
 
 def run() -> None:
@@ -110,7 +113,8 @@ def run() -> None:
         if mine.first:
             require_unchanged(folder, arguments.pseudo_labels, manifest)
         pseudo = rows_of(rows, (row.id for row in manifest), arguments.pseudo_labels)
-        # Accuracy columns stay outside: no mask of an unlabeled image may reach a model.
+        # Only the checksums, not the accuracy columns, which come from masks of unlabeled images:
+        # no such mask may affect a model.
         inputs = [row.sha256 for row in manifest]
     if arguments.unlabeled:
         pseudo = rows_of(rows, read_ids(arguments.unlabeled), arguments.unlabeled)
@@ -124,7 +128,7 @@ def run() -> None:
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     if settings.start_from:
         inputs.append(sha256_file(settings.start_from))
-    # Of the data set where weights are initial; a later round's model brings its own.
+    # With initial weights, the data set determines the window; a previous model has its own.
     window = window_of(rows.values()) if settings.network else None
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])
     keys = "train.batch or train.crop; in validation, evaluation.batch or evaluation.tile"
@@ -135,7 +139,7 @@ def run() -> None:
         else nullcontext(Work.of_another(arguments.resume))
     )
     with holding as work, devices.explain_out_of_memory(keys), ranks.explain_lost_ranks():
-        # torch reads the number of threads once, when it is imported.
+        # Before the import of torch, which reads the number of threads only once.
         devices.limit_threads(settings.train.compute_threads)
         if gpus == 1:
             gpu_locks.take(arguments.device)
@@ -162,7 +166,7 @@ def run() -> None:
                 mine,
             )
         except DataError:
-            # The file at fault may be another one than was checked: that can be cured.
+            # If a file has changed since the data check, raise Changed instead: a retry can help.
             require_checked_files(data)
             raise
         require_checked_files(data)
@@ -179,7 +183,7 @@ def require_checked_files(data) -> None:
 
 
 def starting_point(previous: Path | None, settings: ModelSettings, window):
-    """The model with the weights that training starts from, and the record that must be beaten."""
+    """The model with its starting weights, and the record of the best model of the chain so far."""
     import torch
 
     from dst_cbc.models import segmentation
@@ -204,7 +208,8 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
     out = arguments.out
     if end.best is None:
         raise DataError(
-            f"mIoU on {settings.train.select!r} was never a number: its masks have no labeled pixel"
+            f"train.select: the mIoU on {settings.train.select!r} was NaN in each validation, "
+            "because its masks have no labeled pixel; add labeled masks or select another subset"
         )
     if end.best_state is None:
         write_bytes(out / "model.pt", arguments.previous.read_bytes())
@@ -212,7 +217,7 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
         segmentation.write_model(out / "model.pt", model, end.best_state, end.best)
     last = loop.record(settings.train, end.step, end.history[-1]["miou"])
     segmentation.write_model(out / "last.pt", model, segmentation.cpu_state(model), last)
-    # By name: a write that was killed may have left a temporary file beside them.
+    # Copy by name: a killed write may have left a temporary file beside the snapshots.
     for number in range(1, settings.train.snapshots + 1):
         name = f"{loop.SNAPSHOTS}/{number}.pt"
         write_bytes(out / name, (work.folder / name).read_bytes())
@@ -221,7 +226,7 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
 
 
 def write_run(path: Path, end, device) -> None:
-    """What may differ between two runs that give the same model."""
+    """Write run.json: facts that may differ between two runs that produce the same model."""
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
     ).stdout.strip()

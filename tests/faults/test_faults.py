@@ -231,7 +231,10 @@ def test_of_two_snakemakes_one_is_told_to_wait_and_the_other_finishes(finished, 
     assert pipeline.met() == {"0", "1"}
     locked, unlocked = ((pipeline.root / name).read_text() for name in ("locked", "unlocked"))
     assert "LockException" in locked
-    assert "is at this work (training of " in unlocked and "wait for it, or end it" in unlocked
+    assert (
+        "is already doing this work (training of " in unlocked
+        and "wait for it, or end it" in unlocked
+    )
     cured(pipeline, finished)
     case("a second Snakemake, with and without --nolock", "told to wait; same bytes", 0, 1)
 

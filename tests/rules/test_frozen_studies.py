@@ -47,7 +47,7 @@ def test_an_unfinished_study_is_finished(unpacked):
     project.snakemake()
     assert not project.jobs()
     log = (project.study / "logs/3_0/dst-cbc/round3/finetune.log").read_text()
-    assert "saved by an earlier version, in another form; starts at the first step" in log
+    assert "saved by an earlier version in another format; starts again at the first step" in log
     with open(project.study / "summary.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6 * 2 * 2 and all(row["miou"] for row in rows)

@@ -1,4 +1,4 @@
-"""Made-up lists of GPUs, real processes; a GPU itself is not needed and not tried."""
+"""Locks on GPUs, with made-up GPU lists and real processes; no GPU is needed."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from dst_cbc.runtime.files import DataError
 from workflow import REPOSITORY
 
 SCRIPTS = str(REPOSITORY / "scripts")
-# Takes GPUs, says which, holds them until it is spoken to or killed.
+# Takes GPUs, prints their names, and holds them until it reads a line from stdin or is killed.
 JOB = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -26,7 +26,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def job(tmp_path):
-    """Function that starts a job which takes `count` of the devices; all end with the test."""
+    """Function that starts a job that takes `count` of the devices; the test ends all jobs."""
     jobs = []
 
     def start(devices, count=1, **environment):
@@ -52,7 +52,7 @@ def said(one):
 
 
 def got_by(one):
-    """The GPUs that a job got, may be after it has waited for its turn."""
+    """The GPUs that a job took, possibly after it printed that it waits."""
     line = said(one)
     return got_by(one) if line.startswith("waits") else line
 
@@ -63,7 +63,7 @@ def test_jobs_get_different_gpus_and_one_too_many_waits_for_that_of_the_dead(job
     got = [got_by(one) for one in jobs]
     assert sorted(got) == ["0", "3", "GPU-5ad1c6f2"]
     late = job(devices)
-    assert said(late).startswith("waits for 1 of the GPUs 3, GPU-5ad1c6f2, 0: other jobs have")
+    assert said(late).startswith("waits for 1 of the GPUs 3, GPU-5ad1c6f2, 0: other jobs use")
     jobs[1].kill()
     assert said(late) == got[1]
 
@@ -140,6 +140,6 @@ def test_a_folder_of_locks_that_is_somebody_elses_is_refused(monkeypatch, tmp_pa
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / f"dst-cbc-{os.getuid()}").symlink_to(elsewhere)
-    with pytest.raises(DataError, match="is no folder of this user's"):
+    with pytest.raises(DataError, match="expected a folder that belongs to this user"):
         gpu_locks.take("cuda")
     assert list(elsewhere.iterdir()) == []

@@ -63,7 +63,7 @@ def test_one_generation_is_set_aside(tmp_path):
 
 
 def test_state_that_says_of_nothing_what_it_belongs_to_is_not_used(tmp_path):
-    """A process that was killed while it removed its finished work leaves such a folder."""
+    """A process that is killed while it removes its finished work leaves such a folder."""
     leave_unfinished(tmp_path / "work", "old", "old state")
     (tmp_path / "work/fingerprint").unlink()
     with resume_folder(tmp_path / "work", "new") as work:
@@ -102,7 +102,7 @@ def test_a_process_on_another_machine_is_believed_to_live(tmp_path):
     folder = tmp_path / "work"
     lock_of(folder).write_text(json.dumps({"host": "node7", "pid": 1}))
     with (
-        pytest.raises(Busy, match=r"process 1 on node7.*after 10 silent minutes"),
+        pytest.raises(Busy, match=r"process 1 on node7.*not refreshed for 10 minutes"),
         resume_folder(folder, "x"),
     ):
         pass
@@ -243,7 +243,7 @@ def test_a_lock_that_changes_hands_during_the_look_is_left_alone(tmp_path, monke
     lock_of(folder).write_text(json.dumps({"host": here, "pid": 2**22 + 1}))
 
     def look(pid):
-        """Before it is found dead, a process that lives has the work."""
+        """While the owner is found dead, a live process takes the work over."""
         lock_of(folder).write_text(json.dumps(ours))
         return pid == os.getpid()
 
@@ -258,7 +258,7 @@ def test_a_lock_that_changes_hands_during_the_look_is_left_alone(tmp_path, monke
 
 
 def test_of_many_that_find_a_dead_lock_one_gets_the_work(tmp_path):
-    """Twelve processes at once, three times: no two ever hold it together."""
+    """Twelve processes start at once, three times; two never hold the work at the same time."""
     script = (
         "import os, sys, time; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
         "from dst_cbc.runtime.resume import Busy, resume_folder\n"

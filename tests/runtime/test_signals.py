@@ -48,7 +48,7 @@ def test_an_echo_of_the_first_signal_does_not_end(echo):
         assert process.stdout.readline() == "SIGTERM\n"
         for _ in range(3):
             process.send_signal(echo)
-            # An answer: it has run since, and lives.
+            # An answer shows that the process is still running.
             process.stdin.write("alive\n")
             process.stdin.flush()
             assert process.stdout.readline() == "alive\n"

@@ -340,7 +340,7 @@ def test_what_is_evaluated_must_be_among_the_modules(run):
         )
         return objective
 
-    with pytest.raises(ValueError, match="`evaluated` is none of its modules"):
+    with pytest.raises(ValueError, match="`evaluated` is not one of its modules"):
         run(make)
 
 

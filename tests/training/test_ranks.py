@@ -1,4 +1,4 @@
-"""Two processes that train one model, by gloo on the CPU; CUDA and NCCL are not tried here."""
+"""Two processes train one model with gloo on the CPU; CUDA and NCCL are not tested here."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def test_torchrun_must_have_started_as_many_as_the_settings_say(monkeypatch):
 @pytest.mark.parametrize(
     "device, stage, message",
     [
-        ("mps", {}, r"train\.gpus: 2 processes train on cuda or cpu, not mps"),
+        ("mps", {}, r"train\.gpus: 2 processes can train on cuda or cpu, not on mps"),
         ("cpu", {"sync_norm": True}, r"train\.sync_norm: .* on CUDA only"),
     ],
 )
@@ -73,7 +73,7 @@ def test_synchronised_norm_keeps_state_activations_and_what_evaluation_gives():
 
 @pytest.fixture
 def uneven_data(drawn, drawn_rows, digits_dataset, tmp_path):
-    """Four labeled scenes, four pseudo-labeled: of these all, most, few or no pixels ignored."""
+    """Four labeled scenes, and four pseudo-labeled ones with 0, 10, 80 and 100 % ignored pixels."""
     labeled, unlabeled = drawn_rows["train"][:4], drawn_rows["train"][4:]
     for row, share in zip(unlabeled, (0.0, 0.1, 0.8, 1.0), strict=True):
         labels = np.full((row.height, row.width), 3, np.uint8)
@@ -83,7 +83,7 @@ def uneven_data(drawn, drawn_rows, digits_dataset, tmp_path):
 
 
 def test_the_gradient_of_two_processes_is_that_of_one(uneven_data, tmp_path):
-    # One step at rate 1 without momentum: the change of a weight is its gradient.
+    # In one step at learning rate 1 without momentum, each weight changes by its gradient.
     plain = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "power": 0.0}
     stage = make_stage(steps=1, validate_at=(1,), batch=8, **plain)
     _, _, learning = require_gradients_of_one(objectives.make, uneven_data, stage, tmp_path)
@@ -92,7 +92,7 @@ def test_the_gradient_of_two_processes_is_that_of_one(uneven_data, tmp_path):
 
 @pytest.fixture
 def command(drawn, drawn_rows, digits_dataset, tmp_path):
-    """Function: the command that trains into a folder of that name, and that folder."""
+    """Function that returns the command that trains into folder `name`, and that folder."""
     write_index(tmp_path / "dataset.csv", [row for rows in drawn_rows.values() for row in rows])
     write_text(tmp_path / "labeled.txt", "".join(f"{r.id}\n" for r in drawn_rows["train"]))
 
@@ -121,14 +121,14 @@ def history(folder):
 
 @pytest.fixture
 def undisturbed(command):
-    """Folder of a training by two processes that nothing has disturbed."""
+    """Output folder of an undisturbed training by two processes."""
     words, folder = command("undisturbed")
     subprocess.run(words, check=True)
     return folder
 
 
 def children(pid):
-    """Numbers of the processes that torchrun has started, in the order of their rank."""
+    """Ids of the processes that torchrun has started, in the order of their ranks."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     by_rank = {}
     for child in map(int, found):
@@ -153,7 +153,7 @@ def test_two_learn_what_one_does_and_disturbed_end_whole_and_go_on_to_the_same_b
     state = folder.parent / "resume/disturbed/state.pt"
 
     def disturb(act):
-        """Start, act on the processes once a state is saved; exit status and what was said."""
+        """Start a training, call `act` after a save; return the exit status and the output."""
         before = state.stat().st_mtime_ns if state.exists() else 0
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(words, **pipes) as job:

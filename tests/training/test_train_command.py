@@ -1,4 +1,4 @@
-"""The command that trains: what it must be given, no more and no less, and what it writes."""
+"""scripts/train.py: options that are required or not allowed, and the files that it writes."""
 
 import runpy
 import sys
@@ -28,13 +28,13 @@ def settings_of(dataset, network=NETWORK, **train):
 
 @pytest.fixture
 def script():
-    """The names that the command's file defines."""
+    """All names that scripts/train.py defines."""
     return runpy.run_path(str(SCRIPTS / "train.py"))
 
 
 @pytest.fixture
 def parse(script, digits_dataset, monkeypatch):
-    """Function that parses the options of these settings and of what is read."""
+    """Function that parses the required options, the given input options and the settings."""
 
     def start(*options, **settings):
         chosen = settings_of(digits_dataset, **settings).canonical()
@@ -60,7 +60,7 @@ OW = {"network": None, "weighting": "original"}
         (("previous", "pseudo-labels"), GOES_ON),
         (("previous", "unlabeled"), ONLINE),
         (("previous", "pseudo-labels", "predictions"), OW),
-        # From initial weights: the round before is read for its best, or not at all.
+        # With initial weights, the previous model is read only for its best score, or not at all.
         (("previous", "pseudo-labels"), {}),
         (("pseudo-labels",), ANEW),
     ],
@@ -72,19 +72,19 @@ def test_what_the_settings_read_is_taken(options, settings, parse):
 @pytest.mark.parametrize(
     "options, settings, message",
     [
-        (("previous",), GOES_ON, "--previous goes with --pseudo-labels or --unlabeled"),
-        (("pseudo-labels",), GOES_ON, "--previous goes with"),
-        (("pseudo-labels",), {}, "--previous goes with"),
-        (("previous", "pseudo-labels"), ANEW, "--previous goes with"),
-        ((), GOES_ON, "network: null without --previous"),
-        (("previous", "pseudo-labels", "unlabeled"), ONLINE, "not with --pseudo-labels"),
-        # Else all of them would be labeled with class 0.
-        (("previous", "unlabeled"), GOES_ON, "--unlabeled goes with online_threshold"),
-        (("previous", "pseudo-labels"), ONLINE, "--unlabeled goes with online_threshold"),
-        (("previous", "pseudo-labels"), OW, "--predictions goes with weighting `original`"),
-        (("previous", "pseudo-labels", "predictions"), GOES_ON, "--predictions goes with"),
-        (("previous", "pseudo-labels", "thresholds"), GOES_ON, "--thresholds goes with"),
-        (("previous", "pseudo-labels", "labeling-model"), GOES_ON, "--labeling-model goes with"),
+        (("previous",), GOES_ON, "--previous: required with --pseudo-labels or --unlabeled"),
+        (("pseudo-labels",), GOES_ON, "--previous: required with"),
+        (("pseudo-labels",), {}, "--previous: required with"),
+        (("previous", "pseudo-labels"), ANEW, "--previous: required with"),
+        ((), GOES_ON, "network is null, but --previous is missing"),
+        (("previous", "pseudo-labels", "unlabeled"), ONLINE, "not allowed with --pseudo-labels"),
+        # Otherwise, all unlabeled images would be labeled with class 0.
+        (("previous", "unlabeled"), GOES_ON, "--unlabeled: required with train.online"),
+        (("previous", "pseudo-labels"), ONLINE, "--unlabeled: required with train.online"),
+        (("previous", "pseudo-labels"), OW, "--predictions: required if the objective"),
+        (("previous", "pseudo-labels", "predictions"), GOES_ON, "--predictions: required if"),
+        (("previous", "pseudo-labels", "thresholds"), GOES_ON, "--thresholds: required if"),
+        (("previous", "pseudo-labels", "labeling-model"), GOES_ON, "--labeling-model: required if"),
     ],
 )
 def test_what_is_missing_or_left_unread_is_refused(options, settings, message, parse, capsys):

@@ -1,1 +1,1 @@
-"""How any stage runs: whole files, resuming, signals, devices, locks of GPUs."""
+"""Shared by all stages: atomic file writes, resuming, signals, devices, GPU locks."""

@@ -1,4 +1,4 @@
-"""Where the arithmetic happens: threads before torch is imported, then the device."""
+"""Set the number of threads before torch is imported, then choose and describe the device."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the CPU threads of this process, and its pages; call it before torch is imported.
+    """Set the CPU threads and page size of this process; call it before torch is imported.
 
-    The number changes the order of floating-point sums and so the bytes of a model: it comes
-    from the experiment, whatever OMP_NUM_THREADS Snakemake or a cluster has set.
+    The number of threads changes the order of floating-point sums, and so the bytes of a model.
+    The experiment therefore sets it, and overrides the OMP_NUM_THREADS of Snakemake or a cluster.
     """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -30,15 +30,20 @@ def limit_threads(threads: int) -> None:
 
 
 def use_large_pages() -> None:
-    """Have torch ask Linux for large pages, unless the user says otherwise; before it is imported.
+    """Let torch use large memory pages on Linux, unless the user's environment forbids it.
 
-    A pass on a CPU spends a quarter of its time on new pages of 4 KB. Results are the same.
+    Call it before torch is imported. A forward pass on a CPU spends a quarter of its time on
+    allocating pages of 4 KB. Results do not change.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def prepare(device: str, compute: Compute) -> torch.device:
-    """Choose the device, say so on one line, and set torch up for it."""
+    """Choose the device, print it, and set torch up for it.
+
+    device: `auto` (CUDA, else MPS, else CPU), `cuda`, `mps` or `cpu`. Raises DataError for `cuda`
+    without a CUDA device.
+    """
     import torch
 
     torch.set_num_threads(compute.compute_threads)
@@ -51,7 +56,7 @@ def prepare(device: str, compute: Compute) -> torch.device:
             "device: cuda was asked for, but torch sees no CUDA device; set device: cpu"
         )
     if device == "cuda":
-        # cuBLAS needs the workspace set to be deterministic; harmless otherwise.
+        # cuBLAS is deterministic only with this setting, which is harmless otherwise.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = not compute.deterministic
         torch.use_deterministic_algorithms(compute.deterministic)
@@ -60,7 +65,7 @@ def prepare(device: str, compute: Compute) -> torch.device:
 
 
 def memory_format(compute: Compute) -> torch.memory_format:
-    """How images and weights lie in memory."""
+    """The memory format of images and weights."""
     import torch
 
     return torch.channels_last if compute.channels_last else torch.contiguous_format
@@ -68,10 +73,10 @@ def memory_format(compute: Compute) -> torch.memory_format:
 
 @contextmanager
 def explain_out_of_memory(keys: str) -> Iterator[None]:
-    """Say which `keys` to lower when memory runs out, and how much was asked for.
+    """Turn an out-of-memory error into a message that says which settings (`keys`) to lower.
 
-    Raises Unusable for memory of the device, which the same work would lack again, and
-    MemoryError for that of the machine, which other processes may have had.
+    Raises Unusable if the device ran out of memory, because a retry would fail again. Raises
+    MemoryError if the machine did, because other processes may have used its memory.
     """
     try:
         yield
@@ -96,13 +101,13 @@ def _workers_died(said: str) -> str:
     free = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     return (
         f"processes that load images have died: {said}. Either /dev/shm is too small for the "
-        f"batches ({free / 1e6:.2f} MB are free; docker: --shm-size), or memory ran out: set "
+        f"batches ({free / 1e6:.2f} MB free; docker: --shm-size), or memory ran out. Set "
         "workers: 0, or lower train.batch"
     )
 
 
 def memory_now() -> str:
-    """The machine's memory in words."""
+    """A phrase for messages: the total and the free memory of this machine."""
     import psutil
 
     memory = psutil.virtual_memory()
@@ -113,19 +118,19 @@ def memory_now() -> str:
 
 
 def free_memory() -> int:
-    """Bytes of memory that new processes can have."""
+    """Bytes of memory that are available to new processes."""
     import psutil
 
     return psutil.virtual_memory().available
 
 
 def cuda_is_likely() -> bool:
-    """Whether `auto` will choose CUDA, without importing torch."""
+    """Guess whether `auto` will choose CUDA, without importing torch."""
     return shutil.which("nvidia-smi") is not None and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
 def describe(device: str) -> str:
-    """The device in words."""
+    """The device with the name of its GPU or processor."""
     import torch
 
     if device == "cuda":
@@ -134,7 +139,7 @@ def describe(device: str) -> str:
 
 
 def versions() -> dict[str, Any]:
-    """What the bytes of a model depend on beside its settings; for run.json."""
+    """Versions and CPU features that affect the bytes of a model, for run.json."""
     import torch
 
     return {

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the digests that say whether they are the same."""
+"""Write files atomically, read them with checks, and compute digests of their contents."""
 
 import csv
 import errno
@@ -17,15 +17,15 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """A file that is missing, damaged or not what it must be; the message names it."""
+    """A file or setting is missing, damaged or invalid; the message names the file or key."""
 
 
 class Changed(RuntimeError):
-    """A file that changed while it was used: what came of it belongs to neither content."""
+    """A file changed while it was used, so the result matches neither its old nor new content."""
 
 
 class Unusable(RuntimeError):
-    """NaN or infinite values, or too little memory: retrying the same work cannot help."""
+    """NaN or infinite values, or too little device memory; retrying cannot help."""
 
 
 class NoSpace(OSError):
@@ -34,9 +34,9 @@ class NoSpace(OSError):
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of `path`, renamed to `path` when the block succeeds.
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
-    Raises NoSpace when the disk is full, whatever the writing library has raised.
+    Raises NoSpace when the disk is full, whatever exception the writing library raised.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +56,14 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def temporary_name(path: Path) -> Path:
-    """Where this process writes what shall be `path`; hidden, and `sweep` knows it."""
-    # The process keeps two writers apart.
+    """The hidden file that becomes `path` after it is written; `sweep` recognizes the name."""
+    # The host and the process id keep two writers apart.
     return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
 
 
 @functools.cache
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written: once per process and folder."""
+    """Remove half-written files that killed processes left in `folder`, once per process."""
     for half in folder.glob(".*.tmp"):
         pid = half.name.split(".")[-2]
         if pid.isdecimal() and half.name.endswith(f".{socket.gethostname()}.{pid}.tmp"):
@@ -75,7 +75,7 @@ def sweep(folder: Path) -> None:
 
 
 def age(path: Path) -> float:
-    """Seconds since a file was made, written or touched; 0 where it is gone."""
+    """Seconds since a file was created, written or touched; 0 if it does not exist."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -83,47 +83,48 @@ def age(path: Path) -> float:
 
 
 _ABANDONED = 24 * 3600.0
-"""Seconds after which a half-written file of another machine is nobody's."""
+"""Seconds after which a half-written file of another machine counts as abandoned."""
 
 
 def is_alive(pid: int) -> bool:
-    """Whether this machine has a process of that number that has not ended."""
-    import psutil  # seldom asked, and 40 ms of a start
+    """Whether a process with this id is running on this machine."""
+    import psutil  # imported late: rarely needed, and it takes 40 ms of the start-up
 
-    # A parent that never asks, as the first process of many containers, keeps the dead listed.
+    # A process that ended stays listed as a zombie until its parent waits for it. The first process
+    # of many containers never does.
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # of another user
+    except psutil.AccessDenied:  # the process of another user
         return True
 
 
 def _is_full(error: Exception, folder: Path) -> bool:
     if isinstance(error, OSError) and error.errno in FULL:
         return not shared_memory_is_full(error)
-    # HDF5 and torch tell of a full disk in words of their own.
+    # HDF5 and torch raise errors of their own when the disk is full.
     return shutil.disk_usage(folder).free < 1 << 16
 
 
 def shared_memory_is_full(error: OSError) -> bool:
-    """Whether "no space left" was said of /dev/shm, through which processes hand over images."""
+    """Whether `error` means that /dev/shm is full, through which processes exchange images."""
     full = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < 1 << 16
     return error.errno in FULL and error.filename is None and full
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system calls a full disk, and a used-up quota."""
+"""The error numbers of a full disk and of a used-up quota."""
 
 
 def no_space(path: Path | str) -> str:
-    """What to do where `path` could not be written for want of space."""
-    # A folder may be a disk of its own.
+    """The message for a `path` that could not be written because its disk is full."""
+    # A folder may be a mount point.
     free = shutil.disk_usage(path if Path(path).is_dir() else Path(path).parent).free
     return (
         f"{path}: no space left on its disk ({free / 1e6:.1f} MB free, or a quota is used up). "
         "Delete predictions.h5 of rounds (not of `supervised`) or other files, or set "
-        "keep_predictions: supervised; then the same command goes on from here"
+        "keep_predictions: supervised; then run the same command again to continue"
     )
 
 
@@ -142,7 +143,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with sorted keys; NaN is refused (use None)."""
+    """Write `value` as indented JSON with sorted keys. Raises ValueError for NaN (use None)."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -152,7 +153,7 @@ def read_json(path: Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(
-            f"{path}: not readable JSON ({error}); delete it, and what makes it runs again"
+            f"{path}: not readable JSON ({error}); delete it and run the workflow again"
         ) from error
 
 
@@ -166,12 +167,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
 
 
 def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that must have at least the columns of `header`, and all its cells."""
+    """The rows of a CSV file. Raises DataError if a column of `header` or a cell is missing."""
     return list(iterate_csv(path, header))
 
 
 def iterate_csv(path: Path, header: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of `read_csv` one by one, for files that have one an image."""
+    """Yield the rows of `read_csv` one by one, for files with one row per image."""
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in header if name not in (reader.fieldnames or ())]
@@ -190,8 +191,8 @@ def iterate_csv(path: Path, header: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a list, one a line."""
-    # Not splitlines: an id may hold what Unicode counts as the end of a line.
+    """The ids in a file with one id per line."""
+    # Not splitlines: an id may contain a character that Unicode counts as a line end.
     return [id for id in Path(path).read_text(encoding="utf-8").split("\n") if id]
 
 
@@ -207,5 +208,5 @@ def sha256_file(path: str | Path) -> str:
 
 
 def digest(parts: Iterable[str]) -> str:
-    """SHA-256 of texts in order; ("ab", "c") and ("a", "bc") differ."""
+    """SHA-256 of a sequence of texts; ("ab", "c") and ("a", "bc") have different digests."""
     return sha256(json.dumps(list(parts)).encode())

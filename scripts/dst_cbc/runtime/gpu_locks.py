@@ -1,7 +1,7 @@
-"""GPUs of its own for each job of a machine: Snakemake counts them, it does not choose.
+"""Give each job on a machine its own GPUs: Snakemake counts GPUs, but does not assign them.
 
-A GPU is taken by a lock on a file that the system releases when the process ends, however it
-ends. The files lie in the folder for temporary files, one folder a user.
+A job takes a GPU by locking a file. The system releases the lock when the process ends, even if it
+is killed. The files are in the system's folder for temporary files, in one folder per user.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 POLL = 0.5
-"""Seconds between two looks for a GPU that has become free."""
+"""Seconds between two checks for a free GPU."""
 
 MOMENT = 5.0
-"""Seconds that others may look before a job, before it says that it waits."""
+"""Seconds for which other jobs may have the turn before a job prints that it waits."""
 
-_held: list[FileLock] = []  # until this process ends, and the locks with it
+_held: list[FileLock] = []  # keeps the locks until this process ends
 
 
 def take(device: str, count: int = 1) -> None:
-    """Take `count` GPUs until this process ends, and let it see no others: before torch comes.
+    """Take `count` GPUs until this process ends, and hide all others from it.
 
-    device: as in the experiment; nothing is done where it is not CUDA. Waits, and says so, while
-    fewer are free. Raises DataError when there are not so many at all.
+    Call it before torch is imported. device: `device` of the experiment; without CUDA, nothing is
+    done. Waits, and prints that it waits, while fewer GPUs are free. Raises DataError when the
+    machine has fewer GPUs.
     """
     devices = visible() if device == "cuda" or (device == "auto" and cuda_is_likely()) else []
     if not devices or _held:
@@ -46,15 +47,15 @@ def take(device: str, count: int = 1) -> None:
     if len(devices) < count:
         raise DataError(
             f"train.gpus: found {count}, but only {len(devices)} can be seen: "
-            f"{', '.join(devices)}; lower it, or see CUDA_VISIBLE_DEVICES"
+            f"{', '.join(devices)}; lower it, or check CUDA_VISIBLE_DEVICES"
         )
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_wait_for(devices, count))
 
 
 def visible() -> list[str]:
-    """Names of the GPUs that CUDA would see: numbers, or UUIDs where CUDA_VISIBLE_DEVICES has them.
+    """Names of the GPUs that CUDA would see: numbers, or UUIDs if CUDA_VISIBLE_DEVICES has them.
 
-    Without that variable all that nvidia-smi lists.
+    Without that variable, the numbers of all GPUs that nvidia-smi lists.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
@@ -62,20 +63,20 @@ def visible() -> list[str]:
             return []
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
         return [str(number) for number in range(len(re.findall(r"^GPU ", listed, re.MULTILINE)))]
-    # As CUDA: what follows a name that is none is not seen.
+    # Like CUDA, ignore everything after the first invalid name.
     is_name = re.compile(r"\d+|(GPU|MIG)-\S+").fullmatch
     return list(dict.fromkeys(takewhile(is_name, map(str.strip, named.split(",")))))
 
 
 def _wait_for(devices: list[str], count: int) -> list[str]:
-    """Names of `count` devices that are taken now."""
+    """Lock `count` of the devices, waiting if necessary, and return their names."""
     folder = _folder()
-    # One waits at a time, and keeps what it has got: two that each want what the other has
-    # cannot be, and who wants many is not passed by those who want one.
+    # Only the job that holds the lock `turn` takes GPUs, and it keeps those that it has locked. So
+    # two jobs cannot deadlock, and a job that needs many GPUs is not overtaken by smaller jobs.
     turn = _lock(folder, "turn")
     taken: set[str] = set()
     told = False
-    # Many that start together have the turn for a moment each, and none of them waits.
+    # Jobs that start together each hold the turn for a moment, and need not print that they wait.
     begun = time.monotonic()
     while True:
         has_turn = turn.is_locked or _acquired(turn)
@@ -91,39 +92,39 @@ def _wait_for(devices: list[str], count: int) -> list[str]:
             return [name for name in devices if name in taken]
         if not told and (has_turn or time.monotonic() > begun + MOMENT):
             print(
-                f"waits for {count} of the GPUs {', '.join(devices)}: other jobs have them "
+                f"waits for {count} of the GPUs {', '.join(devices)}: other jobs use them "
                 f"(locks in {folder})",
                 flush=True,
             )
             told = True
-        signals.stop_if_asked("nothing was begun")
+        signals.stop_if_asked("no work was started")
         time.sleep(POLL)
 
 
 def _folder() -> Path:
-    """This user's folder of locks. Raises DataError when another user has made it."""
+    """This user's folder of locks. Raises DataError when another user owns it."""
     folder = Path(tempfile.gettempdir(), f"dst-cbc-{os.getuid()}")
     if not os.path.lexists(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise DataError(
-            f"{folder}: is no folder of this user's; it holds the locks on GPUs: remove it, or "
-            "set TMPDIR to another folder"
+            f"{folder}: expected a folder that belongs to this user, for the locks on GPUs; "
+            "remove it, or set TMPDIR to another folder"
         )
     return folder
 
 
 def _lock(folder: Path, name: str) -> FileLock:
-    from filelock import FileLock  # 70 ms of a start, which a CPU does without
+    from filelock import FileLock  # imported late: takes 70 ms, and is not needed on a CPU
 
-    # Jobs of SLURM see devices of their own, each from number 0 on; within one they are shared.
+    # Each SLURM job has its own devices, numbered from 0; processes within the job share them.
     job = os.environ.get("SLURM_JOB_ID", "")
     return FileLock(folder / re.sub(r"[^A-Za-z0-9-]", "_", f"{job}-{name}"), mode=0o600)
 
 
 def _acquired(lock: FileLock) -> bool:
-    """Try to take the lock, without waiting: whether this process has it now."""
+    """Try to take the lock without waiting; return whether this process now holds it."""
     from filelock import Timeout
 
     with suppress(Timeout):

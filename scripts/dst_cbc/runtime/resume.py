@@ -1,7 +1,7 @@
-"""Unfinished work: a folder under `results/.resume/` that belongs to one process and one input.
+"""State of unfinished work: a folder under `results/.resume/`, locked by one process at a time.
 
-Snakemake deletes the declared outputs of a job that fails; this folder is not declared, so that
-the job goes on where it was. The workflow never reads it.
+Snakemake deletes the declared outputs of a failed job. This folder is not declared, so the next
+try can continue from it. The rules of the workflow never read it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from .files import Changed, DataError, Unusable, age, is_alive, sweep, temporary
 from .signals import stop_if_asked
 
 SILENCE = 600.0
-"""Seconds after which a process on another machine that never refreshed its lock is given up."""
+"""Seconds without a refresh after which the lock of a process on another machine expires."""
 
 
 class Busy(RuntimeError):
-    """Another process works on the same state."""
+    """Another process is already doing the same work."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """Unfinished work that this process holds. folder: where its state lies."""
+    """Unfinished work that this process has locked.
+
+    folder: holds the state. lock: the lock file. owner: content of the lock file, as JSON.
+    """
 
     folder: Path
     lock: Path
@@ -37,28 +40,32 @@ class Work:
 
     @classmethod
     def of_another(cls, folder: Path) -> Work:
-        """The same work, for a process that helps its holder and only reads."""
+        """The same work, for a process that only reads it and assists the process with the lock."""
         return cls(folder, folder.with_name(folder.name + ".lock"), {})
 
     def refresh(self) -> None:
-        """Show processes on other machines that this one lives; call it at each save."""
+        """Refresh the lock, for processes on other machines to see; call it at each save."""
         self.require_held()
         os.utime(self.lock)
 
     def require_held(self) -> None:
-        """Raise Busy when another process has taken over; call it before results appear."""
+        """Raise Busy when another process has taken over; call it before writing results."""
         if _owner(self.lock) != self.owner:
-            raise Busy(f"{self.lock}: another process has taken this work over; nothing is written")
+            raise Busy(
+                f"{self.lock}: another process has taken this work over; this process stops "
+                "without writing results"
+            )
 
 
 @contextmanager
 def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Work]:
-    """The work with this `fingerprint` of all that it depends on.
+    """Lock `folder`, and yield the work with the state of earlier tries.
 
-    State of another fingerprint is set aside (`<folder>.stale`, one generation). The folder is
-    removed when the block ends without an exception. Raises Busy when a live process has it, and
-    Unusable at once when the same work has failed before in a way that repeating cannot cure:
-    with DataError or Unusable. After Changed nothing is kept. job: its name, for others to read.
+    fingerprint: digest of everything that the work depends on. A folder with another fingerprint is
+    renamed to `<folder>.stale`, which replaces an older one. job: name of the work, for messages of
+    other processes. The folder is removed when the block succeeds or raises Changed. Raises Busy
+    when a running process holds the lock. Raises Unusable at once when the same work has failed
+    before with DataError or Unusable, because a retry cannot help.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,7 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
         folder.mkdir(exist_ok=True)
         written = folder / "fingerprint"
         if not written.is_file():
-            # Nothing yet, or its process was killed while it removed what it had finished.
+            # The folder is new, or a process was killed while it removed the finished work.
             shutil.rmtree(folder)
             folder.mkdir()
         elif written.read_text() != fingerprint:
@@ -78,8 +85,8 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
         failure = folder / "failure"
         if failure.is_file():
             raise Unusable(
-                f"{failure.read_text()}\nThe same work with the same input failed so before. To "
-                f"try it again all the same, delete {failure}"
+                f"{failure.read_text()}\nThe same work failed with this error before, on the same "
+                f"input. To try it again anyway, delete {failure}"
             )
         work = Work(folder, lock, owner)
         try:
@@ -99,7 +106,8 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
     sweep(path.parent)
     pid = os.getpid()
     owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "job": job}
-    # On a cluster a try follows one that has ended, may be by the end of its node: wait it out.
+    # On a cluster, the previous try may have ended because its node failed: wait until its lock
+    # expires.
     patience = time.monotonic() + (SILENCE if "SLURM_JOB_ID" in os.environ else 0)
     while not _created(path, owner):
         other, silent = _owner(path), age(path)
@@ -107,14 +115,18 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
             continue
         mine = other["host"] == owner["host"]
         if not mine and silent < SILENCE and time.monotonic() < patience:
-            stop_if_asked("nothing was begun")
+            stop_if_asked("no work was started")
             time.sleep(SILENCE / 100)
             continue
         if _lives(other) if mine else silent < SILENCE:
             raise Busy(
-                f"{path}: process {other['pid']} on {other['host']} is at this work "
-                f"({other.get('job') or 'by hand'}); wait for it, or end it"
-                + ("" if mine else f"; it is given up after {SILENCE / 60:.0f} silent minutes")
+                f"{path}: process {other['pid']} on {other['host']} is already doing this work "
+                f"({other.get('job') or 'started by hand'}); wait for it, or end it"
+                + (
+                    ""
+                    if mine
+                    else f"; its lock expires if not refreshed for {SILENCE / 60:.0f} minutes"
+                )
             )
         _remove(path, other)
     try:
@@ -125,7 +137,7 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
 
 
 def _created(path: Path, owner: dict) -> bool:
-    # Linked from a finished file: whoever sees the lock can read its owner.
+    # Link a complete file, so that every process that sees the lock can read its owner.
     temporary = temporary_name(path)
     temporary.write_text(json.dumps(owner))
     try:
@@ -138,9 +150,9 @@ def _created(path: Path, owner: dict) -> bool:
 
 
 def _remove(path: Path, owner: dict) -> None:
-    """Remove the lock of `owner`; of two that try, one gets it, and no third one's goes with it."""
+    """Remove the lock of `owner`, but not a lock that another process has put in its place."""
     taken = temporary_name(path)
-    # To see whether it lives took a while.
+    # The lock may have changed hands while this process checked whether its owner is running.
     if _owner(path) != owner:
         return
     try:
@@ -149,7 +161,7 @@ def _remove(path: Path, owner: dict) -> None:
         return
     try:
         if _owner(taken) != owner:
-            # Between our look and our grip somebody else took the work over: give it back.
+            # Another process took the work over between the check and the rename: restore its lock.
             with suppress(FileExistsError):
                 os.link(taken, path)
     finally:
@@ -157,7 +169,7 @@ def _remove(path: Path, owner: dict) -> None:
 
 
 def _owner(path: Path) -> dict | None:
-    """Who holds a lock; None where it is gone."""
+    """The content of the lock file: host, pid, started and job; None if the file is gone."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -165,18 +177,18 @@ def _owner(path: Path) -> dict | None:
 
 
 def _lives(owner: dict) -> bool:
-    """Whether a process of this host is still the one that wrote the lock."""
-    # Of a process of another user /proc may tell nothing.
+    """Whether the process of this host that wrote the lock is still running."""
+    # /proc may hide the start time of another user's process.
     return is_alive(owner["pid"]) and _started(owner["pid"]) in (owner.get("started"), None)
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot: numbers of processes are used again.
+    """When a process started, in clock ticks since boot; tells apart processes with the same id.
 
-    None where /proc does not tell, 0 where it has ended and waits for its parent.
+    None if /proc does not say, 0 if the process is a zombie.
     """
     try:
-        # What precedes is the name, in parentheses, which may hold anything.
+        # Before the state is the process name in parentheses, which may contain any character.
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

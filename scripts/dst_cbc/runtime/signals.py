@@ -1,4 +1,4 @@
-"""A polite end: a signal asks, the loop saves and leaves; a second signal does not wait."""
+"""Graceful stop: the first signal asks the loop to save and stop; a second one ends it at once."""
 
 import ctypes
 import os
@@ -7,22 +7,22 @@ import sys
 import time
 
 EXIT_STATUS = 143
-"""What a stage that was asked to stop exits with, as if SIGTERM had ended it."""
+"""Exit status of a stage that a signal asked to stop, as if SIGTERM had ended it (128 + 15)."""
 
 BURST = 1.0
-"""Seconds in which further signals are the first one's echo: Linux sends that of a parent's death
-once for each of the parent's threads, and Ctrl-C comes from the terminal and from Snakemake."""
+"""Seconds in which further signals count as repeats of the first one. When a parent dies, Linux
+sends one signal for each of its threads; Ctrl-C comes from the terminal and from Snakemake."""
 
 _asked_by: str | None = None
 _asked_at = 0.0  # on the monotonic clock
 
 
 class Stopped(Exception):
-    """The work was asked to stop and has left its state for another start."""
+    """A signal asked the work to stop; its state is saved for the next start."""
 
 
 def listen() -> None:
-    """Let the first SIGTERM or SIGINT (Ctrl-C) only ask; see `asked_by`. A later one ends."""
+    """Let the first SIGTERM or SIGINT (Ctrl-C) only set `asked_by`; a later one ends at once."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _ask)
 
@@ -37,34 +37,35 @@ def _ask(number: int, frame: object) -> None:
 
 
 def ask(number: int) -> None:
-    """Stop as if the signal of that number had come: another process of this job got it."""
+    """Act as if this process had received signal `number`, which another process received."""
     _ask(number, None)
 
 
 def asked_by() -> str | None:
-    """Name of the signal that asked this process to stop, None as long as none did."""
+    """Name of the signal that asked this process to stop, or None."""
     return _asked_by
 
 
 def stop_if_asked(what_is_kept: str) -> None:
-    """Raise Stopped when a signal asked for it."""
+    """Raise Stopped if a signal asked this process to stop."""
     if _asked_by:
         raise Stopped(
-            f"stopped by {_asked_by}; {what_is_kept}: the same command goes on from there"
+            f"stopped by {_asked_by}; {what_is_kept}; run the same command again to continue"
         )
 
 
 def leave_to_parent(worker: int = 0) -> None:
-    """For processes that load data: Ctrl-C reaches them too, but their parent decides.
+    """In a process that loads data, ignore SIGINT and the first SIGTERM; its parent decides.
 
-    So does SLURM's SIGTERM, once: a training whose loaders die cannot save. The second ends.
+    Ctrl-C and SLURM's SIGTERM also reach these processes, and a training cannot save if they die. A
+    second SIGTERM ends the process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def end_with_parent() -> None:
-    """Be asked to stop when the parent process dies (Linux): no stage outlives its Snakemake."""
+    """Receive SIGTERM when the parent process dies (Linux), so no stage outlives its Snakemake."""
     if sys.platform != "linux":
         return
     parent = os.getppid()

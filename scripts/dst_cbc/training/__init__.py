@@ -1,1 +1,1 @@
-"""Training: the loop, which knows no method, and the objectives that say what a step minimises."""
+"""Training: a loop that is independent of the method, and objectives that define the losses."""

@@ -1,4 +1,4 @@
-"""The state of an unfinished training: all that it needs to end in the same bytes."""
+"""Save and resume an unfinished training, so that it ends in the same bytes as without a stop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from .objective import Trained
 
 @dataclass
 class Progress:
-    """All that changes in training beside modules, optimizers and scalers.
+    """All training state besides modules, optimizers and scalers.
 
-    best: record of the best model of the chain so far, None before the first; best_state: its
-    weights when it was reached in this training, None when it is still the one it began with.
-    seconds: of training and validation in all sittings.
+    best: record of the best model of the chain (all rounds up to this one), None before the first
+    validation of the chain. best_state: weights of the best model, None if an earlier round reached
+    it. history: one row per validation. loss_sum, loss_steps: the losses since the last validation.
+    resumes: how often the training was resumed. seconds: time of training and validation, summed
+    over all starts.
     """
 
     step: int
@@ -35,7 +37,7 @@ Scalers = Mapping[str, torch.amp.GradScaler]
 
 
 def save(path: Path, progress: Progress, modules: Mapping[str, Trained], scalers: Scalers) -> None:
-    """Write the state, whole or not at all. scalers: of each module with an optimizer."""
+    """Write the state to `path` atomically. scalers: one for each module with an optimizer."""
     optimizers = {name: one.optimizer for name, one in modules.items() if one.optimizer}
     state = {
         "progress": vars(progress),
@@ -48,18 +50,21 @@ def save(path: Path, progress: Progress, modules: Mapping[str, Trained], scalers
 
 
 def resume(path: Path, modules: Mapping[str, Trained], scalers: Scalers) -> Progress | None:
-    """Put everything back in its place; where training stands. None: nothing was saved."""
+    """Load the state at `path` into `modules` and `scalers`, and return the progress.
+
+    Returns None if no usable state was saved.
+    """
     if not path.is_file():
         return None
     try:
         state = read_checkpoint(path)
     except DataError as error:
-        print(f"{error}; starts at the first step, and ends the same", flush=True)
+        print(f"{error}; starts again at the first step; the result is the same", flush=True)
         return None
     if "modules" not in state:
         print(
-            f"{path}: saved by an earlier version, in another form; starts at the first step, and "
-            "ends the same",
+            f"{path}: saved by an earlier version in another format; starts again at the first "
+            "step; the result is the same",
             flush=True,
         )
         return None

@@ -1,7 +1,7 @@
-"""Batches of samples from worker processes, in memory that is made once and used in turn.
+"""Load batches with worker processes into a fixed set of preallocated memory slots.
 
-torch's loader makes and maps new memory for every batch, which costs a fifth of the images a second
-(benchmarks/README.md).
+torch's own DataLoader allocates and maps new memory for every batch, which loads a fifth fewer
+images per second (benchmarks/README.md).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 from ..runtime import signals
 
 AHEAD = 2
-"""Batches that each worker has under way."""
+"""Number of batches that each worker loads ahead."""
 
 Keys = Sequence[Sequence[Any]]
 Tensors = dict[str, torch.Tensor]
 Batch = dict[str, Tensors]
-"""By stream its samples, stacked: name of a part -> tensor (images of the stream, ...)."""
+"""Stream name -> part name -> stacked samples, tensor (images of the stream, ...)."""
 
 
 def batches(
@@ -27,12 +27,13 @@ def batches(
     workers: int = 0,
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """For every item of `keys` the samples of its keys, stacked, by stream: tensors (N, ...).
+    """Yield one batch for each item of `keys`: for each stream, stacked samples (N, ...).
 
-    streams: key -> sample, of the same names, shapes and dtypes for every key of the stream. keys:
-    of each batch those of each stream, in the streams' order; of a stream some batches may have
-    fewer. Unless `pin` copies it to pinned memory, a batch is overwritten once another is asked
-    for. Raises what a sample raises, OSError or RuntimeError where shared memory is full.
+    streams: name -> function that maps a key to a sample. All samples of a stream have the same
+    parts, shapes and dtypes. keys: for each batch, a list of keys for each stream, in the order of
+    `streams`; the lists of a stream may differ in length. pin: copy each batch to pinned memory.
+    Without `pin`, the next batch may overwrite the current batch. Raises what a sample function
+    raises, and OSError or RuntimeError if shared memory is full.
     """
     if not keys:
         return
@@ -56,17 +57,17 @@ def batches(
 
 
 class _Slots(Dataset):
-    """(Number of a batch, its keys) -> the slot that holds its samples then, how many of a stream.
+    """Dataset of batches: (batch number, its keys) -> (slot, number of samples of each stream).
 
-    memory: by slot and stream the tensors, as long as its longest batch. While one batch is in use
-    the loader asks for AHEAD more of each worker, in order: one slot more than that, and none is
-    overwritten in use.
+    An item is loaded into `memory[slot][stream]`, which has room for the stream's longest batch.
+    While one batch is in use, the loader requests AHEAD more batches of each worker, in order. With
+    one slot more than that, a batch in use is never overwritten.
     """
 
     def __init__(self, streams: Mapping[str, Callable], keys: Sequence[Keys], workers: int):
         self.streams = streams
         longest = [max(of_stream, key=len) for of_stream in zip(*keys, strict=True)]
-        # One sample tells the shapes and types of all.
+        # All samples of a stream have the shapes and types of the first one.
         self.forms = {
             name: _form(streams[name](some[0])) for name, some in zip(streams, longest, strict=True)
         }
@@ -97,7 +98,7 @@ class _Slots(Dataset):
                 if _form(parts) != self.forms[name]:
                     raise ValueError(
                         f"stream {name!r}: found a sample of {_form(parts)}, expected "
-                        f"{self.forms[name]}: the names, shapes and types of its first one"
+                        f"{self.forms[name]}, the names, shapes and types of its first sample"
                     )
                 for part, value in parts.items():
                     memory[part][place] = value

@@ -1,8 +1,8 @@
 """The training loop: draws batches, takes steps, validates, saves, resumes, stops.
 
-It knows no method: what a step minimises is an objective (objective.py). Everything random follows
-from the step (sampling.py), and the state of a killed training is saved whole: one that was killed
-and resumed ends in the bytes of one that was not.
+The loop is independent of the method: an objective (objective.py) defines the losses of a step.
+All randomness is derived from the step number (sampling.py) and the whole state is saved, so a
+training that was killed and resumed ends in the same bytes as an undisturbed one.
 """
 
 import copy
@@ -56,17 +56,17 @@ def train(
 ) -> Progress:
     """Train the objective's modules in place for `stage.steps` steps.
 
-    best: record of the model that must be beaten, None in round 0. work: where unfinished state
-    goes. board: folder of TensorBoard files. ranks: this process among those that share the work,
-    of which the first validates and saves, and alone knows the history. on_step: called after each
-    step, before it is validated or saved. Returns where it ended; `history` has one row per
-    validation, mIoU and accuracy in percent. Raises Unusable when the loss is not finite, and
-    Stopped, with the state saved, when a signal asked for it.
+    best: record of the best model of the chain so far, None in round 0. work: holds the state of
+    the unfinished training. board: folder of TensorBoard files. ranks: this process among those
+    that train together; only the first one validates, saves and has the history. on_step: called
+    after each step, before the validation and the save. Returns the final progress; `history` has
+    one row per validation, mIoU and pixel accuracy in percent. Raises Unusable when the loss is not
+    finite. Raises Stopped, after saving the state, when a signal asked the process to stop.
     """
     require_fit(data.root, data.validation, stage.validation)
     modules = objective.modules
     if all(one.module is not objective.evaluated.network for one in modules.values()):
-        raise ValueError(f"{type(objective).__name__}: `evaluated` is none of its modules")
+        raise ValueError(f"{type(objective).__name__}: `evaluated` is not one of its modules")
     for one in modules.values():
         one.module.to(device)
     descents = descents_of(objective, stage, device, ranks)
@@ -91,7 +91,7 @@ def train(
         reached = progress.history[-1]["step"] if progress.history else None
         if progress.step in stage.validate_at and progress.step != reached:
             if ranks.first:
-                # Cut short, it is repeated.
+                # An interrupted validation leaves no row of history; the next start repeats it.
                 with suppress(signals.Stopped):
                     _validate(objective, data, stage, device, workers, progress)
                     _log(writer, progress.history[-1])
@@ -99,7 +99,7 @@ def train(
                 save_and_stop()
         set_modes(modules)
 
-    # Where the state was saved between a step and its validation.
+    # The state may have been saved between a step and its validation.
     validate()
     saved = time.monotonic()
     quiet = None if ranks.first else True
@@ -109,7 +109,7 @@ def train(
         seed_torch(stage, progress.step, device, ranks)
         losses = take_step(objective, descents, batch, sizes, stage, progress.step, ranks)
         if not math.isfinite(sum(losses)):
-            # Not saved here: this step has already reached the weights.
+            # Do not save: this step has already changed the weights.
             raise Unusable(_not_finite(losses, objective.streams, draw, progress.step, work))
         progress.step += 1
         progress.loss_sum += sum(losses)
@@ -139,12 +139,15 @@ def batches(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> tuple[Iterator[Batch], list[Draws]]:
-    """This process's shares of the batches from `start` on, and the draws of the whole ones."""
+    """Return the batches of this process from step `start` on, and the draws of whole batches.
+
+    Raises DataError if the processes cannot divide a stream's images of a batch evenly.
+    """
     uneven = next((stream for stream in streams if stream.share % ranks.size), None)
     if uneven:
         raise DataError(
             f"train.gpus: found {ranks.size}, but a batch has {uneven.share} images of the stream "
-            f"{uneven.name!r}; expected a number that divides it"
+            f"{uneven.name!r}; expected a divisor of {uneven.share}"
         )
     sizes = [(len(stream.rows), stream.share, stream.joined) for stream in streams]
     draws = list(sampling.batches(stage.seed, stage.round, sizes, start, stage.steps))
@@ -172,7 +175,7 @@ def _not_finite(
 
 
 def beats(score: float, best: dict[str, Any] | None) -> bool:
-    """Whether a mIoU replaces the best of the chain; NaN never does, an equal one does not."""
+    """Whether a mIoU is greater than the best of the chain. NaN and an equal mIoU are not."""
     return not math.isnan(score) and (best is None or score > best["score"])
 
 
@@ -189,7 +192,7 @@ def _validate(
     workers: int,
     progress: Progress,
 ) -> None:
-    """Append a row of history; keep the weights when they are the best of the chain."""
+    """Append a row to the history; keep the weights if they become the chain's model."""
     model = objective.evaluated
     confusion = evaluate(
         model, data.root, data.validation, data.dataset, stage.validation, device, workers
@@ -218,7 +221,7 @@ def _validate(
 
 
 def _keep_snapshot(model: SegmentationModel, stage: TrainStage, step: int, work: Work) -> None:
-    """Write the weights into the state's folder where their turn has come."""
+    """Write a snapshot of the weights into the folder of the state, if one is due at `step`."""
     for number in range(1, stage.snapshots + 1):
         if step == -(-stage.steps * number // stage.snapshots):
             path = work.folder / SNAPSHOTS / f"{number}.pt"
@@ -226,12 +229,15 @@ def _keep_snapshot(model: SegmentationModel, stage: TrainStage, step: int, work:
 
 
 def record(stage: TrainStage, step: int, score: float | None) -> dict[str, Any]:
-    """Where weights come from; part of the model file."""
+    """Where weights come from: round, step, selection and score (mIoU in percent, or None).
+
+    Model files contain this record.
+    """
     return {"round": stage.round, "step": step, "selected_on": stage.select, "score": score}
 
 
 def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter | None:
-    """A fresh TensorBoard folder with what is known so far: no step twice after a resume."""
+    """Start new TensorBoard files with the history so far, so that no step occurs twice."""
     if board is None:
         return None
     for old in board.glob("events.out.tfevents.*"):

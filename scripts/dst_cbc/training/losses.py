@@ -8,10 +8,11 @@ from ..settings.data import IGNORED
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Cross-entropy of every pixel, (N, H, W); 0 and without a gradient where ignored.
+    """Cross-entropy of every pixel, (N, H, W); ignored pixels get 0 and no gradient.
 
-    torch's keeps log-probabilities and makes a gradient of their size beside them; here they
-    become it. Of one forward pass there is one backward pass; torch raises RuntimeError at another.
+    torch's cross-entropy keeps the log-probabilities and allocates a gradient of the same size.
+    Here the gradient overwrites the log-probabilities, so a second backward pass raises
+    RuntimeError.
     """
 
     @staticmethod
@@ -39,26 +40,27 @@ def dynamic_loss(
     confidence: torch.Tensor | None = None,
     valid: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cross-entropy, weighted on the pseudo-labeled images by the current confidence.
+    """Cross-entropy, weighted by the current confidence on the pseudo-labeled images.
 
-    sum over labeled pixels of CE + sum over pseudo-labeled pixels of w CE, divided by the number
-    of pixels of both kinds that are not ignored; w = p(pseudo label)^gamma (equation 2), no
-    gradient through w. Equation (1) prints the cross-entropy without its minus sign.
+    (sum of CE over labeled pixels + sum of w CE over pseudo-labeled pixels) / number of pixels of
+    both kinds that are not ignored; w = p(pseudo label)^gamma (equation 2). No gradient flows
+    through w. Equation (1) prints the cross-entropy without its minus sign.
 
-    logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255; the last `pseudo` of
-    the N images are pseudo-labeled. class_weights: float (C,), times the labeled pixels' CE, no
-    part of the paper. confidence: float (pseudo, H, W) in 0..1, replaces p in w: of the model that
-    labeled ("OW", Table 5a). valid: the number to divide by, where these images are a share of a
-    batch: of all of its pixels that are not ignored. Returns a scalar, float32 unless the logits
-    are float64; 0 where every pixel is ignored.
+    logits: float (N, C, H, W); labels: int64 (N, H, W) in 0..C-1 or 255 (ignored); the last
+    `pseudo` of the N images are pseudo-labeled. class_weights: float (C,), factors of the CE of
+    labeled pixels, not in the paper. confidence: float (pseudo, H, W) in 0..1, replaces p in w;
+    the confidence of the model that made the pseudo labels ("OW", Table 5a). valid: int64 scalar,
+    the divisor if these images are only a process's share of the batch: the number of pixels of
+    the whole batch that are not ignored. Returns a scalar, float32 unless the logits are float64;
+    0 if every pixel is ignored.
     """
-    # Float32 at least; float64 stays.
+    # At least float32: half precision is converted, float64 is kept.
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     valid = (valid_pixels(labels) if valid is None else valid).clamp(min=1)
     plain = not (pseudo and gamma) and class_weights is None
-    # On CUDA torch's is not among its deterministic algorithms.
+    # On CUDA, torch's cross-entropy raises where deterministic algorithms are required.
     if plain and not torch.are_deterministic_algorithms_enabled():
-        # Summed by torch: plain cross-entropy to the last bit.
+        # torch's sum equals plain cross-entropy to the last bit.
         return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / valid
     loss = _CrossEntropy.apply(logits, labels)
     labeled, self_trained = loss.split((len(loss) - pseudo, pseudo))
@@ -74,15 +76,15 @@ def dynamic_loss(
 
 
 def valid_pixels(labels: torch.Tensor) -> torch.Tensor:
-    """How many labels, int64 (N, H, W), are not ignored: int64 scalar."""
+    """Return how many labels are not ignored. labels: int64 (N, H, W); returns an int64 scalar."""
     return (labels != IGNORED).sum()
 
 
 def online_labels(logits: torch.Tensor, labels: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Labels by the model in training ("OST", Table 5b): its winner where p > threshold.
+    """Label by the model in training ("OST", Table 5b): its likeliest class where p > threshold.
 
-    logits: float (N, C, H, W), no gradient flows through; labels: int64 (N, H, W), 255 outside the
-    image. Returns int64 (N, H, W), 255 where a pixel stays without a label.
+    logits: float (N, C, H, W), no gradient flows through them; labels: int64 (N, H, W), 255
+    outside the image. Returns int64 (N, H, W), 255 where a pixel gets no label.
     """
     confidence, winner = logits.detach().float().softmax(1).max(1)
     unsure = (confidence <= threshold) | (labels == IGNORED)

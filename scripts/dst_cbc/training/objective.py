@@ -1,4 +1,4 @@
-"""What a step of training minimises, as the loop sees it: the contract of an objective."""
+"""The interface between the training loop and an objective, which defines the losses of a step."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +20,13 @@ from .sampling import Draw, generator
 
 @dataclass(frozen=True)
 class Stream:
-    """Images that a step takes.
+    """A set of images, of which each step takes some.
 
-    rows: of all images; share: how many of them a whole batch takes. sample: (draw, all randomness
-    of this one use) -> tensors, of the same names, shapes and dtypes for every image of the
-    stream; it runs in loading processes, so it holds no network. joined: whether a batch that
-    reaches the end of a pass over the images takes on those of the next; else it is short.
+    rows: all images. share: number of images of the stream in a whole batch. sample: (draw,
+    generator for all randomness of the draw) -> tensors, with the same names, shapes and dtypes for
+    every image of the stream. It runs in worker processes, so it must not hold a network. joined:
+    at the end of a pass over the images, fill the batch with images of the next pass (True), or
+    return a short batch (False).
     """
 
     name: str
@@ -37,11 +38,12 @@ class Stream:
 
 @dataclass(frozen=True)
 class Trained:
-    """A module that changes in training: by its optimizer, by its passes, or after a step.
+    """A module that changes in training: by its optimizer, in a forward pass, or after a step.
 
-    rate: step -> learning rate, set before each step. clip: largest norm of its gradient. norm:
-    batch normalisation by the batch's statistics (`train`) or the stored ones (`frozen`), or the
-    whole module in evaluation mode (`eval`). frozen: parts that are in it whatever `norm` says.
+    rate: step -> learning rate, set before each step. clip: maximum norm of the gradient. norm:
+    batch normalisation with the statistics of the batch (`train`) or with the running statistics
+    (`frozen`), or the whole module in evaluation mode (`eval`). frozen: submodules that are in
+    evaluation mode for every `norm`.
     """
 
     module: nn.Module
@@ -53,13 +55,13 @@ class Trained:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What its optimizer changes."""
+        """The parameters that the optimizer updates."""
         groups = self.optimizer.param_groups if self.optimizer else ()
         return [parameter for group in groups for parameter in group["params"]]
 
 
 def trained(network: Network, stage: TrainStage) -> Trained:
-    """A network that learns as `stage` says: its optimizer, rates, clipping, and what is frozen."""
+    """A network with the optimizer, learning rate, clipping and frozen layers that `stage` sets."""
     return Trained(
         network,
         optimizer(network, stage),
@@ -74,7 +76,7 @@ def trained(network: Network, stage: TrainStage) -> Trained:
 class Step:
     """Where training stands: step `number` of `steps`, 0 .. steps - 1.
 
-    places: by stream the positions in the whole batch of the images that this process has.
+    places: stream name -> positions of this process's images in the whole batch.
     """
 
     number: int
@@ -85,21 +87,22 @@ class Step:
     ranks: Ranks = ALONE
 
     def generator(self, stream: str, image: int) -> np.random.Generator:
-        """All randomness of the image at this place of this process's batch, in this step.
+        """Return the generator for position `image` of this process's batch, in this step.
 
-        It follows from the place in the whole batch: two processes draw what one draws.
+        The seed depends on the position in the whole batch, so the random numbers do not depend on
+        the number of processes.
         """
         number = list(self.places).index(stream)
         return generator(self.seed, self.round, 3, self.number, number, self.places[stream][image])
 
 
 class Objective:
-    """Base of all objectives. One is made of (model, data, stage); the model is on its device.
+    """Base class of all objectives. Constructed from (model, data, stage), the model on its device.
 
-    streams: their order numbers them, and so decides what is drawn. modules: by name all that
-    changes; every tensor that does is a parameter or a buffer of one of them, and so is saved and
-    resumed. evaluated: the model, its network among the modules, that is validated, selected and
-    written.
+    streams: where the images come from; their order numbers them and so affects all random draws.
+    modules: name -> module. Every tensor that changes in training must be a parameter or a buffer
+    of one of them; only these are saved and resumed. evaluated: the model that is validated,
+    selected and written; its network must be one of the modules.
     """
 
     streams: Sequence[Stream]
@@ -107,15 +110,15 @@ class Objective:
     evaluated: SegmentationModel
 
     def losses(self, batch: Batch, step: Step) -> Iterator[tuple[str, torch.Tensor, bool]]:
-        """(Name of the module to descend, scalar loss, whether its optimizer steps now), in order.
+        """Yield (module name, scalar loss, whether the module's optimizer steps now), in order.
 
-        The loop differentiates a loss by the parameters of that module's optimizer alone, and adds
-        the gradients up until it steps. With several processes a loss is this process's part of
-        the whole batch's: the parts add up to it. What enters a loss and counts over the batch is
-        summed by `step.ranks.sum`, or `differentiable_sum` where a gradient flows through. Images
-        that are mixed with one another are those of this process.
+        The loop computes the gradient of a loss for the parameters of that module's optimizer only,
+        and accumulates gradients until the optimizer steps. With several processes, a loss is this
+        process's part of the loss of the whole batch: the parts add up to it. Sum any count or
+        statistic over the whole batch with `step.ranks.sum`, or with `differentiable_sum` if a
+        gradient flows through it. Only images of the same process can be mixed with one another.
         """
         raise NotImplementedError
 
     def after_step(self, step: Step) -> None:
-        """What else changes after a step; left out where mixed precision skipped it."""
+        """Make further changes after a step; not called when mixed precision skipped the step."""

@@ -1,4 +1,4 @@
-"""What learns, and how fast: frozen layers, learning rates, the weights of classes in the loss."""
+"""Optimizer, frozen layers, learning rates, averaged weights, and class weights of the loss."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,9 +15,10 @@ from ..settings.training import Optimization
 
 
 def optimizer(network: Network, stage: Optimization) -> torch.optim.SGD:
-    """SGD over what is not frozen: the backbone's parameters, then the head's; see `set_rate`.
+    """Freeze the layers that `stage` names, and return SGD over all other parameters.
 
-    Freezes what `stage` says. Raises DataError when the backbone has fewer stages than that.
+    The first parameter group is the backbone, the second the head; see `set_rate`. Raises DataError
+    when the backbone has fewer stages than `freeze_stages`.
     """
     frozen = frozen_modules(network, stage) + (norms(network) if stage.freeze_norm else [])
     for module in frozen:
@@ -31,25 +32,28 @@ def optimizer(network: Network, stage: Optimization) -> torch.optim.SGD:
 
 
 def synchronise_norm(network: Network) -> None:
-    """Let batch normalisation count over all processes; parameters and state stay the same."""
-    # timm's own: torch's would drop the activation that timm's layers contain. Imported here: it
-    # is half of a stage's start-up.
+    """Compute batch statistics over all processes; parameters and state dict stay the same."""
+    # torch's own conversion would drop the activation that timm's layers contain. Imported late
+    # because this import takes half of a stage's start-up time.
     from timm.layers.norm_act import convert_sync_batchnorm
 
     convert_sync_batchnorm(network)
 
 
 def norms(module: nn.Module) -> list[nn.Module]:
-    """All batch normalisation in a module."""
+    """All batch normalisation layers in a module."""
     return [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
 
 
 def frozen_modules(network: Network, stage: Optimization) -> list[nn.Module]:
-    """The modules of the backbone that `freeze_stages` keeps from learning. Raises DataError."""
+    """The modules of the backbone that `freeze_stages` freezes.
+
+    Raises DataError when the backbone has fewer stages.
+    """
     if stage.freeze_stages > len(network.ends):
         raise DataError(
             f"train.freeze_stages: found {stage.freeze_stages}, but the backbone has "
-            f"{len(network.ends)} stages: {', '.join(network.ends)}"
+            f"{len(network.ends)} stages: {', '.join(network.ends)}; lower it"
         )
     if not stage.freeze_stages:
         return []
@@ -57,7 +61,7 @@ def frozen_modules(network: Network, stage: Optimization) -> list[nn.Module]:
 
 
 def _modules_until(backbone: nn.Module, end: str) -> Iterable[nn.Module]:
-    """Modules from the input up to and with all of `end`, in the order of their registration."""
+    """Yield the modules from the input through `end`, inclusive, in the order of registration."""
     reached = False
     for name, module in backbone.named_modules():
         inside = name == end or name.startswith(f"{end}.")
@@ -68,25 +72,26 @@ def _modules_until(backbone: nn.Module, end: str) -> Iterable[nn.Module]:
 
 
 def learning_rate(stage: TrainStage, step: int) -> float:
-    """Poly schedule, learning_rate (1 - step/steps)^power for steps 0 .. steps - 1.
+    """Poly schedule: learning_rate * (1 - step/steps)^power for steps 0 .. steps - 1.
 
-    Over the first `warmup` steps it rises along a straight line: times (step + 1) / warmup.
+    In the first `warmup` steps, the rate is multiplied by (step + 1) / warmup.
     """
     rise = min(1.0, (step + 1) / stage.warmup) if stage.warmup else 1.0
     return rise * stage.learning_rate * (1 - step / stage.steps) ** stage.power
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Every group of parameters learns at `rate` times its `factor`, if it has one."""
+    """Set the learning rate of each parameter group to `rate` times the group's `factor` (or 1)."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
 
 
 @torch.no_grad()
 def average(teacher: nn.Module, student: nn.Module, keep: float) -> None:
-    """Let `teacher`, of the student's kind, keep this share of itself and take the rest over.
+    """Update `teacher` in place: keep * teacher + (1 - keep) * student.
 
-    Every parameter and buffer of floating point is averaged; others, which count, are copied.
+    Both modules have the same structure. Floating-point parameters and buffers are averaged;
+    integer buffers, which are counts, are copied.
     """
     ours, theirs = teacher.state_dict(), student.state_dict()
     for name, value in ours.items():
@@ -99,12 +104,12 @@ def average(teacher: nn.Module, student: nn.Module, keep: float) -> None:
 def class_weights(
     stage: Optimization, classes: list[str], labels: Iterable[np.ndarray]
 ) -> torch.Tensor | None:
-    """Weight of each class in the labeled loss, float32 (classes,); None: all 1.
+    """Weight of each class in the labeled loss, float32 (classes,); None means that all are 1.
 
-    labels: the labeled masks, uint8 (H, W) of class numbers or 255. `balanced` is
-    pixels / (present classes x pixels of the class), counted over all of them: every class that
-    occurs weighs the same in all, and the mean over the pixels is 1. A class that never occurs
-    gets 1.
+    labels: the labeled masks, uint8 (H, W) of class numbers or 255 (ignored). `balanced` is
+    pixels / (present classes x pixels of the class), counted over all masks. Every class that
+    occurs then has the same total weight, and the mean weight of a pixel is 1. A class that never
+    occurs gets 1.
     """
     if stage.class_weights == "none":
         return None

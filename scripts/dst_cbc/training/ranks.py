@@ -1,7 +1,7 @@
-"""Several processes that train one model together, one a GPU, started by torchrun.
+"""Several processes train one model together, one per GPU, started by torchrun.
 
-Each computes its share of a batch; sums over all of them make the gradient that of one process.
-The first alone holds the work, validates and writes.
+Each process computes its share of a batch. Summed over all processes, the gradients equal those of
+a single process. Only the first process holds the lock of the work, validates and writes files.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from ..settings.stages import TrainStage
 
 PATIENCE = timedelta(days=1)
-"""How long the others wait for the first, which validates alone; an end is noticed at once."""
+"""How long the other processes wait while the first one validates.
+
+If a process ends, the others notice it at once.
+"""
 
 LAST_SECONDS = 120
-"""Seconds that all have for their step and its saving, once a signal has asked them to stop."""
+"""Seconds to finish and save the current step after a signal asked the processes to stop."""
 
 
 class Lost(RuntimeError):
@@ -38,26 +41,26 @@ class Lost(RuntimeError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `size` that train one model: 0 .. size - 1."""
+    """The rank of this process, 0 .. size - 1, among `size` processes that train one model."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that holds the work, validates and writes."""
+        """Whether this is the process that holds the lock, validates and writes files."""
         return self.rank == 0
 
     def share(self, items: Sequence) -> list:
-        """This process's part of what is divided among all, in order."""
+        """This process's contiguous part of `items`."""
         return [items[place] for place in self.places(len(items))]
 
     def places(self, count: int) -> range:
-        """Where this process's part of so many items lies among all."""
+        """The indices of this process's part of `count` items."""
         return range(self.rank * count // self.size, (self.rank + 1) * count // self.size)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, the same in each; no gradient flows through."""
+        """Return the sum over all processes, equal in each process; no gradient flows through."""
         if self.size == 1:
             return values
         import torch.distributed as dist
@@ -67,15 +70,15 @@ class Ranks:
         return total
 
     def differentiable_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The same; every process's part of a loss sends its gradient through."""
+        """Return the sum over all processes; gradients of the loss in every process flow back."""
         if self.size == 1:
             return values
         return _sum_with_gradient().apply(values)
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
-        """Make the gradients of `parameters` the sums over all processes, in one exchange.
+        """Sum the gradients of `parameters` over all processes, in place, in one exchange.
 
-        One that has no gradient in any process keeps none.
+        A parameter without a gradient in any process keeps None.
         """
         if self.size == 1:
             return
@@ -91,7 +94,7 @@ class Ranks:
             one.grad = grad.copy_(total.view_as(grad)) if count else None
 
     def share_buffers(self, modules: Iterable[torch.nn.Module]) -> None:
-        """Give all processes the first one's buffers: running statistics, counts."""
+        """Copy the buffers (running statistics, counts) of the first process to all others."""
         if self.size == 1:
             return
         import torch
@@ -110,7 +113,7 @@ class Ranks:
                 buffer.copy_(values.view_as(buffer))
 
     def asked_to_stop(self) -> bool:
-        """Whether a signal has asked any of them; all learn of it at the same step."""
+        """Whether a signal asked any process to stop; all processes agree at the same step."""
         if self.size > 1:
             import torch
             import torch.distributed as dist
@@ -123,9 +126,10 @@ class Ranks:
         return signals.asked_by() is not None
 
     def join(self, device: torch.device, stage: TrainStage) -> None:
-        """Meet the others. Raises DataError when the device cannot be shared so.
+        """Connect to the other processes. Raises DataError if the device does not allow it.
 
-        From here on a signal asks; before, it ends: there is nothing to save.
+        From here on, a signal only asks this process to stop after a save (signals.listen). Before,
+        a signal ends the process at once, because there is nothing to save yet.
         """
         if self.size == 1:
             return
@@ -133,17 +137,19 @@ class Ranks:
         import torch.distributed as dist
 
         if device.type not in ("cpu", "cuda"):
-            raise DataError(f"train.gpus: {self.size} processes train on cuda or cpu, not {device}")
+            raise DataError(
+                f"train.gpus: {self.size} processes can train on cuda or cpu, not on {device}"
+            )
         if stage.sync_norm and device.type == "cpu":
             raise DataError(
-                "train.sync_norm: torch synchronises batch normalisation on CUDA only; set it to "
-                "false, or train.gpus to 1, or freeze_norm"
+                "train.sync_norm: torch synchronises batch normalisation on CUDA only; set "
+                "train.sync_norm: false, train.gpus: 1 or train.freeze_norm: true"
             )
         if device.type == "cuda":
             if torch.cuda.device_count() < self.size:
                 raise DataError(
                     f"train.gpus: found {self.size}, but torch sees {torch.cuda.device_count()} "
-                    "CUDA devices; lower it, or see CUDA_VISIBLE_DEVICES"
+                    "CUDA devices; lower it, or check CUDA_VISIBLE_DEVICES"
                 )
             torch.cuda.set_device(self.rank)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -156,7 +162,7 @@ ALONE = Ranks()
 
 @cache
 def _sum_with_gradient() -> Any:
-    """A sum over all processes as an operation of torch, which is imported late here."""
+    """An autograd function that sums over all processes. Cached, because torch is imported late."""
     import torch
     import torch.distributed as dist
 
@@ -177,13 +183,16 @@ def _sum_with_gradient() -> Any:
 
 
 def here(size: int) -> Ranks:
-    """This process among the `size` that torchrun has started. Raises ConfigError."""
+    """Return the rank of this process among the `size` processes that torchrun started.
+
+    Raises ConfigError if torchrun started another number of processes.
+    """
     if size == 1:
         return ALONE
     found = int(os.environ.get("WORLD_SIZE", "1"))
     if found != size:
         raise ConfigError(f"train.gpus: found {size}, but torchrun has started {found} processes")
-    # In a session of their own, they would outlive a torchrun that is killed.
+    # torchrun starts each process in its own session, where it would outlive a killed torchrun.
     signals.end_with_parent()
     return Ranks(int(os.environ["RANK"]), size)
 
@@ -194,14 +203,15 @@ def is_launched() -> bool:
 
 
 def launch(size: int) -> None:
-    """Run this very command in `size` processes by torchrun, and exit as they do."""
+    """Run this same command in `size` processes with torchrun, and exit with their status."""
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     try:
         run.main([
-            # A free port, and no folder of logs: they write where this process does.
+            # --standalone picks a free port. Without a log folder, the processes write to this
+            # process's stdout and stderr.
             "--standalone", "--nproc-per-node", str(size), "--log-dir", os.devnull,
             "--shutdown-timeout", str(LAST_SECONDS), *sys.argv,
         ])  # fmt: skip
@@ -218,15 +228,15 @@ def launch(size: int) -> None:
 
 @contextmanager
 def explain_lost_ranks() -> Iterator[None]:
-    """Raise Lost where a sum over all processes failed because one of them has ended."""
+    """Raise Lost if an exchange with the other processes fails because one of them has ended."""
     try:
         yield
     except RuntimeError as error:
         if type(error).__name__ not in _OF_TORCH and "gloo" not in str(error):
             raise
         raise Lost(
-            "another process of this training has ended; the same command goes on from the last "
-            "save"
+            "another process of this training has ended; run the same command again to continue "
+            "from the last save"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""From files to what a network learns from: one augmented image and its label at a time."""
+"""Load training samples from files: one augmented image and its label at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,14 @@ from .sampling import Draw
 
 @dataclass(frozen=True)
 class Data:
-    """What one training reads.
+    """The data that one training reads.
 
-    pseudo: the images without a label of their own. pseudo_folder: where `<id>.png` of each of
-    them lies, None where they are labeled in training. predictions: of the model that labeled, in
-    the order of `pseudo`; needed where its confidence is the weight. thresholds, labeling_model:
-    thresholds.csv and model.pt that labels were made by; None unless the objective reads them.
+    root: folder of the data set. labeled, validation: images with a mask. pseudo: images that are
+    used without a mask. pseudo_folder: holds the pseudo label `<id>.png` of each of them, None if
+    they are labeled during training. predictions: predictions.h5 of the model that made the pseudo
+    labels, in the order of `pseudo`; needed if its confidence weights the loss. thresholds,
+    labeling_model: the thresholds.csv and model.pt that made the pseudo labels; None unless the
+    objective reads them.
     """
 
     root: Path
@@ -44,7 +46,7 @@ class Data:
 
 
 class Samples:
-    """Samples of labeled images: `image` uint8 (3, h, w), `label` uint8 (h, w); h, w: the crop."""
+    """Samples of labeled images: `image` uint8 (3, h, w), `label` uint8 (h, w) of crop size."""
 
     augmented = True
 
@@ -72,19 +74,20 @@ class Samples:
         return sample | self.more(row, draw, warp)
 
     def label(self, row: Row) -> Image.Image:
-        """The label of an image, at the image's size."""
+        """Return the label of an image, at the size of the image."""
         return open_label(self.data.root / row.label, self.table)
 
     def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
-        """Further parts of a sample."""
+        """Return further parts of a sample; none in this class."""
         return {}
 
 
 class PseudoSamples(Samples):
-    """Samples of images without a label of their own.
+    """Samples of pseudo-labeled images.
 
-    With `weighting: original` also `confidence` of the model that labeled, float32 (h, w). Where
-    labels are made in training, `label` is 0 in the image and 255 outside.
+    With `weighting: original`, a sample also has `confidence`, float32 (h, w): the confidence of
+    the model that made the pseudo labels. If images are labeled during training, `label` is 0
+    inside the image and 255 outside.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class PseudoSamples(Samples):
     def label(self, row: Row) -> Image.Image:
         if self.data.pseudo_folder is None:
             return Image.new("L", (row.width, row.height))
-        # Its pixels are class numbers already; the manifest vouched for them before training.
+        # The pixels are class numbers, and the checksums in pseudo_labels.csv were verified before.
         return Image.open(self.data.pseudo_folder / f"{row.id}.png")
 
     def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
@@ -104,16 +107,16 @@ class PseudoSamples(Samples):
             return {}
         assert self.data.predictions is not None
         stored = Image.fromarray(read_probabilities(self.data.predictions, draw.index, row.id))
-        # Predicted on a squashed image: back to its size, as its label.
+        # If the prediction was made on a resized image, resize it back, like the label.
         stored = stored.resize((row.width, row.height), Image.Resampling.NEAREST)
         return {"confidence": torch.from_numpy(warp.values(np.asarray(stored)))}
 
 
 def labeled_stream(data: Data, stage: TrainStage, model: SegmentationModel, share: int) -> Stream:
-    """The labeled images, `share` of them a batch."""
+    """The stream of labeled images, `share` of them in each batch."""
     return Stream("labeled", data.labeled, share, Samples(data.labeled, data, stage, model))
 
 
 def pseudo_stream(data: Data, stage: TrainStage, model: SegmentationModel, share: int) -> Stream:
-    """The images without a label of their own, `share` of them a batch."""
+    """The stream of pseudo-labeled images, `share` of them in each batch."""
     return Stream("pseudo", data.pseudo, share, PseudoSamples(data.pseudo, data, stage, model))

@@ -1,8 +1,8 @@
-"""Stateless randomness: what happens to a sample follows from where it stands, not from history.
+"""Stateless randomness: every draw depends on seed, round and position, not on earlier draws.
 
-A stream is an endless sequence of images: all of them in one random order, then all in another.
-Position `i` of a stream is image `order(pass, …)[i % n]` of pass `i // n`, whoever asks, in
-whatever process, after however many restarts. The streams of a training are numbered 0, 1, ….
+A stream is an endless sequence of passes over its `n` images, each pass in a new random order.
+Position `i` of a stream is image `order(pass, …)[i % n]` of pass `i // n`, in every process and
+after any number of restarts. The streams of a training are numbered 0, 1, ….
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Draw:
-    """One use of one image: `index` within its stream's list, in pass `pass_` over that list.
-
-    stream: its number.
-    """
+    """One use of one image: image `index` of stream number `stream`, in pass `pass_`."""
 
     stream: int
     pass_: int
@@ -25,19 +22,19 @@ class Draw:
 
 
 def generator(seed: int, round: int, *key: int) -> np.random.Generator:
-    """A generator of its own for every key."""
+    """Return an independent random generator for each (seed, round, key)."""
     return np.random.default_rng(np.random.SeedSequence((seed, round, *key)))
 
 
 def sample_generator(seed: int, round: int, draw: Draw) -> np.random.Generator:
-    """All randomness of one use of one image."""
+    """Return the generator for all randomness of one draw (augmentation)."""
     return generator(seed, round, 1, draw.stream, draw.pass_, draw.index)
 
 
 def torch_seed(seed: int, round: int, step: int, rank: int = 0) -> int:
-    """Seed of torch's own generator before a step (dropout, if a backbone has any).
+    """Return the seed of torch's generator for a step (used by dropout, if a backbone has any).
 
-    rank: of several processes that share a batch, each drops something else.
+    Each rank gets its own seed, so processes that share a batch do not drop the same activations.
     """
     key = (2, step, rank) if rank else (2, step)
     return int(generator(seed, round, *key).integers(2**63))
@@ -45,17 +42,17 @@ def torch_seed(seed: int, round: int, step: int, rank: int = 0) -> int:
 
 @lru_cache(maxsize=8)
 def order(seed: int, round: int, stream: int, pass_: int, images: int) -> np.ndarray:
-    """The order of `images` images in one pass: int64 permutation."""
+    """Return the order of `images` images in one pass: a permutation, int64 (images,)."""
     return generator(seed, round, 0, stream, pass_).permutation(images)
 
 
 def batches(
     seed: int, round: int, streams: Sequence[tuple[int, int, bool]], start: int, stop: int
 ) -> Iterator[list[list[Draw]]]:
-    """Of each of the steps start .. stop - 1 the draws of every stream, in their order.
+    """Yield, for each step start .. stop - 1, the draws of each stream, in the order of `streams`.
 
-    streams: (number of images, how many of them a batch takes, whether passes are joined). Where
-    they are not, the last batch of a pass is what is left of it, and so may be short.
+    streams: (number of images, images in a batch, whether passes are joined). Without joined
+    passes, the last batch of a pass holds the remaining images and may be short.
     """
     for step in range(start, stop):
         yield [
@@ -68,7 +65,7 @@ def batches(
 
 
 def _places(step: int, images: int, share: int, joined: bool) -> list[tuple[int, int]]:
-    """(Pass, place in it) of each image that a step takes of a stream."""
+    """Return (pass, position in the pass) of each image that a step takes from a stream."""
     if joined:
         return [divmod(i, images) for i in range(step * share, (step + 1) * share)]
     pass_, number = divmod(step, -(-images // share))

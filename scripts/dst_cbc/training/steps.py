@@ -1,4 +1,4 @@
-"""One step of training: the losses of an objective, each down the gradient of its own module."""
+"""One training step: compute the losses of an objective and update the modules they belong to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from .ranks import ALONE, Ranks
 
 
 def set_modes(modules: Mapping[str, Trained]) -> None:
-    """Training mode, but for what is frozen: its running statistics stay as they are."""
+    """Set training mode, except for frozen layers, whose running statistics must not change."""
     for one in modules.values():
         one.module.train(one.norm != "eval")
         still = norms(one.module) if one.norm == "frozen" else []
@@ -26,7 +26,7 @@ def set_modes(modules: Mapping[str, Trained]) -> None:
 def seed_torch(stage: TrainStage, number: int, device: torch.device, ranks: Ranks = ALONE) -> None:
     """Seed torch's own generators for step `number`, on the CPU and on `device`.
 
-    torch.manual_seed asks all kinds of devices, which takes a hundred times as long.
+    torch.manual_seed would seed all kinds of devices, which takes a hundred times as long.
     """
     seed = sampling.torch_seed(stage.seed, stage.round, number, ranks.rank)
     torch.default_generator.manual_seed(seed)
@@ -35,7 +35,7 @@ def seed_torch(stage: TrainStage, number: int, device: torch.device, ranks: Rank
 
 
 def on_device(batch: Batch, device: torch.device, stage: TrainStage) -> Batch:
-    """The batch where it is computed, images in the memory format that `stage` says."""
+    """Copy the batch to `device`, images in the memory format that `stage` sets."""
     layout = devices.memory_format(stage)
     return {
         stream: {
@@ -52,7 +52,11 @@ def on_device(batch: Batch, device: torch.device, stage: TrainStage) -> Batch:
 
 @dataclass
 class Descent:
-    """The way of one module down its gradient: by its optimizer, with its scaler."""
+    """Updates one module: accumulates its gradients and steps its optimizer, with a GradScaler.
+
+    pending: gradients have been accumulated since the last optimizer step. skipped: the scaler
+    skipped an optimizer step because a gradient was not finite.
+    """
 
     trained: Trained
     stage: TrainStage
@@ -68,16 +72,16 @@ class Descent:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=enabled)
 
     def begin(self, step: int) -> None:
-        """Set the learning rate of a step."""
+        """Set the learning rate of step `step`."""
         self.skipped = False
         if self.trained.rate:
             set_rate(self.optimizer, self.trained.rate(step))
 
     def descend(self, loss: torch.Tensor, now: bool) -> None:
-        """Add the loss's gradient to those since the last step; step where it is `now`."""
+        """Accumulate the gradient of `loss`; step the optimizer if `now`."""
         if not self.pending:
             self.optimizer.zero_grad(set_to_none=True)
-        # By these parameters alone: a loss must not fill the gradients of another module.
+        # Only these parameters: a loss must not add gradients to another module.
         self.scaler.scale(loss).backward(inputs=self.parameters)
         self.pending = not now
         if now:
@@ -93,14 +97,14 @@ class Descent:
         scaler.step(optimizer)
         scaler.update()
         if scale is not None:
-            # A scaler that leaves a step out lowers its scale, and does so in no other case.
+            # The scaler lowers its scale if and only if it skipped the step.
             self.skipped |= scaler.get_scale() < scale
 
 
 def descents_of(
     objective: Objective, stage: TrainStage, device: torch.device, ranks: Ranks = ALONE
 ) -> dict[str, Descent]:
-    """Of each module with an optimizer its way down."""
+    """Return a Descent for each module that has an optimizer."""
     return {
         name: Descent(one, stage, device, ranks)
         for name, one in objective.modules.items()
@@ -117,10 +121,10 @@ def take_step(
     number: int,
     ranks: Ranks = ALONE,
 ) -> list[float]:
-    """Step `number` of all modules; its losses, each over the whole batch.
+    """Take step `number`, and return its losses, each summed over all processes.
 
-    batch: as it comes from `batches`, this process's share. sizes: images of each stream in the
-    whole batch.
+    batch: this process's share, as returned by `loop.batches`. sizes: number of images of each
+    stream in the whole batch. Raises ValueError if accumulated gradients are left without a step.
     """
     device = next(iter(descents.values())).device
     places = {
@@ -136,11 +140,14 @@ def take_step(
         descents[name].descend(loss, now)
     left = [name for name, descent in descents.items() if descent.pending]
     if left:
-        raise ValueError(f"{type(objective).__name__}: gradients of {left[0]!r} without a step")
-    # Of all losses at once: a device is waited for here.
+        raise ValueError(
+            f"{type(objective).__name__}: gradients of {left[0]!r} without a step; `losses` must "
+            "yield True for the last loss of each module"
+        )
+    # One transfer for all losses, because it waits for the device.
     values = ranks.sum(torch.stack(losses)).tolist()
     if not any(descent.skipped for descent in descents.values()):
         objective.after_step(step)
-    # Each process has seen its own share only.
+    # Each process updated its buffers with its own share of the batch only.
     ranks.share_buffers(one.module for one in objective.modules.values())
     return values

@@ -1,4 +1,4 @@
-"""Objectives by name: `objectives/<name>.py` has a class `Objective`; see `settings/choices.py`."""
+"""Objectives by name: `objectives/<name>.py` defines `Objective`; see `settings/choices.py`."""
 
 from importlib import import_module
 
@@ -21,7 +21,7 @@ def make(
     device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Objective:
-    """The objective that `stage` chooses, of a model that is put on its device first, in place."""
+    """Move `model` to `device` in place, and return the objective that `stage` chooses for it."""
     place(model, stage, device, ranks)
     module = import_module(f"{__name__}.{stage.objective.name}")
     return module.Objective(model, data, stage)
@@ -30,10 +30,13 @@ def make(
 def place(
     model: SegmentationModel, stage: TrainStage, device: torch.device, ranks: Ranks = ALONE
 ) -> None:
-    """Put a model's network where and how it trains, in place; its state stays the same."""
+    """Prepare the network for training in place: device, memory format, synchronised batch norm.
+
+    The state dict keeps its keys and values.
+    """
     network = model.network.to(device).to(memory_format=devices.memory_format(stage))
     if device.type == "cpu":
-        # Where a dilated depthwise convolution takes far longer than a plain one.
+        # On a CPU, a dilated depthwise convolution is far slower than a plain one.
         interleave(network)
     if stage.sync_norm and ranks.size > 1:
         optimization.synchronise_norm(network)

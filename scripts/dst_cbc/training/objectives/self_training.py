@@ -1,7 +1,7 @@
-"""The paper's objective, equations (1) and (2): supervised where there are no pseudo labels.
+"""The paper's objective, equations (1) and (2); without pseudo labels, supervised training.
 
-One network learns from labeled and pseudo-labeled images; the labels come from files, or
-(`online_threshold`) from the network in training itself.
+One network learns from labeled and pseudo-labeled images. The pseudo labels come from files, or,
+with `online_threshold`, from the network in training.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from ..samples import Data, labeled_stream, pseudo_stream
 
 
 class Objective(Base):
-    """Half of a batch is pseudo-labeled, none in supervised training (section 4.2)."""
+    """Half of each batch is pseudo-labeled; in supervised training, none of it (section 4.2)."""
 
     def __init__(self, model: SegmentationModel, data: Data, stage: TrainStage):
         self.stage, self.evaluated = stage, model
