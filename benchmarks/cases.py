@@ -1,4 +1,4 @@
-"""The networks and settings under test: the paper's, CamVid's, the demo's."""
+"""Networks and settings to measure: those of the paper, of CamVid, and of the demo."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LITE = NetworkSettings(**{**CAMVID["network"], "output_stride": 8})
 def model(
     network: NetworkSettings, classes: dict[str, str] = CLASSES
 ) -> segmentation.SegmentationModel:
-    """A model with the initial weights of its settings, the same every time."""
+    """A model with initial weights from a fixed seed."""
     torch.manual_seed(0)
     return segmentation.build(network, classes)
 
 
 def paper(**changes) -> TrainStage:
-    """Training as in the paper on VOC, but in float32 on a CPU."""
+    """Training settings of the paper on VOC, but in float32; `changes` replace keys."""
     content = {
         "steps": 1_000_000,
         "validate_at": (1_000_000,),
@@ -43,16 +43,16 @@ def paper(**changes) -> TrainStage:
 
 
 def camvid(**changes) -> TrainStage:
-    """Training as in camvid.yaml."""
+    """Training settings of camvid.yaml; `changes` replace keys."""
     left_out = ("epochs", "validate_every")
     content = {key: value for key, value in CAMVID["train"].items() if key not in left_out}
     return paper(**{**content, "channels_last": CAMVID["channels_last"], **changes})
 
 
 CUDA = {"precision": "bfloat16", "channels_last": True}
-"""What a GPU computes with."""
+"""Settings for a GPU."""
 
 
 def demo():
-    """Experiment, images and plan of config.yaml."""
+    """Experiment, image records and plan of config.yaml."""
     return load_plan(REPOSITORY, [Path(REPOSITORY, "config.yaml")], {})

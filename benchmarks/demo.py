@@ -1,4 +1,4 @@
-"""The row of the demo as a whole, beside the steps and passes that it cannot do without."""
+"""The row of the whole demo; the bound is the time of its training steps and forward passes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rows(folder: Path) -> Iterator[Row]:
     def one_pass() -> None:
         bare(images)
 
-    # The machine before and after: the demo takes minutes.
+    # Measure the bound before and after the demo, because the machine may change in these minutes.
     before = in_turns(step, one_pass, seconds=5)
     command = [*SNAKEMAKE, "-s", REPOSITORY / "Snakefile", "--directory", folder, "--cores", CORES]
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,15 +42,15 @@ def rows(folder: Path) -> Iterator[Row]:
     each = [statistics.median(a + b) for a, b in zip(before, after, strict=True)]
     steps, passes = necessary(records, plan)
     bound = steps * each[0] + passes / batch * each[1]
-    note = f"{steps} steps, {passes} images, one after the other: a round needs the one before"
+    note = f"{steps} steps, {passes} images in sequence, because a round needs the previous one"
     yield row(DEMO, seconds, bound, note=f"{note}; on {CORES} cores")
 
 
 def necessary(records, plan) -> tuple[int, int]:
-    """Steps of training, and images that are validated or predicted for the next round.
+    """Count training steps, and images that are validated or predicted for the next round.
 
-    They follow one upon the other on one core. Loading, reports and the last evaluation have the
-    other core, and are no part of the bound.
+    These run in sequence on one core. Loading, reports and the last evaluation can use the other
+    core, so they are not part of the bound.
     """
     val = sum(record.subset == "val" for record in records)
     steps = passes = 0

@@ -1,4 +1,4 @@
-"""Rows of a GPU, where there is one: the paper's network in bf16, and the hours of a column."""
+"""Rows measured on a GPU: the paper's network in bf16, and the hours of a column of Table 3."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from targets import HOURS, PREDICT_CUDA, STEP_CUDA, TRAIN_CUDA
 
 SIDE, BATCH = 321, 8
 WORKERS = min(4, os.cpu_count())
-STEPS, IMAGES = 50, 256  # of one turn
-MOST = 20_000  # steps that the loader has batches for
+STEPS, IMAGES = 50, 256  # per turn
+MOST = 20_000  # number of batches that the loader provides
 COLUMN = {"runs": [{"splits": ["106"], "seeds": [0], "methods": ["dst-cbc"]}]}
-"""Table 3's first: 100 labeled images, one seed."""
+"""The first column of Table 3: 100 labeled images, one seed."""
 
 
 def rows(folder: Path) -> Iterator[Row]:
@@ -51,7 +51,7 @@ def rows_on(
     steps: int = STEPS,
     seconds: float = 20.0,
 ) -> Iterator[Row]:
-    """On `device`, and of any network, so that all of it can be tried without a GPU."""
+    """Yield the rows for any device and network, so that they can be tested without a GPU."""
     schedule = {"steps": MOST, "validate_at": (MOST,)}
     stage = cases.paper(crop=(side, side), batch=BATCH, **schedule, **cases.CUDA)
     yield network.step_row(STEP_CUDA, cases.model(settings), stage, seconds, device)
@@ -63,7 +63,7 @@ def rows_on(
 
 
 def train_row(data, model, stage, steps: int, seconds: float, device: torch.device) -> Row:
-    """From files, through workers, into the training loop's step; beside the bare step."""
+    """Training from files with loading workers, compared with bare steps on data in memory."""
     _, bare = network.steps(copy.deepcopy(model), stage, device)
     step = network.our_step(model, stage, device)
     objective = objectives.make(model, samples.half_pseudo(data), stage, device)
@@ -89,7 +89,7 @@ def train_row(data, model, stage, steps: int, seconds: float, device: torch.devi
 
 
 def predict_row(data, model, folder: Path, seconds: float, device: torch.device) -> Row:
-    """The stage, with workers that load, beside the network's pass over images in its memory."""
+    """The predict stage with loading workers, compared with forward passes on images in memory."""
     model.network.to(device)
     stage = PredictStage(batch=BATCH, tile=2048, **cases.CUDA)
     predicts = stages.prediction(model, data, stage, folder, device, WORKERS)
@@ -105,7 +105,7 @@ def predict_row(data, model, folder: Path, seconds: float, device: torch.device)
 
 
 def hours_row(folder: Path, trained: Row, predicted: Row) -> Row:
-    """Five rounds by the two rows before. Validation takes as long an image as prediction."""
+    """Hours of five rounds, computed from two rows; validation is assumed as fast as prediction."""
     place, files = processes.voc_case(folder)
     overrides = {**COLUMN, "data": str(place / "data")}
     _, records, plan = load_plan(REPOSITORY, files, overrides)
@@ -121,7 +121,7 @@ def hours_row(folder: Path, trained: Row, predicted: Row) -> Row:
 
 @contextmanager
 def busy(device: torch.device, every: int = 200) -> Iterator[list[int]]:
-    """Per cent of the time that kernels ran, by nvidia-smi every so many ms; filled at the end."""
+    """Yield a list that gets nvidia-smi's GPU utilization in percent, every `every` ms, at exit."""
     shares: list[int] = []
     if device.type != "cuda" or not shutil.which("nvidia-smi"):
         yield shares

@@ -1,4 +1,4 @@
-"""How every row is measured: calls in turns, medians, peaks of memory; and on which machine."""
+"""Tools to measure rows: alternating calls, medians, peak memory, and facts about the machine."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PACKAGES = {
     "pillow": "pillow", "opencv": "opencv-python-headless", "h5py": "h5py",
     "snakemake": "snakemake",
 }  # fmt: skip
-"""Column of the table: name of the package."""
+"""Column of the table -> name of the package whose version it holds."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure beside its lower bound. ratio: the median of ours / bound, pair by pair."""
+    """One measurement and its lower bound. ratio: median of ours / bound over all pairs."""
 
     group: str
     what: str
@@ -42,12 +42,12 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the target is; None where there is none."""
+        """Whether the target is reached; None if the row has no target."""
         return None if self.target is None else KINDS[self.kind](self)
 
 
 def row(what: str, ours: float, bound: float, ratio: float | None = None, note: str = "") -> Row:
-    """The row of TARGETS that is called `what`. ratio: of the two, where it is none of pairs."""
+    """A row for the target `what`. ratio: ours / bound if not given."""
     aim = TARGETS[what]
     ratio = ours / bound if ratio is None else ratio
     return Row(aim.group, what, ours, bound, aim.unit, ratio, aim.value, aim.kind, note)
@@ -56,9 +56,9 @@ def row(what: str, ours: float, bound: float, ratio: float | None = None, note: 
 def in_turns(
     *calls: Callable[[], object], seconds: float, least: int = 3, clock=time.perf_counter
 ) -> list[list[float]]:
-    """Seconds of each call: all in turns, again and again for `seconds`, `least` times at least.
+    """Time all calls in turns for `seconds`, at least `least` times; return the times of each call.
 
-    A disturbance then meets all of them. What must be warm is called before.
+    A disturbance then affects all calls alike. The caller warms up what must be warm.
     """
     taken: list[list[float]] = [[] for _ in calls]
     begun = clock()
@@ -71,13 +71,14 @@ def in_turns(
 
 
 def paired(what: str, ours: Sequence[float], bound: Sequence[float], each: float, note="") -> Row:
-    """A row of times that were measured in turns. each: seconds -> the row's unit per item."""
+    """A row from times measured in turns. each: factor from seconds to the row's unit per item."""
     ratio = statistics.median(one / other for one, other in zip(ours, bound, strict=True))
     middle, lowest = statistics.median(ours), statistics.median(bound)
     return row(what, each * middle, each * lowest, ratio, note)
 
 
-# A child's peak starts at its parent's size, and this process holds torch: a small one in between.
+# The peak memory of a child starts at the size of its parent. This process has imported torch, so a
+# small process in between starts the command.
 _BETWEEN = """
 import resource, subprocess, sys
 status = subprocess.run(sys.argv[1:]).returncode
@@ -87,14 +88,14 @@ sys.exit(status)
 
 
 def peak(command: Sequence[object], **options) -> tuple[float, str]:
-    """Largest resident memory of a command, MiB, and what it printed. Ends all when it fails."""
+    """Peak resident memory of a command in MiB, and its output. Exits if the command fails."""
     command = [sys.executable, "-c", _BETWEEN, *map(str, command)]
     said, _, highest = run(command, **options).rstrip().rpartition("\n")
     return int(highest) / 1024, said
 
 
 def run(command: Sequence[object], **options) -> str:
-    """What a command prints. Ends all, with what it said, when it fails."""
+    """Return the output of a command. If the command fails, print its output and exit."""
     one, both = subprocess.PIPE, subprocess.STDOUT
     done = subprocess.run([*map(str, command)], stdout=one, stderr=both, text=True, **options)
     if done.returncode:
@@ -104,7 +105,7 @@ def run(command: Sequence[object], **options) -> str:
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """This thread, and those that it starts, on one core; where the system knows of such things."""
+    """Run this thread, and threads that it starts, on one core, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -117,7 +118,7 @@ def one_core() -> Iterator[None]:
 
 
 def machine() -> dict[str, object]:
-    """What the figures depend on beside the code: columns of the table."""
+    """Columns for what the measurements depend on besides the code."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
@@ -132,7 +133,7 @@ def machine() -> dict[str, object]:
 
 
 def _cpu() -> str:
-    """The processor's name and instructions, as far as the system and torch tell."""
+    """The processor's name, if the system provides it, and its instruction set."""
     import torch
 
     try:

@@ -1,4 +1,4 @@
-"""Rows of what happens between a batch and its step: the loss, the step, saving the state."""
+"""Rows of the loss, the training step, and saving the state."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from targets import (
     STEP_RESNET,
 )
 
-SAVE_SECONDS = 60.0  # between two saves, by default
+SAVE_SECONDS = 60.0  # default time between two saves
 CPU = torch.device("cpu")
 
 
@@ -67,7 +67,7 @@ def loss_row() -> Row:
 
 
 def loss_peak_row() -> Row:
-    """Each in a process of its own: what its memory grows by at most beyond the logits."""
+    """Peak memory of each loss beyond the logits, each measured in its own process."""
     found = []
     for name in ("_ours", "_cross_entropy"):
         code = f"import network; network.tell_memory_before(network.{name})"
@@ -79,8 +79,8 @@ def loss_peak_row() -> Row:
 
 
 def tell_memory_before(loss: Callable) -> None:
-    """Print this process's memory with the logits in it, MiB; then compute `loss`."""
-    # Code and pools of threads are no memory of the loss's.
+    """Print this process's peak memory in MiB with the logits in memory, then compute `loss`."""
+    # Warm up first, so that code and thread pools are not counted as memory of the loss.
     _descend_to(loss, *_logits_and_labels(side=32))
     logits, labels = _logits_and_labels()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, flush=True)
@@ -107,7 +107,7 @@ def _logits_and_labels(side: int = 321) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _labels(images: int, classes: int, size: tuple[int, int]) -> torch.Tensor:
-    """int64 (images, height, width): squares of one class, a twentieth of them ignored."""
+    """Labels, int64 (images, height, width): squares of one class, a twentieth of them ignored."""
     coarse = torch.randint(classes, (images, 1, 12, 12)).float()
     coarse[torch.rand(coarse.shape) < 0.05] = IGNORED
     return F.interpolate(coarse, size, mode="nearest").squeeze(1).long()
@@ -134,7 +134,7 @@ def step_row(
 
 
 def demo_case() -> tuple[segmentation.SegmentationModel, TrainStage]:
-    """The demo's network, and the settings of its rounds."""
+    """The demo's network, and the training settings of its first self-training round."""
     experiment, _, plan = cases.demo()
     (stage, *_) = [m.settings.train for m in plan.models.values() if m.learns_unlabeled]
     return cases.model(experiment.network, plan.dataset.classes), stage
@@ -143,14 +143,14 @@ def demo_case() -> tuple[segmentation.SegmentationModel, TrainStage]:
 def steps(
     model: segmentation.SegmentationModel, stage: TrainStage, device: torch.device
 ) -> tuple[Callable[[], None], Callable[[], None]]:
-    """A step of our training loop, and one by hand of the same network as timm makes it.
+    """Return a step of our training loop, and a hand-written step of the unmodified timm network.
 
-    Both learn the same layers from a batch of which half is pseudo-labeled.
+    Both train the same layers on the same batch, half of it pseudo-labeled.
     """
     torch.manual_seed(0)
     images = torch.randint(256, (stage.batch, 3, *stage.crop), dtype=torch.uint8)
     labels = _labels(stage.batch, len(model.classes), stage.crop)
-    # Before ours changes anything of it.
+    # Copy the network before our step modifies it.
     bare = copy.deepcopy(model.network).to(device)
     bound = _bare_step(bare, images, labels, stage, device)
     half, bytes_ = stage.batch // 2, labels.to(torch.uint8)
@@ -170,8 +170,8 @@ def steps(
 def our_step(
     model: segmentation.SegmentationModel, stage: TrainStage, device: torch.device
 ) -> Callable[[Batch], None]:
-    """What the training loop does with a batch, as it comes from the loader."""
-    # That there are pseudo-labeled images decides how the batch is divided; none is read.
+    """Return a function that takes a step of the training loop with a batch from the loader."""
+    # One pseudo-labeled image makes the objective split the batch in half; no file is read.
     data = Data(Path(), pictures.dataset(), [], [None], None, [])
     objective = objectives.make(model, data, stage, device)
     descents = descents_of(objective, stage, device)
@@ -182,7 +182,7 @@ def our_step(
 
 def _bare_step(network, images, labels, stage, device) -> Callable[[], None]:
     images, labels = images.to(device).float() / 255, labels.to(device)
-    bare = trained(network, stage)  # freezes what does not learn
+    bare = trained(network, stage)  # freezes layers as `stage` sets
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learning, 1e-4, stage.momentum, weight_decay=stage.weight_decay)
     set_modes({"network": bare})
@@ -201,7 +201,7 @@ def _bare_step(network, images, labels, stage, device) -> Callable[[], None]:
 
 
 def wait(device: torch.device) -> None:
-    """Until all that the device was given is done."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -210,7 +210,7 @@ def wait(device: torch.device) -> None:
 
 
 def save_row(what: str, model: segmentation.SegmentationModel, folder: Path, saves: int = 7) -> Row:
-    """Saving as the training loop does: weights, momentum, the best weights; fsync included."""
+    """Time to save the state (weights, momentum, best weights), as in training, with fsync."""
     stage = cases.paper()
     for parameter in model.network.parameters():
         parameter.requires_grad_(True)

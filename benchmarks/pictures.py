@@ -1,4 +1,4 @@
-"""Data sets as benchmarks need them, drawn in a folder: photographs with masks of blobs."""
+"""Draw data sets for benchmarks into a folder: photograph-like images with masks of blobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dst_cbc.settings.data import DatasetStage
 
 CLASSES = {f"class{number}": f"#{9 * number:02x}5a{255 - 9 * number:02x}" for number in range(21)}
 BLOBS = 5  # classes in one picture
-DRAWN = 64  # pictures; more are further names of the same
+DRAWN = 64  # different pictures; further images are hard links to them
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pictures:
         return Pictures(self.root, self.dataset, rows)
 
     def write_lists(self, folder: Path) -> None:
-        """dataset.csv, and ids.txt with all ids."""
+        """Write dataset.csv, and ids.txt with all ids, into `folder`."""
         write_index(folder / "dataset.csv", self.rows)
         (folder / "ids.txt").write_text("".join(f"{row.id}\n" for row in self.rows))
 
@@ -41,7 +41,7 @@ class Pictures:
 def write(
     root: Path, count: int, size: tuple[int, int] = (375, 500), masks: bool = True
 ) -> Pictures:
-    """`count` JPEG files of (height, width), and where `masks` an indexed PNG for each."""
+    """Write `count` JPEG files of (height, width) and, if `masks`, an indexed PNG for each."""
     random = np.random.default_rng(0)
     sources = root / "sources"
     for number in range(min(count, DRAWN)):
@@ -63,7 +63,7 @@ def write(
 
 
 def dataset() -> DatasetStage:
-    """Settings of such a data set."""
+    """Settings of the data sets that `write` draws."""
     return DatasetStage(
         format="folder",
         classes=CLASSES,
@@ -75,7 +75,7 @@ def dataset() -> DatasetStage:
 
 
 def photograph(random: np.random.Generator, size: tuple[int, int]) -> Image.Image:
-    """Soft colours, some texture and a little noise: about as dear to decode as a photograph."""
+    """Smooth colours with texture and noise; takes about as long to decode as a photograph."""
     colours = smooth(random, size, 32, 3) * 255
     texture = 16 * (smooth(random, size, 4) - 0.5) + random.normal(0, 2, (*size, 1))
     pixels = np.clip(colours + texture, 0, 255)
@@ -83,7 +83,7 @@ def photograph(random: np.random.Generator, size: tuple[int, int]) -> Image.Imag
 
 
 def blobs(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A mask, uint8: a few classes in large pieces, 255 between them as in VOC."""
+    """A mask, uint8 (height, width): large blobs of a few classes, borders of 255 as in VOC."""
     classes = random.permutation(len(CLASSES))[:BLOBS]
     winner = smooth(random, size, 64, BLOBS).argmax(-1)
     border = np.zeros(size, bool)
@@ -95,7 +95,7 @@ def blobs(random: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 def smooth(
     random: np.random.Generator, size: tuple[int, int], cell: int, channels: int = 1
 ) -> np.ndarray:
-    """Noise in about 0..1, float32 (height, width, channels), one value every `cell` pixels."""
+    """Noise in about 0..1, float32 (height, width, channels), upsampled by a factor of `cell`."""
     coarse = [-(-side // cell) + 1 for side in size]
     layers = [
         Image.fromarray(random.random(coarse, np.float32)).resize(

@@ -1,4 +1,4 @@
-"""Rows of whole processes: how they start, how a workflow is planned, how much memory they take."""
+"""Rows of whole processes: start-up time, time to plan a workflow, and peak memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows(folder: Path) -> Iterator[Row]:
 
 
 def start_rows() -> Iterator[Row]:
-    """Until a stage has imported what it uses; without torch that is what --help imports, too."""
+    """Time until a stage has imported its modules; without torch, --help imports them all."""
     train = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import runpy; "
     train += (
         f"runpy.run_path({str(SCRIPTS / 'train.py')!r}); from dst_cbc.models import segmentation; "
@@ -74,7 +74,7 @@ def _python(command: tuple) -> Callable[[], object]:
 
 
 def plan_row(what: str, folder: Path, files: list[Path]) -> Row:
-    """A dry run that finds nothing of an earlier one, beside a Snakemake without a workflow."""
+    """A dry run without earlier results, compared with `snakemake --version`."""
     command = [*SNAKEMAKE, "-s", REPOSITORY / "Snakefile", "--directory", folder, "--cores", "2"]
     command += ["--nocolor", "-n", "--configfile", *files]
     said = []
@@ -89,7 +89,7 @@ def plan_row(what: str, folder: Path, files: list[Path]) -> Row:
 
 
 def voc_case(folder: Path) -> tuple[Path, list[Path]]:
-    """voc.yaml, and a data set with VOC's layout, names and number of images, all of them tiny."""
+    """voc.yaml, and a data set with VOC's layout, file names and number of tiny images."""
     root, lists = folder / "data", folder / "data/ImageSets/Segmentation"
     for name in (lists, root / "JPEGImages", root / "SegmentationClassAug"):
         name.mkdir(parents=True)
@@ -110,7 +110,7 @@ def voc_case(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def many_case(folder: Path) -> tuple[Path, list[Path]]:
-    """That of shards.py, in one job a stage."""
+    """The experiment of shards.py with one job per stage."""
     (folder / "data").mkdir(parents=True)
     shards.write_data(folder / "data", shards.LABELED + UNLABELED)
     (folder / "many.yaml").write_text(shards.EXPERIMENT.format(shards=1))
@@ -121,14 +121,14 @@ def many_case(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def peak_rows(folder: Path) -> Iterator[Row]:
-    """The stages stream: their peaks must not grow with the number of images."""
+    """Peak memory for many images and for few: stages stream, so it must not grow."""
     few, many = (peaks(folder / str(images), images) for images in IMAGES)
     for what in few:
         yield row(what, many[what], few[what], note="160x160")
 
 
 def peaks(folder: Path, images: int) -> dict[str, float]:
-    """Peaks of the stages, MiB."""
+    """Row name -> peak memory of the stage in MiB, for `images` images."""
     data = pictures.write(folder / "data", images, SIZE, masks=False)
     data.write_lists(folder)
     model = cases.model(cases.SMALL)

@@ -1,4 +1,4 @@
-"""Rows of what happens to files before a network sees them: samples, the loader, the data check."""
+"""Rows of reading files: training samples, the loader, and the data check."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pictures import Pictures
 from targets import CHECK, LOADER, SAMPLE
 
 IMAGES, CHECKED = 64, 1000
-# Of the loader: images a batch, batches before and while timed, pairs with one process alone.
+# Loader: images per batch, batches to warm up, batches to time, pairs of measurements.
 BATCH, WARM, TIMED, REPEATS = 8, 4, 60, 5
 EXPERIMENT = """
 name: check
@@ -69,7 +69,7 @@ def sample_row(data: Pictures, names: dict[str, str]) -> Row:
 
 
 def loader_row(data: Pictures) -> Row:
-    """Images a second of a loader that runs already, beside twice those of one process."""
+    """Images per second of a warm loader with two workers; the bound is twice one process."""
     sample, draws = _samples(data), _draws()
     pairs = []
     for _ in range(REPEATS):
@@ -84,7 +84,7 @@ def loader_row(data: Pictures) -> Row:
 
 
 def _through_loader(data: Pictures) -> float:
-    """Images a second of two workers, while they have as much ahead of them as at the start."""
+    """Images per second of two workers; extra batches keep both busy until the end."""
     stage = cases.paper(batch=BATCH, steps=WARM + TIMED + 8, validate_at=(WARM + TIMED + 8,))
     model = cases.model(cases.SMALL)
     cpu = torch.device("cpu")
@@ -99,12 +99,12 @@ def _through_loader(data: Pictures) -> float:
 
 
 def of(data: Pictures) -> Data:
-    """All of them labeled."""
+    """Training data in which all images are labeled."""
     return Data(data.root, data.dataset, data.rows, [], None, [])
 
 
 def half_pseudo(data: Pictures) -> Data:
-    """Those of val labeled, those of train pseudo-labeled: by the files of their masks."""
+    """Training data: val images are labeled, train images use their masks as pseudo labels."""
     labeled, pseudo = (
         [row for row in data.rows if row.subset == subset] for subset in ("val", "train")
     )
@@ -118,7 +118,7 @@ def _samples(data: Pictures) -> Callable[[Draw], object]:
 
 
 def _draws() -> Iterator[Draw]:
-    """Every image once, then all again in another pass."""
+    """Endless draws: every image once in each pass."""
     return (Draw(0, pass_, i) for pass_ in itertools.count() for i in range(IMAGES))
 
 
@@ -126,13 +126,13 @@ def _draws() -> Iterator[Draw]:
 
 
 def fastest_decoders(data: Pictures) -> dict[str, str]:
-    """By a file's ending the name of the installed library that decodes such files fastest."""
+    """File suffix -> name of the fastest installed library that decodes such files."""
     found = {}
     for suffix, path in ((".jpg", data.rows[0].image), (".png", data.rows[0].label)):
         content = (data.root / path).read_bytes()
         wanted, fitting = _pillow(content), {}
         for name, decoder in DECODERS[suffix].items():
-            # What is not installed is not the fastest. JPEG decoders may round otherwise.
+            # Skip libraries that are not installed. JPEG decoders may differ by rounding.
             with suppress(Exception):
                 if abs(np.asarray(decoder(content)).astype(int) - wanted).max() < 16:
                     fitting[name] = decoder
@@ -143,7 +143,7 @@ def fastest_decoders(data: Pictures) -> dict[str, str]:
 
 
 def decode(path: Path, names: dict[str, str]) -> np.ndarray:
-    """The pixels of a file by the library that `names` says for its ending."""
+    """The pixels of a file, decoded by the library that `names` has for its suffix."""
     return DECODERS[path.suffix][names[path.suffix]](path.read_bytes())
 
 
@@ -177,17 +177,17 @@ DECODERS = {
         "torchvision": _torchvision,
         "imagecodecs": _imagecodecs,
     },
-    # The others give an indexed file's colours, not its numbers.
+    # The other libraries return the colours of an indexed file, not its class numbers.
     ".png": {"Pillow": _pillow, "torchvision": _torchvision},
 }
-"""By a file's ending: bytes -> uint8 (H, W, 3), of an indexed PNG (H, W)."""
+"""File suffix -> library -> function: bytes -> uint8 (H, W, 3), or (H, W) for an indexed PNG."""
 
 
 # --------------------------------------------------------------------------- the data check
 
 
 def check_row(folder: Path, names: dict[str, str]) -> Row:
-    """All cores in both; then the workflow checks once, and not again while nothing changes."""
+    """The data check, compared with decoding, both on all cores. Also calls `checks_once`."""
     data, cores = pictures.write(folder / "data", CHECKED), os.cpu_count()
     records = list_records(data.root, data.dataset)
     paths = [data.root / path for row in data.rows for path in (row.image, row.label)]
@@ -211,7 +211,7 @@ def _decode_only(names: dict[str, str], path: Path) -> None:
 
 
 def checks_once(folder: Path) -> None:
-    """End all unless the workflow's rule does nothing where nothing has changed."""
+    """Exit with an error if the workflow checks the data again although nothing has changed."""
     classes = json.dumps(pictures.CLASSES)
     (folder / "check.yaml").write_text(EXPERIMENT.format(classes=classes))
     command = [sys.executable, "-m", "snakemake", "results/check/dataset.csv", "--cores", "2"]

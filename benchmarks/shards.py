@@ -1,7 +1,7 @@
-"""What 100,000 images cost before the first job: dry runs, in one job a stage and scattered.
+"""Measure dry runs for 100,000 images, with stages in one job and split into shards.
 
-Prints for each number of shards how many jobs are planned and files declared, and the dry run's
-seconds and peak memory. The images are links to a few tiny ones, in a folder that is removed.
+Prints, for each number of shards, the number of planned jobs and declared files, and the time and
+peak memory of the dry run. The images are hard links to a few tiny images, in a temporary folder.
 """
 
 import argparse
@@ -33,7 +33,7 @@ shards: {shards}
 
 
 def write_data(root: Path, images: int) -> None:
-    """Training images, the first LABELED of them with a mask, and some to validate on."""
+    """Write training images, the first LABELED of them with a mask, and validation images."""
     random = np.random.default_rng(0)
     sources = [root / f"{number}.png" for number in range(SOURCES)]
     for source in sources:
@@ -43,14 +43,14 @@ def write_data(root: Path, images: int) -> None:
             folder = root / kind / subset
             folder.mkdir(parents=True)
             for i in range(number):
-                # A file can have some 65,000 names.
+                # Several sources, because a file can have only about 65,000 hard links.
                 os.link(sources[i % SOURCES], folder / f"{subset}{i:06d}.png")
     for source in sources:
         source.unlink()
 
 
 def dry_run(folder: Path, shards: int) -> tuple[int, int, float, int]:
-    """Jobs, declared files, seconds, and peak memory in bytes of planning all in `folder`."""
+    """Return jobs, declared files, seconds, and peak memory in bytes of a dry run in `folder`."""
     experiment = folder / "many.yaml"
     experiment.write_text(EXPERIMENT.format(shards=shards))
     command = [
@@ -74,14 +74,16 @@ def dry_run(folder: Path, shards: int) -> tuple[int, int, float, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=100_000, help="default 100000")
-    parser.add_argument("--shards", type=int, nargs="+", default=[1, 8, 64], help="default 1 8 64")
+    parser.add_argument("--images", type=int, default=100_000, help="number (default 100000)")
+    parser.add_argument(
+        "--shards", type=int, nargs="+", default=[1, 8, 64], help="jobs per stage, one dry run each"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "data").mkdir()
         write_data(folder / "data", arguments.images)
-        print(f"{arguments.images} images, {VALIDATION} to validate on, dst-cbc")
+        print(f"{arguments.images} training images, {VALIDATION} validation images, dst-cbc")
         for shards in arguments.shards:
             jobs, files, seconds, memory = dry_run(folder, shards)
             print(

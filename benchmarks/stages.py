@@ -1,4 +1,4 @@
-"""Rows of whole passes over images: predict, validate, label, and the disk between them."""
+"""Rows of passes over images: predict, validate, label, and the size of predictions.h5."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def rows(folder: Path) -> Iterator[Row]:
 
 
 def resnet_rows(data: Pictures, folder: Path, images: int = 4) -> Iterator[Row]:
-    """Prediction and validation beside the same bare pass."""
+    """Prediction and validation with ResNet-101, compared with the same forward passes."""
     model, batch = cases.model(cases.RESNET), 2
     some = Pictures(data.root, data.dataset, data.rows[:images])
     bound = bare_pass(model, some, batch)
@@ -73,7 +73,7 @@ def resnet_rows(data: Pictures, folder: Path, images: int = 4) -> Iterator[Row]:
 
 
 def lite_row(data: Pictures, folder: Path, images: int = 32) -> Row:
-    """The network of camvid.yaml, as it is there."""
+    """Prediction with the network of camvid.yaml, compared with its forward passes."""
     settings, batch = cases.LITE.model_copy(update={"output_stride": 16}), 4
     model = cases.model(settings, CAMVID_CLASSES)
     some = Pictures(data.root, data.dataset, data.rows[:images])
@@ -88,7 +88,7 @@ def lite_row(data: Pictures, folder: Path, images: int = 32) -> Row:
 
 
 def _prediction_row(what: str, predicted, closed, bare, images: int) -> Row:
-    """A part of few images is charged with their share of closing a whole one."""
+    """A row that counts closing a part in proportion to `images`; a part holds PART_IMAGES."""
     share = 1 - images / PART_IMAGES
     ours = [one - share * end for one, end in zip(predicted, closed, strict=True)]
     return paired(what, ours, bare, 1000 / images, f"{images} images")
@@ -97,7 +97,7 @@ def _prediction_row(what: str, predicted, closed, bare, images: int) -> Row:
 def prediction(
     model, data: Pictures, stage: PredictStage, folder: Path, device=CPU, workers: int = 0
 ) -> Callable[[], None]:
-    """What the stage does with images, from their files to predictions.h5."""
+    """Return a function that runs the predict stage, from image files to predictions.h5."""
 
     def predicts() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -132,7 +132,7 @@ def bare_pass(
     device=CPU,
     dtype=torch.float32,
 ) -> Callable[[], None]:
-    """The network alone, on images that are in memory and normalised."""
+    """Return a function that runs only the network, on normalised images in memory."""
     pixels = [np.asarray(Image.open(data.root / row.image)) for row in data.rows]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().contiguous() / 255
     batches = images.to(device).split(batch)
@@ -152,7 +152,7 @@ def bare_pass(
 
 
 def stored_or_synthetic() -> list[Prediction]:
-    """Those of the file that PREDICTIONS names; without it drawn ones, of 321x321 pixels."""
+    """Predictions of the file that PREDICTIONS names; without it, synthetic ones of 321x321."""
     path = os.environ.get("PREDICTIONS")
     if not path:
         return list(synthetic(LABELED))
@@ -163,7 +163,7 @@ def stored_or_synthetic() -> list[Prediction]:
 
 
 def synthetic(count: int) -> Iterator[Prediction]:
-    """Predictions as of a network of stride 8: coarse logits, a few classes likely, upsampled."""
+    """Predictions like those of a network of stride 8: upsampled logits with few likely classes."""
     random = np.random.default_rng(0)
     coarse = [-(-side // 8) for side in SIZE]
     for number in range(count):
@@ -192,8 +192,8 @@ def disk_row(items: Sequence[Prediction], folder: Path) -> Row:
     taken = [1000 * min(times) / len(items) for times in in_turns(ours, plain, seconds=3)]
     size = predictions.part_file(folder, 0).stat().st_size
     pixels = sum(item.classes.size for item in items)
-    source = os.environ.get("PREDICTIONS", "drawn predictions")
-    note = f"stored in {taken[0]:.2f} ms an image, plainly in {taken[1]:.2f}; {source}"
+    source = os.environ.get("PREDICTIONS", "synthetic predictions")
+    note = f"stored in {taken[0]:.2f} ms per image, uncompressed in {taken[1]:.2f}; {source}"
     return row(DISK, size / pixels, 3.0, note=note)
 
 
@@ -201,7 +201,7 @@ def disk_row(items: Sequence[Prediction], folder: Path) -> Row:
 
 
 def labels_row(data: Pictures, folder: Path) -> Row:
-    """The stage's whole command, in this process, beside the same files read and written."""
+    """The whole pseudo_labels command, compared with only reading and writing the same files."""
     data.without_masks().write_lists(folder)
     stored = folder / "predictions.h5"
     _store_with_thresholds(list(synthetic(LABELED)), stored, folder)
@@ -222,12 +222,12 @@ def labels_row(data: Pictures, folder: Path) -> Row:
     ours()
     bound()
     share = np.mean([(labels != 255).mean() for labels in kept])
-    note = f"{share:.0%} of the pixels kept; no masks to compare with"
+    note = f"{share:.0%} of the pixels labeled; no masks to compare with"
     return paired(LABELS, *in_turns(ours, bound, seconds=10), 1000 / LABELED, note)
 
 
 def _store_with_thresholds(items: list[Prediction], path: Path, folder: Path) -> None:
-    """predictions.h5, and thresholds.csv that keep half of the pixels."""
+    """Write predictions.h5, and a thresholds.csv that keeps half of the pixels."""
     counts = np.zeros((len(CLASSES), confidence.BINS), np.int64)
     for item in items:
         np.add.at(counts, (item.classes, item.confidence), 1)
@@ -247,7 +247,7 @@ def _store_with_thresholds(items: list[Prediction], path: Path, folder: Path) ->
 
 
 def _label(data: Pictures, folder: Path, out: Path | None = None) -> Path:
-    """The folder of PNGs that the stage writes."""
+    """Run the pseudo_labels stage, and return its folder of PNGs."""
     labels = (out or folder) / "pseudo_labels"
     run_stage(
         "pseudo_labels.py",
@@ -265,7 +265,7 @@ def _label(data: Pictures, folder: Path, out: Path | None = None) -> Path:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, as the library's."""
+    """Write atomically, like dst_cbc.runtime.files."""
     temporary = path.with_suffix(".tmp")
     with open(temporary, "wb") as file:
         file.write(content)
@@ -274,14 +274,14 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def run_stage(script: str, options: dict[str, object]) -> None:
-    """Run a stage's command in this process, where what it imports is imported."""
+    """Run a stage's command in this process, which has already imported its modules."""
     command = [script, *arguments(options)]
     with patch.object(sys, "argv", command), redirect_stdout(io.StringIO()):
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
 def arguments(options: dict[str, object]) -> list[str]:
-    """Options of a command line; several values from a list."""
+    """Command-line arguments from options; a list gives several values."""
     found = []
     for option, value in options.items():
         found += [option, *map(str, value if isinstance(value, list) else [value])]

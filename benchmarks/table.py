@@ -1,7 +1,7 @@
-"""Every benchmark beside its lower bound, as one table and as CSV.
+"""Run the benchmarks, print each with its lower bound, and write the table as CSV.
 
-Without --only all groups, in under ten minutes on two quiet cores. The CSV keeps what it holds of
-the other --when, and of groups that did not run.
+Without --only, all groups run, in under ten minutes on two idle cores. Rows of the CSV file from
+the other --when, and from groups that did not run, are kept.
 """
 
 import argparse
@@ -25,12 +25,14 @@ OUT = REPOSITORY / "results/bench.csv"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP")
-    parser.add_argument("--when", choices=("before", "after"), default="after", help="a column")
     parser.add_argument(
-        "--out", type=Path, default=OUT, help=f"default {OUT.relative_to(REPOSITORY)}"
+        "--when", choices=("before", "after"), default="after", help="value of the column `when`"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help=f"CSV file (default {OUT.relative_to(REPOSITORY)})"
     )
     arguments = parser.parse_args()
-    # Before torch is imported: it reads the number of threads once.
+    # Before the import of torch, which reads the number of threads only once.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     os.environ["TQDM_DISABLE"] = "1"
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def line(row: Row) -> str:
-    """A row as people read it."""
+    """A row as a line of the printed table."""
     reached = {True: "ok", False: "MISSED", None: ""}[row.reached]
     target = str(TARGETS[row.what])
     figures = f"{row.ours:10.4g} {row.bound:10.4g} {row.unit:<11} {row.ratio:7.3f}"
@@ -60,7 +62,7 @@ def line(row: Row) -> str:
 
 
 def write(path: Path, when: str, rows: list[Row], common: dict[str, object]) -> None:
-    """Lay `rows` over those that the file has of the same name and `when`."""
+    """Write `rows`, replacing rows of the file with the same `what` and `when`."""
     kept = {}
     if path.is_file():
         with open(path, newline="") as file:
@@ -86,7 +88,7 @@ def _cell(value: object) -> object:
 
 
 def commit() -> str:
-    """The checkout's commit; "+" where files differ from it."""
+    """The commit of the checkout, with "+" if files differ from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
 

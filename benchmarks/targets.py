@@ -1,4 +1,4 @@
-"""The table's rows: what is measured, in which group, beside which bound, and what to reach."""
+"""The rows of the table: names, groups, units, lower bounds and targets."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ KINDS = {
     "more": lambda row: row.ours - row.bound <= row.target,
     "ours": lambda row: row.ours <= row.target,
 }
-"""What a target limits: ours / bound from above or from below, ours - bound, or ours alone."""
+"""What a target limits: at most ours / bound, at least ours / bound, at most ours - bound, or at
+most ours."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One row's constants. kind: of KINDS; value: None where nothing is promised."""
+    """The constants of one row. kind: a key of KINDS. value: the target, None if there is none."""
 
     group: str
     unit: str
@@ -65,15 +66,15 @@ TARGETS = {
     LOSS_PEAK: Target("network", "MiB", "F.cross_entropy", 0.55),
     STEP_RESNET: Target("network", "ms", "bare forward, backward, step", 1.03),
     STEP_DEMO: Target("network", "ms", "bare forward, backward, step", 1.10),
-    STEP_LITE: Target("network", "ms", "timm's as it is", 0.5),
-    STEP_LITE_ALL: Target("network", "ms", "timm's as it is", 0.5),
+    STEP_LITE: Target("network", "ms", "unmodified timm network", 0.5),
+    STEP_LITE_ALL: Target("network", "ms", "unmodified timm network", 0.5),
     SAVE_RESNET: Target("network", "s", "the time between two saves", 0.01),
     SAVE_LITE: Target("network", "s", "the time between two saves", 0.01),
-    PREDICT_RESNET: Target("stages", "ms", "the network's pass", 1.05),
-    PREDICT_LITE: Target("stages", "ms", "the network's pass", 1.25),
-    VALIDATE: Target("stages", "ms", "the network's pass", 1.05),
+    PREDICT_RESNET: Target("stages", "ms", "forward passes alone", 1.05),
+    PREDICT_LITE: Target("stages", "ms", "forward passes alone", 1.25),
+    VALIDATE: Target("stages", "ms", "forward passes alone", 1.05),
     LABELS: Target("stages", "ms", "reading the file, writing the PNG", 1.3),
-    DISK: Target("stages", "bytes/pixel", "as they are in memory", 1.6, "ours"),
+    DISK: Target("stages", "bytes/pixel", "uncompressed, as in memory", 1.6, "ours"),
     START_TORCH: Target("processes", "s", "import torch, torchvision", 1.15),
     START: Target("processes", "s", "import numpy", 0.3, "more"),
     PLAN: Target("processes", "s", "snakemake --version", 10, "ours"),
@@ -83,7 +84,7 @@ TARGETS = {
     PEAK_LABELS: Target("processes", "MiB", "100 images", 1.05),
     STEP_CUDA: Target("gpu", "ms", "bare forward, backward, step", 1.03),
     TRAIN_CUDA: Target("gpu", "images/s", "bare forward, backward, step", None, "share"),
-    PREDICT_CUDA: Target("gpu", "ms", "the network's pass", 1.05),
-    HOURS: Target("gpu", "h", "its steps and passes, bare", None),
-    DEMO: Target("demo", "s", "its steps and passes, bare", 1.4),
+    PREDICT_CUDA: Target("gpu", "ms", "forward passes alone", 1.05),
+    HOURS: Target("gpu", "h", "its steps and forward passes", None),
+    DEMO: Target("demo", "s", "its steps and forward passes", 1.4),
 }

@@ -1,6 +1,6 @@
-"""The undisturbed runs that all cases are measured by, and the table of cases.
+"""The undisturbed run that all cases are compared with, and the table of cases.
 
-FAULTS_SEED, FAULTS_COUNT: which kills, and how many; FAULTS_TABLE: CSV file for the cases.
+Environment: FAULTS_SEED and FAULTS_COUNT choose the kills; FAULTS_TABLE is a CSV file to write.
 """
 
 import csv
@@ -20,7 +20,7 @@ COLUMNS = ["case", "workers", "starts", "outcome"]
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Pipeline:
-    """A pipeline that ran undisturbed; its events are counted. Shared by all test processes."""
+    """A pipeline that ran undisturbed, with its recorded events; shared by all test processes."""
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
@@ -35,7 +35,7 @@ def finished(tmp_path_factory) -> Pipeline:
 
 @pytest.fixture
 def case(record_property):
-    """Function that puts a case into the table."""
+    """Function that adds a case to the table."""
 
     def add(name: str, outcome: str, workers: int = 0, starts: int | str = "") -> None:
         record_property("fault", [name, workers, starts, outcome])
@@ -44,7 +44,7 @@ def case(record_property):
 
 
 def pytest_collection_modifyitems(items):
-    """Each of these starts a whole workflow, some of them many times."""
+    """Mark these tests as slow: each runs a whole workflow, some of them many times."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("slow")

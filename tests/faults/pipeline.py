@@ -1,4 +1,4 @@
-"""A small pipeline with every stage once, hit by faults, and what must hold of it in the end."""
+"""A small pipeline that runs every stage, tools to inject faults, and its expected results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INJECT = Path(__file__).parent / "inject"
 WRITING = ("write", "open", "rename", "link", "remove", "mkdir", "rmdir")
 VICTIMS = ("stage", "snakemake", "both")
 CHANGES = {
-    # More unlabeled images than a part of predictions holds.
+    # More unlabeled images than fit into one part of the predictions.
     "digits": {"size": 32, "train": 270, "val": 4, "test": 3, "digits": [2, 3]},
     "train": {
         "steps": 4, "validate_every": 2, "batch": 4, "crop": [24, 24], "learning_rate": 0.05,
@@ -36,7 +36,10 @@ METHODS = {"once": {"curriculum": [0.6]}}
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to `victim` at the n-th (kind, place) of one process of `job`; see inject/."""
+    """A fault that hits `victim` at the n-th event (kind, place) of a process of `job`.
+
+    inject/sitecustomize.py describes the values.
+    """
 
     id: str
     job: str
@@ -47,7 +50,7 @@ class Fault:
 
 
 class Pipeline:
-    """A project that is started again and again, as a person would, until it is finished."""
+    """A project that is started again after each fault, as a user would, until it is finished."""
 
     def __init__(self, project: Project):
         self.project, self.root, self.events = project, project.root, project.root / "events"
@@ -56,13 +59,13 @@ class Pipeline:
 
     @classmethod
     def create(cls, root: Path, **changes) -> Pipeline:
-        """A fresh one; `changes` replace keys of its experiment."""
+        """A new pipeline; `changes` replace keys of its experiment."""
         project = Project.create(root, **{**CHANGES, **changes})
         project.write(root / "workflow/methods.yaml", METHODS)
         return cls(project)
 
     def copy(self, root: Path) -> Pipeline:
-        """A copy of everything but faults and events."""
+        """A copy of the pipeline without its faults and events."""
         copied = Pipeline(self.project.copy(root))
         shutil.rmtree(copied.events)
         copied.events.mkdir()
@@ -70,7 +73,7 @@ class Pipeline:
         return copied
 
     def arm(self, faults: Iterable[Fault]) -> None:
-        """Let these faults wait in every process that is started from now on."""
+        """Arm these faults in every process that is started from now on."""
         plan = {
             "root": str(self.root),
             "log": str(self.events),
@@ -79,8 +82,8 @@ class Pipeline:
         (self.root / "faults.json").write_text(json.dumps(plan))
 
     def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen:
-        """Snakemake, in a process group of its own; what it prints goes to `printed`."""
-        # One job at a time: killing it must not disturb another one, whose events are counted.
+        """Start Snakemake in its own process group; its output goes to `printed`."""
+        # One job at a time: killing a job must not affect the counted events of another job.
         command = [*prefix, sys.executable, "-m", "snakemake", "--cores", "1", "--nocolor"]
         environment = {**os.environ, "PYTHONPATH": str(INJECT)}
         if (self.root / "faults.json").is_file():
@@ -98,13 +101,13 @@ class Pipeline:
             )
 
     def run(self, *arguments: str, prefix: tuple[str, ...] = ()) -> int:
-        """One start to its end, then what the README says to do after a crash."""
+        """Start, wait for the end, and do what the README says after a crash; return the status."""
         status = self.start(*arguments, prefix=prefix).wait()
         self.recover(status)
         return status
 
     def recover(self, status: int) -> None:
-        """The README's "After a crash": wait for the jobs that still save, then unlock."""
+        """Follow the README's "After a crash": wait for jobs that are still saving, then unlock."""
         end = time.monotonic() + 60
         while survivors := processes_below(self.root):
             assert time.monotonic() < end, f"still alive after a minute: {survivors}"
@@ -113,7 +116,7 @@ class Pipeline:
             self.project.snakemake("--unlock")
 
     def finish(self, limit: int) -> None:
-        """Start until it succeeds, at most `limit` times."""
+        """Start again until the pipeline succeeds, at most `limit` times."""
         for _ in range(limit):
             if self.run() == 0:
                 return
@@ -121,15 +124,15 @@ class Pipeline:
 
     @property
     def printed(self) -> str:
-        """What the last start printed, failed jobs' logs included."""
+        """The output of the last start, which includes the logs of failed jobs."""
         return (self.root / "printed").read_text(errors="replace")
 
     def met(self) -> set[str]:
-        """Faults that have happened."""
+        """Ids of the faults that have happened."""
         return {path.stem for path in self.events.glob("*.met")}
 
     def catalogue(self) -> dict[tuple[str, str, str], int]:
-        """(job, kind, place) -> how often it happened in one process, at most."""
+        """(job, kind, place) -> maximum number of these events in one process."""
         most: Counter = Counter()
         for path in self.events.glob("*.events"):
             counts = Counter(tuple(json.loads(line)) for line in path.read_text().splitlines())
@@ -138,7 +141,7 @@ class Pipeline:
         return dict(sorted(most.items()))
 
     def outcome(self) -> dict[str, bytes]:
-        """Bytes of all that may not depend on what happened on the way."""
+        """Bytes of all results that must not depend on faults, by file name."""
         folder = self.root / "results"
         files = {
             str(path.relative_to(folder)): path.read_bytes()
@@ -146,7 +149,7 @@ class Pipeline:
             if path.is_file() and path.name != "run.json" and ".stale/" not in str(path)
         }
         free = ("tiny/logs/", "tiny/benchmarks/", "tiny/tensorboard/")
-        # How long it took stands in these: that they are there must not depend on it.
+        # These files contain run times: compare only whether they exist.
         timed = ("tiny/report/tiny/table.", "tiny/report/tiny/cost.")
         return {
             name: b"" if name.startswith(timed) else content
@@ -171,12 +174,12 @@ def processes_below(root: Path) -> list[str]:
 
 
 def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
-    """Names of files that are not the same in both."""
+    """Names of the files that differ or that only one of both has."""
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def choose(catalogue: dict[tuple[str, str, str], int], seed: int, count: int) -> list[Fault]:
-    """`count` kills: first one at every writing place, then any event; who dies is drawn."""
+    """Choose `count` kills: one at every place that writes, then random events; random victims."""
     draw = random.Random(seed)
     places: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for event in catalogue:
@@ -195,7 +198,10 @@ def choose(catalogue: dict[tuple[str, str, str], int], seed: int, count: int) ->
 
 
 def deal(faults: list[Fault]) -> list[list[Fault]]:
-    """Among as few runs as may be: a run has one fault of each job, for what is n counts anew."""
+    """Distribute faults over as few runs as possible.
+
+    A run has at most one fault per job, because a restarted job counts its events from the start.
+    """
     runs: list[list[Fault]] = []
     for fault in faults:
         free = [run for run in runs if all(other.job != fault.job for other in run)]

@@ -1,6 +1,6 @@
-"""Faults other than kills: each is shown to bite, is told in words, and once cured leaves no trace.
+"""Faults other than kills: each takes effect, gives a message, and leaves no trace once repaired.
 
-What this machine cannot provoke is skipped with the reason; `.ci/run` lets no such skip pass.
+Faults that this machine cannot produce are skipped with a reason; `.ci/run` fails on such a skip.
 """
 
 import os
@@ -21,12 +21,12 @@ README = Path(__file__).parents[2] / "README.md"
 ROUND = "results/tiny/6_0/once/round1"
 BASE = "results/tiny/6_0/supervised"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
-          # Reads anything, writes nothing that is not its own.
+          # May read all files, but write only its own.
           "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # fmt: skip
 
 
 def works(*command: str) -> bool:
-    """Whether a command succeeds here."""
+    """Whether a command succeeds on this machine."""
     if not shutil.which(command[0]):
         return False
     return subprocess.run(command, capture_output=True).returncode == 0
@@ -40,7 +40,7 @@ changes_user = pytest.mark.skipif(
 
 
 def cured(pipeline: Pipeline, finished: Pipeline, *arguments: str) -> None:
-    """One more start succeeds, and nothing tells that there was a fault."""
+    """The next start succeeds, and its results are those of an undisturbed run."""
     assert pipeline.run(*arguments) == 0, pipeline.printed
     assert differing(pipeline.outcome(), finished.outcome()) == []
 
@@ -72,7 +72,7 @@ def test_a_tmpfs_that_is_really_full_is_told_and_leaves_no_trace(finished, tmp_p
     size = sum(len(content) for content in finished.outcome().values())
     pipeline = Pipeline.create(tmp_path / "project")
     pipeline.arm([])
-    # One namespace for both starts: the first finds the disk full, the second one that has grown.
+    # Both starts share a mount namespace: the disk is full in the first, enlarged in the second.
     script = f"""
         mkdir results && mount -t tmpfs -o size={size // 1024 // 2}k tmpfs results
         "$@" > first 2>&1 && exit 3
@@ -93,7 +93,7 @@ def test_a_tmpfs_that_is_really_full_is_told_and_leaves_no_trace(finished, tmp_p
 
 @changes_user
 def test_a_folder_without_permission_is_named(finished, tmp_path_factory, case):
-    # Not below tmp_path, which is closed to other users.
+    # Not below tmp_path, which other users cannot enter.
     root = tmp_path_factory.mktemp("open")
     for folder in (root, root.parent):
         folder.chmod(0o755)
@@ -117,7 +117,7 @@ def halve(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-# What is damaged, and the file that is then asked for anew.
+# The damaged file, and the file that is then made again.
 DAMAGED = [
     (f"{BASE}/model.pt", f"{BASE}/predictions.h5"),
     ("results/scenes/images/train/train-0003.png", f"{BASE}/predictions.h5"),
@@ -137,7 +137,7 @@ def test_a_file_cut_in_half_between_stages_is_named(finished, tmp_path, case, da
     path = pipeline.root / damaged
     whole = path.read_bytes()
     halve(path)
-    # Its time stays: Snakemake sees nothing.
+    # Keep the modification time, so that Snakemake does not notice.
     os.utime(path, ns=(0, (finished.root / damaged).stat().st_mtime_ns))
     assert pipeline.run(consumer, "--forcerun", consumer) != 0
     assert path.name in pipeline.printed and "Traceback" not in pipeline.printed, pipeline.printed
@@ -157,7 +157,7 @@ def test_a_flipped_byte_in_a_pseudo_label_stops_fine_tuning(finished, tmp_path, 
     target = f"{ROUND}/model.pt"
     assert pipeline.run(target, "--forcerun", target) != 0
     assert "train-0003" in pipeline.printed and "--accept" in pipeline.printed
-    # The first of both ways that the message names.
+    # The first of the two commands in the message.
     assert pipeline.run("--forcerun", f"{ROUND}/pseudo_labels.csv") == 0, pipeline.printed
     assert differing(pipeline.outcome(), finished.outcome()) == []
     case("a flipped byte in a pseudo label", "named; remade: same bytes", 0, 2)
@@ -206,7 +206,7 @@ def test_the_cache_of_fingerprints_may_be_lost_at_any_write(finished, tmp_path, 
     ]
     pipeline.arm(faults)
     for _ in faults:
-        # Killed before it locks anything; to unlock would write the cache.
+        # Snakemake dies before it locks; unlocking would write the cache.
         assert pipeline.start(target).wait() == -signal.SIGKILL
     assert pipeline.run(target) == 0 and undisturbed.run(target) == 0
     assert pipeline.met() == {"open", "write", "rename"}
@@ -220,7 +220,7 @@ def test_of_two_snakemakes_one_is_told_to_wait_and_the_other_finishes(finished, 
     pipeline = Pipeline.create(tmp_path / "project")
     job, arguments = "train of round 0", ("--nolock", "--forcerun", f"{BASE}/model.pt")
     second = f"{sys.executable} -m snakemake --cores 1 --nocolor"
-    # From within the training: its own work, asked for again.
+    # Start a second Snakemake from within the training, for the same target.
     commands = [f"{second} > locked 2>&1 || true",
                 f"{second} {' '.join(arguments)} > unlocked 2>&1 || true"]  # fmt: skip
     pipeline.arm(
@@ -240,7 +240,7 @@ def test_of_two_snakemakes_one_is_told_to_wait_and_the_other_finishes(finished, 
 
 
 def test_the_readme_is_right_about_what_to_do_after_a_crash(finished, tmp_path, case):
-    """Everything killed in the middle of a training; then the README word by word."""
+    """Kill everything during a training, then follow the README literally."""
     section = README.read_text().partition("### After a crash")[2].partition("\n## ")[0]
     look, end, unlock, *_ = re.findall(r"`([^`]+)`", section)
     assert (look, end) == ("pgrep -af 'scripts/.*[.]py'", "kill NUMBER")
@@ -265,7 +265,7 @@ def test_the_readme_is_right_about_what_to_do_after_a_crash(finished, tmp_path, 
 
 
 def shell(command: str, folder: Path) -> str:
-    """What a command of the README prints."""
+    """The output of a command from the README."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True,
@@ -273,7 +273,7 @@ def shell(command: str, folder: Path) -> str:
     ).stdout  # fmt: skip
 
 
-# Too small for a lock, for the images of one batch, for the batches of a training.
+# Too small for a lock, for the images of one batch, and for the batches of a training.
 @mounts
 @pytest.mark.parametrize(
     "size, file",
@@ -298,7 +298,7 @@ def test_too_little_shared_memory_is_told(finished, tmp_path, case, size, file):
 
 @pytest.fixture
 def memory_group(tmp_path):
-    """A control group (v1 or v2) of processes that may use 300 MB together."""
+    """A control group (v1 or v2) whose processes may use 300 MB in total."""
     mount = Path("/sys/fs/cgroup/memory")
     keys = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
     if not mount.is_dir():
@@ -322,7 +322,7 @@ def test_a_job_that_the_system_kills_for_memory_is_explained(
 ):
     pipeline = finished.copy(tmp_path / "project")
     target = f"{BASE}/model.pt"
-    # The limit holds for the training, not for Snakemake, which would die in its place.
+    # Limit only the training; otherwise the system might kill Snakemake instead.
     join = f"echo $PPID > {memory_group}/cgroup.procs"
     pipeline.arm([Fault("join", "train of round 0", "open", "train/fingerprint", 1, join)])
     assert pipeline.run(target, "--forcerun", target) != 0

@@ -1,7 +1,7 @@
-"""Killed anywhere, again and again: in the end every byte is that of an undisturbed run.
+"""Kill runs at many points; the final results must have the same bytes as an undisturbed run.
 
-`make faults SEED=1 COUNT=60`. A kill is counted (the n-th write, rename, step, image, …), so that
-it can be had again; a few more come at random moments.
+Run with `make faults SEED=1 COUNT=60`. Most kills happen at a counted event (the n-th write,
+rename, step, image, …), so that they can be reproduced; a few happen at random moments.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A real SLURM of one node, in a temporary folder: own configuration, key, sockets and ports."""
+"""A real SLURM cluster of one node in a temporary folder, with its own key, sockets and ports."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NEEDED = ("munged", "slurmctld", "slurmd", *CLIENTS)
 
 
 def why_not() -> str | None:
-    """What this machine lacks for a cluster, in words; None if nothing."""
+    """The reason why this machine cannot run a cluster, or None."""
     missing = [name for name in NEEDED if not shutil.which(name)]
     if missing:
         return f"{', '.join(missing)} not found: apt-get install slurm-wlm munge"
-    return None if os.geteuid() == 0 else "slurmd starts jobs as their users: run this as root"
+    return None if os.geteuid() == 0 else "slurmd starts jobs as other users: run this as root"
 
 
 class Cluster:
-    """A context: inside it, SLURM's commands with `environment` mean this cluster and no other."""
+    """Context manager; SLURM commands that run with `environment` use this cluster."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -55,7 +55,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_) -> None:
-        """End every job, then the daemons, last started first."""
+        """End all jobs, then the daemons in reverse order."""
         with suppress(Exception):
             for job in self.ask("squeue", "-h", "-t", "pending,running", "-o", "%i").split():
                 self.ask("scancel", job)
@@ -72,13 +72,13 @@ class Cluster:
                 daemon.wait()
 
     def ask(self, *command: str) -> str:
-        """What a command of SLURM's prints; it raises CalledProcessError when it fails."""
+        """Return the output of a SLURM command. Raises CalledProcessError if it fails."""
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=True, timeout=30
         ).stdout
 
     def logs(self) -> str:
-        """The ends of the daemons' logs."""
+        """The last lines of the daemons' logs."""
         logs = sorted(self.folder.glob("*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
@@ -124,20 +124,20 @@ GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 Gres=gpu:2
 PartitionName=main Nodes=node Default=YES MaxTime=60 State=UP
 """)
-        # Snakemake's plugin takes SLURM_CONF away from what runs inside a job.
+        # Snakemake's plugin removes SLURM_CONF from the environment inside a job.
         for name in CLIENTS:
             client = self.folder / "bin" / name
             real = shutil.which(name)
             client.write_text(f'#!/bin/sh\nSLURM_CONF={self.folder}/slurm.conf exec {real} "$@"\n')
             client.chmod(0o755)
-        # SLURM takes any device file for a GPU.
+        # SLURM accepts any device file as a GPU.
         (self.folder / "gres.conf").write_text(
             "NodeName=node Name=gpu File=/dev/null\nNodeName=node Name=gpu File=/dev/zero\n"
         )
 
     def _start(self, command: list[str]) -> None:
         with open(self.folder / f"{command[0]}.log", "wb") as log:
-            # A group of its own: Ctrl-C is for the test, which then stops them in order.
+            # Its own process group, so that Ctrl-C reaches only the test, which stops the daemons.
             daemon = subprocess.Popen(
                 command,
                 env=self.environment,
@@ -159,7 +159,7 @@ PartitionName=main Nodes=node Default=YES MaxTime=60 State=UP
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on now."""
+    """Free ports of the loopback interface."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [server.getsockname()[1] for server in sockets]
     for server in sockets:

@@ -1,8 +1,8 @@
 """Run a short demo on a real SLURM of one node, disturb it, and compare it with a local run.
 
-Starts munged, slurmctld and slurmd in a temporary folder, and stops them. One training runs into
-its time limit; another is cancelled, and then put back into the queue as by preemption. All must
-go on where they were, and every result must have the bytes of a run without SLURM.
+Starts munged, slurmctld and slurmd in a temporary folder, and stops them at the end. One training
+reaches its time limit; another is cancelled, and then requeued as after a preemption. All must
+resume, and every result must have the same bytes as in a run without SLURM.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHORT = {
 }
 METHODS = {"dst-cbc": {"curriculum": [0.6]}}
 FILLED_IN = {'slurm_partition: "gpu"': 'slurm_partition: "main"', "TERM@300": "TERM@5"}
-"""A person's line of the profile; and less time to save in, for the limit is a minute."""
+"""Edits of the profile: the line that users fill in, and a later signal, as the limit is 1 min."""
 OPTIONS = [
     "--workflow-profile", "profiles/slurm",
     "--set-resources", "train:runtime=1 if attempt == 1 else 10",
@@ -50,9 +50,9 @@ OPTIONS = [
 LIMIT, CANCEL, REQUEUE = "time limit", "scancel", "scontrol requeue"
 TRAINING, FINE_TUNING = "train 12_0 supervised", "finetune 12_0 dst-cbc round1"
 DISTURBANCES = {TRAINING: [LIMIT], FINE_TUNING: [CANCEL, REQUEUE]}
-"""stage: what happens to its first job, its second."""
+"""Stage -> what happens to its first job, its second job."""
 STARTS = {TRAINING: [0, 1], FINE_TUNING: [0, 2]}
-"""The same: how often that job resumes."""
+"""Stage -> how often its first job, its second job resumes."""
 FOLDERS = {TRAINING: "12_0/supervised", FINE_TUNING: "12_0/dst-cbc/round1"}
 COMPARED = (
     "*.pt", "history.csv", "metrics.json", "thresholds.csv", "*.h5", "histogram.npz",
@@ -67,12 +67,12 @@ COLUMNS = (
     "of",
     "files with the local run's bytes",
 )
-PATIENCE = 900  # seconds, for all
+PATIENCE = 900  # seconds, for both runs together
 
 
 @dataclass
 class Job:
-    """One job of SLURM's: a try of a stage, which is a rule and its wildcards."""
+    """One SLURM job: one try of a stage (a rule and its wildcards)."""
 
     id: str
     stage: str
@@ -82,7 +82,7 @@ class Job:
 
 
 class Run:
-    """A project of the short demo, and the Snakemake that runs it."""
+    """A project with the short demo, and the Snakemake process that runs it."""
 
     def __init__(self, root: Path, environment: dict[str, str], *options: str):
         self.project = Project.create(root)
@@ -104,7 +104,7 @@ class Run:
             )  # fmt: skip
 
     def stop(self) -> None:
-        """As Ctrl-C would, and harder if that does not do."""
+        """Send SIGINT, like Ctrl-C, and SIGKILL if the process does not end in 20 s."""
         for number in (signal.SIGINT, signal.SIGKILL):
             if self.process.poll() is None:
                 os.killpg(self.process.pid, number)
@@ -119,7 +119,7 @@ class Run:
 
 
 class Watch:
-    """What SLURM's jobs have gone through; it disturbs trainings on their way, each job once."""
+    """Records the history of the SLURM jobs, and disturbs each job of a training once."""
 
     def __init__(self, cluster: Cluster, root: Path):
         self.cluster, self.results = cluster, root / "results"
@@ -146,7 +146,7 @@ class Watch:
         tries = [other.id for other in self.jobs.values() if other.stage == job.stage]
         before = DISTURBANCES[job.stage][: tries.index(job.id) + 1]
         resumed = re.search(r"^resumed at step (\d+)", text, re.M)
-        # The log of the try before lies there until this one starts.
+        # Until this try starts, the file still holds the log of the previous try.
         if resumed and len(tries) > 1 and resumed[1] not in job.resumed:
             job.resumed.append(resumed[1])
             say(f"job {job.id}, {job.stage}: resumed at step {resumed[1]}")
@@ -161,13 +161,13 @@ class Watch:
                 self.cluster.ask(*job.disturbed.split(), job.id)
 
     def _freeze(self, job: Job) -> None:
-        """Let a training wait for its limit: it would have ended by then, on a fast machine."""
+        """Stop a training until its time limit, which a fast machine would not reach."""
         lock = self.results / ".resume/tiny" / FOLDERS[job.stage] / "train.lock"
         self.frozen = json.loads(lock.read_text())["pid"]
         os.kill(self.frozen, signal.SIGSTOP)
 
     def _thaw(self) -> None:
-        """Let it go on when SLURM has told it to end, where SLURM has not done so itself."""
+        """Continue the frozen training once SLURM has sent SIGTERM, unless SLURM did so itself."""
         status = Path(f"/proc/{self.frozen}/status")
         with suppress(OSError):
             pending = re.search(r"^ShdPnd:\s*(\w+)", status.read_text(), re.M)
@@ -180,7 +180,10 @@ def say(words: str) -> None:
 
 
 def disturbed(cluster: Cluster, folder: Path) -> tuple[list[Job], Run, Run]:
-    """Run the demo on `cluster`, disturbed, and at the same time here. Returns both, finished."""
+    """Run the demo on `cluster` with disturbances, and locally at the same time.
+
+    Returns the SLURM jobs, the finished local run and the finished SLURM run.
+    """
     runs = []
     try:
         runs.append(Run(folder / "local", dict(os.environ), "--cores", "1"))
@@ -203,7 +206,7 @@ def disturbed(cluster: Cluster, folder: Path) -> tuple[list[Job], Run, Run]:
 
 
 def complaints(jobs: list[Job], local: Run, slurm: Run) -> list[str]:
-    """What is not as it should be."""
+    """Deviations from the expected resumes, disturbances and results."""
     wrong = []
     for stage, starts in STARTS.items():
         tries = [job for job in jobs if job.stage == stage]
@@ -218,7 +221,7 @@ def complaints(jobs: list[Job], local: Run, slurm: Run) -> list[str]:
 
 
 def rows(jobs: list[Job], equal: str) -> list[list[str]]:
-    """The table: a row per job, and one for all."""
+    """The rows of the table: one per job, and one for the whole run."""
     total = {"train": SHORT["supervised"]["steps"], "finetune": SHORT["train"]["steps"]}
     return [
         *(

@@ -1,4 +1,4 @@
-"""Batches from worker processes: in order, whole while in use, in memory that is made once."""
+"""Batches from workers: in order, not overwritten while in use, in memory allocated once."""
 
 import multiprocessing
 import time
@@ -12,7 +12,7 @@ from dst_cbc.training.loading import AHEAD, batches
 
 
 class Numbers:
-    """Samples that say their key; counts those that were asked for in all processes."""
+    """Samples filled with their key; `asked` counts the requested samples of all processes."""
 
     def __init__(self):
         self.asked = multiprocessing.get_context("spawn").Value("i", 0)
@@ -26,7 +26,7 @@ class Numbers:
         return sample
 
     def wait_for(self, count):
-        """Until `count` samples were asked for; then as long again as they took, for more."""
+        """Wait until `count` samples were requested, then as long again for further requests."""
         begun = time.monotonic()
         while self.asked.value < count:
             assert time.monotonic() < begun + 60, f"{self.asked.value} of {count} samples"
@@ -35,7 +35,7 @@ class Numbers:
 
 
 def keys_of(count):
-    """Of `count` batches of two."""
+    """Keys of `count` batches of two samples."""
     return [[[2 * number, 2 * number + 1]] for number in range(count)]
 
 
@@ -70,10 +70,10 @@ def test_batches_are_the_stacked_samples_in_order(workers, count):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_load_ahead_and_overwrite_nothing_in_use(workers):
-    """However long a step takes: all that they may load meanwhile lies elsewhere."""
+    """Workers load ahead into other slots only, however long a step takes."""
     samples, keys = Numbers(), keys_of(12)
     for number, batch in enumerate(load(keys, workers, samples)):
-        # One more is the example that tells the shapes.
+        # One more sample is loaded first, to find out the shapes.
         ahead = min(len(keys), number + 1 + AHEAD * workers)
         samples.wait_for(1 + 2 * ahead)
         assert samples.asked.value == 1 + 2 * ahead
@@ -93,7 +93,7 @@ def test_memory_is_made_once_and_used_in_turn(workers):
 
 
 def two_views(key):
-    """Of other shapes and types than `Numbers`; a second view, and no number."""
+    """Samples with other shapes and dtypes than `Numbers`: two views and no scalar."""
     weak = torch.full((2, 5), key, dtype=torch.int64)
     return {"weak": weak, "strong": weak.float() / 2}
 
@@ -124,7 +124,7 @@ def test_a_sample_of_another_shape_is_refused_and_not_stretched():
 
 
 def test_what_is_pinned_is_a_copy_that_stays(monkeypatch):
-    """Its way to the device may take longer than a step."""
+    """The asynchronous copy to the device may take longer than a step."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
     keys = keys_of(9)
     found = list(load(keys, pin=True))
@@ -145,7 +145,7 @@ def test_what_a_sample_raises_arrives(workers):
 
 
 def test_processes_that_start_anew_use_the_same_memory(monkeypatch):
-    """Where forking is not the way to start them, as on macOS: the memory is handed to them."""
+    """Spawned workers, as on macOS, also write into the shared memory."""
     real = loading.DataLoader
 
     def spawning(*arguments, **options):

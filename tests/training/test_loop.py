@@ -31,11 +31,11 @@ CPU = torch.device("cpu")
 
 
 class Kept(Exception):
-    """Ends a block without its cleaning up."""
+    """Leaves `resume_folder` with an exception, so that it keeps the folder."""
 
 
 def killing(step):
-    """Hook that ends the process after this step."""
+    """Return an `on_step` hook that raises Killed after step `step`."""
 
     def kill(progress, _):
         if progress.step == step:
@@ -51,13 +51,13 @@ make_stage = partial(
 
 @pytest.fixture
 def data(drawn, drawn_rows, digits_dataset):
-    """Four labeled scenes, three to validate on."""
+    """Four labeled scenes, and three validation scenes."""
     return Data(drawn, digits_dataset, drawn_rows["train"][:4], [], None, drawn_rows["val"])
 
 
 @pytest.fixture
 def pseudo_data(data, drawn_rows, digits_dataset, tmp_path):
-    """The same with four pseudo-labeled scenes, all pixels `7`; their masks cannot be read."""
+    """The same, with four pseudo-labeled scenes, all pixels digit 7; their masks cannot be read."""
     rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
     for row in rows:
         labels = np.full((row.height, row.width), 8, np.uint8)
@@ -67,7 +67,7 @@ def pseudo_data(data, drawn_rows, digits_dataset, tmp_path):
 
 @pytest.fixture
 def run(tmp_path, data, digits_dataset):
-    """Function that trains a fresh model: its end, and its state.
+    """Function that trains a new model, and returns the final progress and the model's state dict.
 
     on_step: called after each step with the progress and the model.
     """
@@ -80,7 +80,7 @@ def run(tmp_path, data, digits_dataset):
         model = build(settings, digits_dataset.classes)
         with suppress(Kept), resume_folder(tmp_path / resume, "same") as work:
             end = train(model, best, data, stage or make_stage(), CPU, work, **options)
-            # Leaves the folder as a stage does that fails after its training.
+            # Keep the folder, like a stage that fails after its training.
             raise Kept
         return end, cpu_state(model)
 
@@ -210,7 +210,7 @@ def test_a_damaged_state_starts_anew_and_says_so(run, tmp_path, capsys):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Function: from then on a signal has asked this process to stop."""
+    """Function that simulates a signal that asks this process to stop."""
     return lambda: monkeypatch.setattr(signals, "_asked_by", "SIGTERM")
 
 
@@ -319,7 +319,7 @@ def test_a_learning_rate_far_too_large_ends_with_a_message(run):
 
 @pytest.mark.parametrize("steps", [1, 2])
 def test_weights_that_are_no_numbers_are_never_the_best(steps, run):
-    """The loss of the last step is finite; its update is what ruins the weights."""
+    """The loss of the last step is finite, but its update makes the weights infinite or NaN."""
     spoilt = {"learning_rate": 3e38, "power": 0.0, "steps": steps, "validate_at": (steps,)}
     with pytest.raises(Unusable):
         run(make_stage(**spoilt))
@@ -481,7 +481,7 @@ def test_what_lies_outside_the_image_has_the_mean_colour_and_is_ignored(data, di
     image, label = sample(data, stage, model, Draw(LABELED, 0, 0))
     outside = label == 255
     assert outside.sum() == 60 * 60 - 40 * 40
-    # Bilinear: the pixels beside the image may show a share of it.
+    # With bilinear interpolation, the pixels next to the image may mix with it.
     beside = F.max_pool2d((~outside).float()[None], 3, stride=1, padding=1)[0] > 0
     assert image[:, ~beside].unique(dim=1).ravel().tolist() == [51, 102, 153]
 
@@ -535,7 +535,7 @@ def test_on_a_cpu_dilated_depthwise_stages_train_interleaved(data, digits_datase
 def test_steps_in_float64_are_those_written_out_with_plain_pytorch(
     gamma, weight_decay, pseudo_data, digits_dataset, tmp_path
 ):
-    """Forward, loss, backward, momentum, poly rate: to the last bit with stock operators alone."""
+    """Forward, loss, backward, momentum, poly rate; to the last bit if gamma is 0 (stock loss)."""
     steps = 3
     stage = make_stage(gamma=gamma, weight_decay=weight_decay, steps=steps, validate_at=(steps,))
     torch.manual_seed(0)

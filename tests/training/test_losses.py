@@ -13,7 +13,7 @@ IGNORE = 255
 
 
 def probabilities(*pixels):
-    """Logits (1, classes, 1, pixels) whose softmax is as given."""
+    """Logits (1, classes, 1, pixels) whose softmax gives these probabilities per pixel."""
     return torch.tensor(pixels, dtype=torch.float32).log().T[None, :, None, :]
 
 
@@ -75,7 +75,7 @@ def test_gamma_zero_is_plain_cross_entropy_to_the_last_bit(pseudo):
 
 @pytest.mark.parametrize("pseudo, gamma", [(0, 9.0), (2, 0.0), (2, 9.0)])
 def test_among_deterministic_algorithms_torch_has_no_cross_entropy(pseudo, gamma, monkeypatch):
-    """On CUDA its nll_loss2d raises there; ours is the same to rounding."""
+    """torch's nll_loss2d raises there on CUDA; our loss is equal up to rounding."""
     logits, labels = random_batch()
     expected = dynamic_loss(logits, labels, pseudo, gamma)
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
@@ -175,7 +175,7 @@ def test_class_weights_count_on_labeled_pixels_alone(pseudo, gamma):
 @pytest.mark.parametrize("gamma", [0.0, 2.0, 5.0, 9.0])
 @pytest.mark.parametrize("pseudo, ignored", [(2, 0.0), (2, 0.3), (0, 0.3), (4, 0.3), (2, 1.1)])
 def test_in_float64_value_and_gradient_are_those_of_the_formula(gamma, pseudo, ignored):
-    """An all-labeled, an all-pseudo-labeled and an all-ignored batch among them."""
+    """The cases include batches that are all labeled, all pseudo-labeled, and all ignored."""
     logits, labels = random_batch(7, ignored=ignored)
     logits = logits.double().requires_grad_()
     loss = dynamic_loss(logits, labels, pseudo, gamma)

@@ -1,4 +1,4 @@
-"""Each method differs from DST-CBC by its switch and by nothing else (Table 5)."""
+"""Each method differs from DST-CBC only by its switches (Table 5)."""
 
 import json
 import re
@@ -36,7 +36,7 @@ from workflow import EXPERIMENT, REPOSITORY, Project
 
 METHODS = load_methods(REPOSITORY / "workflow/methods.yaml")
 FIVE, ONE = [0.2, 0.4, 0.6, 0.8, 1.0], [1.0]
-# Rounds, times the length of a round, and all settings that are not those of dst-cbc's rounds.
+# Method: (alpha of each round, length of a round relative to dst-cbc's, settings that differ).
 ROWS = {
     "dst-cbc": (FIVE, 1, {}),
     "dst": (ONE, 5, {}),
@@ -68,7 +68,7 @@ def rounds_of(method, make_experiment):
 
 
 def flat(settings, place=""):
-    """Dotted keys and values of JSON."""
+    """Nested settings as one dictionary with dotted keys."""
     if not isinstance(settings, dict):
         return {place: settings}
     return {
@@ -118,9 +118,9 @@ stage = partial(
 
 @pytest.fixture
 def data(drawn, drawn_rows, digits_dataset, tmp_path):
-    """Four labeled scenes and four unlabeled ones, whose left half is labeled 3, the right 8.
+    """Four labeled scenes, and four with pseudo labels: 3 in the left half, 8 in the right half.
 
-    The model that labeled was sure of the 3s and unsure of the 8s.
+    The stored predictions are confident of class 3 and unsure of class 8.
     """
     rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
     labels = np.full((40, 40), 8, np.uint8)
@@ -142,7 +142,7 @@ LOGITS = torch.tensor([[2.0, -1.0, 1.0], [0.0, 3.0, 0.0]]).view(2, 3, 1, 1)
 
 
 def test_ow_weighs_with_the_confidence_that_it_is_given():
-    """One labeled and one pseudo-labeled pixel, by hand."""
+    """One labeled and one pseudo-labeled pixel, calculated by hand."""
     labels = torch.tensor([0, 1]).view(2, 1, 1)
     found = dynamic_loss(LOGITS, labels, 1, 3.0, None, torch.full((1, 1, 1), 0.5))
     ce = -LOGITS.log_softmax(1).view(2, 3)
@@ -165,7 +165,7 @@ def test_the_confidence_of_ow_is_warped_with_its_label(data, digits_dataset):
 
 
 def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits_dataset, tmp_path):
-    """The image of 40x40 was labeled at 10x13: both are resized back alike."""
+    """The image of 40x40 was predicted at 10x13; confidence and label are resized alike."""
     classes = np.full((10, 13), 8, np.uint8)
     classes[:, :5] = 3
     levels = np.where(classes == 3, 40000, 20000).astype(np.uint16)
@@ -185,7 +185,7 @@ def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits
 
 
 def loss_of_first_step(data, settings, model):
-    """The loss, and the logits in training mode and the labels that it is made of; the batch."""
+    """Return the loss, the logits in training mode, the labels, and the batch."""
     objective, batch = first_batch(data, settings, model, torch.device("cpu"))
     model.network.train()
     state = {key: value.clone() for key, value in model.network.state_dict().items()}
@@ -211,7 +211,7 @@ def test_ow_counts_the_stored_confidence_and_not_the_current_one(data, digits_da
 def test_online_labels_are_the_winners_above_the_threshold():
     inside = torch.zeros(2, 1, 1, dtype=torch.int64)
     assert online_labels(LOGITS, inside, 0.0).flatten().tolist() == [0, 1]
-    # p of the winners: 0.705 and 0.909.
+    # The likeliest classes have p = 0.705 and 0.909.
     assert online_labels(LOGITS, inside, 0.7).flatten().tolist() == [0, 1]
     assert online_labels(LOGITS, inside, 0.9).flatten().tolist() == [IGNORED, 1]
     outside = torch.tensor([0, IGNORED]).view(2, 1, 1)
@@ -220,7 +220,7 @@ def test_online_labels_are_the_winners_above_the_threshold():
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2])
 def test_ost_learns_from_what_it_says_itself_of_the_view_it_sees(data, digits_dataset, threshold):
-    """In training mode; the labels are constants, and the files of pseudo labels are not read."""
+    """The network labels in training mode, without a gradient; no pseudo-label file is read."""
     settings = stage(online_threshold=threshold, gamma=0)
     online = replace(data, pseudo_folder=None, predictions=None)
     model = small_model(digits_dataset)
@@ -238,13 +238,13 @@ def test_na_resizes_the_whole_image_and_leaves_its_colours(data, digits_dataset)
     first, again = of(Draw(PSEUDO, 0, 1)), of(Draw(PSEUDO, 77, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     image, label = first
-    # 40 pixels onto 24: the border between the halves falls on column 12.
+    # 40 pixels are resized to 24, so the border between the halves is at column 12.
     assert (label[:, :12] == 3).all() and (label[:, 12:] == 8).all()
     picture = open_image(data.root / data.pseudo[1].image)
     plain = picture.transform(
         (24, 24), Image.Transform.AFFINE, (40 / 24, 0, 0, 0, 40 / 24, 0), Image.Resampling.BILINEAR
     )
-    # Pillow and OpenCV round the weights of neighbours each in its own way.
+    # Pillow and OpenCV round interpolation weights differently.
     np.testing.assert_allclose(
         image.numpy().transpose(1, 2, 0)[1:-1, 1:-1].astype(int),
         np.asarray(plain)[1:-1, 1:-1].astype(int),
@@ -261,7 +261,7 @@ def test_the_whole_image_fills_a_crop_of_another_shape():
 
 
 class Constant(torch.nn.Module):
-    """Logits of two pixels, whatever the image: p = (0.7, 0.2, 0.1) and (0.35, 0.45, 0.2)."""
+    """Returns logits of two pixels for any image: p = (0.7, 0.2, 0.1) and (0.35, 0.45, 0.2)."""
 
     stages, stride, grid = 1, 1, 1
 
@@ -277,13 +277,13 @@ def log_odds(*probabilities):
 @pytest.mark.parametrize(
     ("thresholds", "expected"),
     [
-        # p / t = 0.78 0.4 0.53 and 0.39 0.9 1.05: class 2, although class 1 wins.
+        # p / t = 0.78 0.4 0.53 and 0.39 0.9 1.05: class 2, although class 1 is more probable.
         (log_odds(0.9, 0.5, 0.19), [IGNORED, 2]),
-        # 1.17 2 0.11 and 0.58 4.5 0.22: class 1 twice.
+        # p / t = 1.17 2 0.11 and 0.58 4.5 0.22: class 1 twice.
         (log_odds(0.6, 0.1, 0.9), [1, 1]),
         # A class without a threshold labels nothing.
         ([*log_odds(0.6), np.inf, *log_odds(0.9)], [0, IGNORED]),
-        # alpha 1: every pixel is labeled, with the likeliest class.
+        # alpha 1: every pixel gets its likeliest class.
         ([-np.inf] * 3, [0, 1]),
     ],
 )
@@ -303,7 +303,7 @@ def test_cbst_takes_the_class_that_is_largest_in_proportion_to_its_threshold(
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A finished study of every kind of method, and the kinds."""
+    """A finished study with one method of each kind, and the settings of the methods."""
     kinds = {
         "ow": {"curriculum": [0.5], "weighting": "original"},
         "cbst": {"curriculum": [0.5], "rule": "normalized", "gamma": 0},
@@ -330,7 +330,8 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study)
     }
     assert labels["ow"] == labels["dst"] and len(labels["dst"]) == 8
     assert labels["cbst"].keys() == labels["dst"].keys()
-    # Its rule needs all classes: a pass of its own, where the others read predictions.h5.
+    # The rule of cbst needs the logits of all classes, so its labeling stage runs the network;
+    # the other methods read predictions.h5.
     logs = project.study / "logs/6_0"
     passes = {name for name in kinds if "device" in _log(logs / name / "round1/pseudo_labels.log")}
     assert passes == {"cbst"}
@@ -339,7 +340,7 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study)
     assert galleries == set(kinds) - {"ost-na"}
     said = project.snakemake("-n", "results/tiny/6_0/ost-na/gallery.html", fails=True)
     assert "6_0/ost-na: has no files of pseudo labels to look at" in said
-    # No chain of rounds: no figure of one.
+    # No method has several rounds, so there are no figures over rounds.
     assert {path.name for path in project.study.rglob("*.svg")} == {"cost.svg"}
     summary = (project.study / "summary.csv").read_text()
     assert all(f"6,0,6,8,{name},1,best" in summary for name in kinds)
@@ -354,7 +355,7 @@ def test_the_saved_state_of_ost_is_dropped_when_an_unlabeled_image_changes(study
     project, _ = study
     folder = project.study / "6_0/ost-na/round1"
     settings = json.loads((folder / "settings.json").read_text())
-    # It ends only when it is asked to.
+    # So many steps that the training ends only when a signal asks it to.
     settings["train"].update(steps=100_000, validate_at=[*range(2, 400, 2), 100_000])
     (tmp_path / "plan.json").write_text(json.dumps(settings))
     index, unlabeled = tmp_path / "dataset.csv", project.study / "splits/6_0.unlabeled.txt"
@@ -384,7 +385,7 @@ def test_the_saved_state_of_ost_is_dropped_when_an_unlabeled_image_changes(study
     index.write_text(rows)
     assert "resumed" not in begin_and_stop()
     assert "resumed at step" in begin_and_stop()
-    # Another content of one image, as the data check would note it.
+    # Change the checksum of one image, as the data check would after its content changed.
     first = unlabeled.read_text().split()[0]
     (changed,) = [row for row in rows.splitlines() if row.startswith(f"{first},")]
     other = re.sub(r"[0-9a-f]{64}", "0" * 64, changed)

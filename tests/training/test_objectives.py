@@ -1,9 +1,10 @@
-"""The contract of an objective, by two that the loop has never seen.
+"""The interface of objectives, tested with two that are not part of the package.
 
-`EmaTeacher` is the README's example as it stands. `PeersAndCritic` uses all that the contract has:
-two networks, a critic with an optimizer of its own, two backward passes before a step, a stream of
-two views of other shapes, randomness by the place in the batch, a sum over the batch with a
-gradient, a running count in a buffer. Both are trained, killed, resumed, evaluated and shared.
+`EmaTeacher` is the README's example, unchanged. `PeersAndCritic` uses every feature of the
+interface: two networks, a critic with its own optimizer, two backward passes before a step, a
+stream with two views of different shapes, randomness by position in the batch, a differentiable sum
+over the batch, and a running count in a buffer. The tests train, kill, resume and evaluate both,
+and train them with two processes.
 """
 
 import copy
@@ -41,7 +42,7 @@ from trainings import (
 
 
 def ema_teacher(model, data, stage, device, ranks):
-    """The README's objective, keeping 0.75 of its average."""
+    """The README's objective, whose teacher keeps 0.75 of its weights in each step."""
     name = "dst_cbc.training.objectives.ema_teacher"
     if name not in sys.modules:
         module = module_from_spec(spec_from_loader(name, loader=None))
@@ -55,7 +56,7 @@ def ema_teacher(model, data, stage, device, ranks):
 
 
 class Count(nn.Module):
-    """How many pixels were labeled as each class so far, in all of training."""
+    """The number of pixels labeled as each class since the start of training."""
 
     def __init__(self, classes):
         super().__init__()
@@ -63,14 +64,14 @@ class Count(nn.Module):
 
 
 def two_views(stream, draw, random):
-    """A weak view, as it is; a strong one, a corner of it, in float."""
+    """A weak view, the unchanged sample, and a strong view, its corner as noisy floats."""
     weak = stream.sample(draw, random)
     corner = weak["image"][:, :16, :20].float()
     return {"weak": weak["image"], "strong": corner + random.normal(0, 5)}
 
 
 class PeersAndCritic(Objective):
-    """The right network is labeled by the left one, and is the one that counts."""
+    """The left network labels the images for both networks; the right network is evaluated."""
 
     def __init__(self, model, data, stage):
         left, right = model, replace(model, network=copy.deepcopy(model.network))
@@ -107,7 +108,7 @@ class PeersAndCritic(Objective):
         for name, model in (("left", self.left), ("right", self.right)):
             logits = logits_of(model, labeled["image"])
             loss = F.cross_entropy(logits, labels, ignore_index=255, reduction="sum") / valid
-            # The first of two backward passes, and no step yet.
+            # The first of two backward passes; False: no optimizer step yet.
             yield name, loss, False
         with torch.no_grad():
             whole = logits_of(self.left, views["weak"])
@@ -122,9 +123,9 @@ class PeersAndCritic(Objective):
             judged = self.critic(logits.softmax(1)).sum()
             total = step.ranks.differentiable_sum(logits.square().sum()) / pixels
             loss = (each * each.new_tensor(weights)).sum() - 0.01 * judged
-            # Of the whole batch, so each process has its part of it.
+            # `total` is of the whole batch, so each process contributes an equal part.
             yield name, loss + total.sqrt() / step.ranks.size, True
-        # Not detached: that its gradient stops at the critic is the loop's business.
+        # Not detached: the loop must restrict the gradient to the critic.
         scores = self.critic(logits_of(self.right, views["strong"]).softmax(1))
         yield "critic", scores.sigmoid().sum() / pixels, True
 
@@ -148,14 +149,14 @@ make_stage = partial(
 
 @pytest.fixture
 def data(drawn, drawn_rows, digits_dataset):
-    """Four labeled scenes, and four that are labeled in training; their masks cannot be read."""
+    """Four labeled scenes, and four to label during training, whose masks cannot be read."""
     rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
     return Data(drawn, digits_dataset, drawn_rows["train"][:4], rows, None, drawn_rows["val"])
 
 
 @pytest.fixture
 def run(tmp_path, data):
-    """Function that trains a fresh objective: it, and where training ended; the state stays."""
+    """Function that trains a new objective; returns it and the final progress; keeps the state."""
 
     def start(make, stage=None, resume="state", seed=0, **options):
         stage = stage or make_stage()
@@ -175,7 +176,7 @@ def run(tmp_path, data):
 
 
 def tensors(objective):
-    """All tensors of all modules, and the momenta of their optimizers."""
+    """All tensors of the modules and of their optimizers (momenta), by name."""
     found = {}
     for name, one in objective.modules.items():
         found |= {f"{name}.{key}": value for key, value in one.module.state_dict().items()}
@@ -227,7 +228,7 @@ def test_the_stated_module_is_validated_and_kept(make, evaluated, run, monkeypat
     monkeypatch.setattr(
         loop, "evaluate", lambda model, *rest: seen.append(model.network) or real(model, *rest)
     )
-    # The objective is made within; this is how to look at it in the middle.
+    # `run` makes the objective; keep a reference to inspect it during training.
     made = []
 
     def keep(progress):
@@ -249,14 +250,14 @@ def test_two_processes_give_the_gradients_of_one_on_the_same_batch(make, data, t
 
 
 def test_all_processes_have_the_running_statistics_of_the_first(data, tmp_path):
-    """Each has seen its own half; after a step, and so when resumed, they are the same."""
+    """Each process sees half of the batch; after each step, the statistics are shared."""
     stage = make_stage(steps=2, validate_at=(2,), gpus=2)
     first, second = weights_after_two(ema_teacher, data, stage, tmp_path)
     assert any("running_mean" in name for name in first) and same(first, second)
 
 
 def test_the_teacher_of_the_example_is_the_average_of_what_the_student_was(run):
-    """Two steps, written out: t <- 3/4 t + 1/4 s for floats, counts copied."""
+    """Two steps, written out: t <- 3/4 t + 1/4 s for floats; integer counts are copied."""
     students, made = [], []
 
     def keep(_=None):
@@ -300,7 +301,7 @@ def test_the_student_of_the_example_learns_what_the_teacher_says(data):
 
 
 def test_no_loss_fills_the_gradients_of_another_module(data):
-    """The critic's loss reaches the right network, and that one's reaches the critic."""
+    """The critic's loss depends on the right network, whose loss depends on the critic."""
     stage = make_stage(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
     objective = peers_and_critic(small_model(data.dataset), data, stage, CPU, Ranks())
     steps.set_modes(objective.modules)
@@ -345,7 +346,7 @@ def test_what_is_evaluated_must_be_among_the_modules(run):
 
 
 def test_two_backward_passes_before_a_step_add_up(data):
-    """The step of two halves of a loss is that of the whole."""
+    """Two backward passes with half the loss give the same step as one with the whole loss."""
     after = []
     for halves in (1, 2):
         torch.manual_seed(0)

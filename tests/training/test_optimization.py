@@ -37,7 +37,7 @@ def make_network(**settings):
 
 
 def step(network, stage, rate=0.1):
-    """The names of what one step changes, and by how much at most."""
+    """Take one step; return name -> maximum change of each parameter or buffer that changes."""
     before = {key: value.clone() for key, value in network.state_dict().items()}
     one = trained(network, stage)
     set_rate(one.optimizer, rate)

@@ -1,4 +1,4 @@
-"""Mixed precision: the network's pass alone is in 16 bits, and float16 has its scaler."""
+"""Mixed precision: only the forward pass runs in 16 bits, and only float16 scales its loss."""
 
 import copy
 from contextlib import suppress
@@ -40,14 +40,14 @@ def model(digits_dataset):
 
 @pytest.fixture
 def data(drawn, drawn_rows, digits_dataset):
-    """Four labeled scenes, and four that the model in training labels."""
+    """Four labeled scenes, and four that the model labels during training."""
     rows = drawn_rows["train"]
     return Data(drawn, digits_dataset, rows[:4], rows[4:], None, drawn_rows["val"])
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """Function that watches a function of a module: types of its floating tensors, in and out."""
+    """Function that wraps `module.name`, and returns the set of its floating-point dtypes."""
     found = {}
 
     def watch(module, name):
@@ -67,7 +67,7 @@ def seen(monkeypatch):
 
 
 def heads_of(model):
-    """Types of what the head's convolutions give."""
+    """The set of dtypes that the head's convolutions return."""
     found = set()
     for branch in model.network.head:
         branch.register_forward_hook(lambda *call: found.add(call[2].dtype))
@@ -155,7 +155,7 @@ def test_a_step_whose_scaled_gradient_overflows_is_left_out_and_the_scale_halved
     stage = make_stage("float16", online_threshold=0.1)
     with suppress(Kept), resume_folder(tmp_path / "state", "same") as work:
         train(model, None, data, stage, CPU, work, save_seconds=0)
-        # Leaves the folder: its state was saved after the first step.
+        # Keep the folder, whose state was saved after the first step.
         raise Kept
     after = dict(model.network.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)

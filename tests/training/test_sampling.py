@@ -12,12 +12,12 @@ seeds, rounds, sizes = st.integers(0, 2**32), st.integers(0, 9), st.integers(1, 
 
 
 def drawn(streams, stop, seed=1, round=2, start=0, joined=True):
-    """Draws of each step; streams: (images, how many of them a batch takes)."""
+    """The draws of each step. streams: (number of images, images in a batch)."""
     return list(batches(seed, round, [(*one, joined) for one in streams], start, stop))
 
 
 def flat(found):
-    """All draws of one stream."""
+    """All draws of a single stream, in order."""
     return [draw for (of_stream,) in found for draw in of_stream]
 
 

@@ -1,19 +1,19 @@
-"""Dies on command: with this folder on PYTHONPATH a stage counts what it does, and can be hit.
+"""Inject faults: with this folder on PYTHONPATH, stages count their events and can be killed.
 
-Every Python process that starts a script of the workflow reports its events (job, kind, place),
-and whatever stands in FAULTS happens at the n-th of them:
+Every Python process that runs a script of the workflow records its events (job, kind, place), and
+a fault of the file FAULTS happens at the n-th event:
 
-    kind     what is about to happen                          a fault there
-    write    a finished temporary file goes to the disk       leaves half of it
-    open     a file is opened for writing                     comes before it exists
-    rename, link, remove, mkdir, rmdir                        comes before it
+    kind     event                                            effect of a kill
+    write    a finished temporary file is synced to the disk  leaves half of the file
+    open     a file is opened for writing                     happens before the file exists
+    rename, link, remove, mkdir, rmdir                        happens before the operation
     image    an image of the data set is read
     step     an optimizer step has been taken
 
 FAULTS: JSON file, {"root": project, "log": folder of events, "faults": [{id, job, kind, place, n,
-victim}]}. victim: `stage`, `snakemake`, `both` (SIGKILL); `disk` (ENOSPC instead of the event);
-else a shell command that runs in the project first.
-A fault that was met leaves the file `<log>/<id>.met` and never comes back.
+victim}]}. victim: `stage`, `snakemake` or `both` are killed (SIGKILL); `disk` raises ENOSPC instead
+of the event; anything else is a shell command, which runs in the project before the event.
+A fault that has happened leaves the file `<log>/<id>.met`, and does not happen again.
 """
 
 import errno
@@ -30,7 +30,7 @@ from pathlib import Path
 PLAN = json.loads(Path(os.environ["FAULTS"]).read_text()) if os.environ.get("FAULTS") else None
 NAMES = {
     "open": ("open", 0),
-    "step": ("step", 0),  # of ours
+    "step": ("step", 0),  # raised by this module, not an audit event of Python
     "os.rename": ("rename", 1),
     "os.link": ("link", 1),
     "os.remove": ("remove", 0),
@@ -40,7 +40,7 @@ NAMES = {
 
 
 class Injector:
-    """Counts the events of this process; its children by fork go on from there."""
+    """Counts the events of this process; forked children continue with its counts."""
 
     def __init__(self, job: str):
         self.job, self.pid, self.parent = job, os.getpid(), os.getppid()
@@ -51,7 +51,7 @@ class Injector:
         self.own = threading.local()
 
     def __call__(self, event: str, arguments: tuple) -> None:
-        # What this class does itself is no event.
+        # Do not count what this class itself does.
         if event not in NAMES or getattr(self.own, "busy", False):
             return
         self.own.busy = True
@@ -82,7 +82,7 @@ class Injector:
             if mode == "r+" and path.endswith(".tmp"):
                 kind = "write"
         elif kind in ("mkdir", "remove", "rmdir") and os.path.lexists(path) == (kind == "mkdir"):
-            return None  # it is there, or gone, already
+            return None  # nothing to do: the folder exists, or the path does not
         if place.startswith("results/"):
             self.happens(kind, "a folder" if kind == "mkdir" else place_of(place), path)
         return None
@@ -119,16 +119,16 @@ class Injector:
             return
         if kind == "write" and victim != "snakemake":
             os.truncate(path, os.path.getsize(path) // 2)
-        # The stage last: it is the one that runs this.
+        # Kill the stage last, because it runs this code.
         if victim in ("snakemake", "both"):
             os.kill(self.parent, signal.SIGKILL)
         if victim in ("stage", "both"):
             os.kill(self.pid, signal.SIGKILL)
-            signal.pause()  # in a process that loads data: its parent is dying
+            signal.pause()  # in a loading process, whose parent was killed
 
 
 def absolute(path: str | bytes | os.PathLike, arguments: tuple) -> str:
-    """The path of an event; shutil.rmtree names files by their open folder."""
+    """The absolute path of an event; shutil.rmtree passes names relative to an open folder."""
     folder = next((value for value in arguments[1:] if type(value) is int and value >= 0), None)
     path = os.fsdecode(path)
     if folder is not None and not os.path.isabs(path) and os.path.isdir(f"/proc/self/fd/{folder}"):
@@ -137,7 +137,7 @@ def absolute(path: str | bytes | os.PathLike, arguments: tuple) -> str:
 
 
 def place_of(path: str) -> str:
-    """A name for all files of a kind: numbers of images, parts and processes do not count."""
+    """One name for all files of a kind, without numbers of images, parts and processes."""
     parts = path.split("/")
     if match := re.fullmatch(r"\.(.*)\.[^.]+\.\d+\.tmp", parts[-1]):
         parts[-1] = match[1]
@@ -151,7 +151,7 @@ def place_of(path: str) -> str:
 
 
 def job_of(command: list[str]) -> str:
-    """The script and, where there are several jobs of it, the model."""
+    """The name of the script, with the round if several jobs run it; "" for other commands."""
     if command[1:3] == ["-m", "snakemake"]:
         return "snakemake"
     script = next((Path(part) for part in command[1:] if part.endswith(".py")), Path())
