@@ -110,7 +110,7 @@ def prediction(
 
 
 def _closing(folder: Path, classes: int) -> Callable[[], None]:
-    """What of it is done once a part: its histogram is written, read, and written once more."""
+    """Return a function with the work done once per part: write, read and rewrite its histogram."""
     random = np.random.default_rng(0)
     counts = np.zeros((classes, confidence.BINS), np.int64)
     counts[:, ::3] = random.integers(0, 20, counts[:, ::3].shape)
