@@ -273,7 +273,7 @@ def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
     os.killpg(stage.pid, number) if number == signal.SIGINT else stage.send_signal(number)
     assert stage.wait(60) == 143
     said = log.read_text()
-    assert f"stopped by {signal.Signals(number).name}; step" in said and "goes on" in said
+    assert f"stopped by {signal.Signals(number).name}; step" in said and "to continue" in said
     assert (tmp_path / "r/state.pt").is_file() and not (tmp_path / "r.lock").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
     assert "resumed at step" in again.stdout
