@@ -1,1 +1,1 @@
-"""Every setting, typed once: what a person writes, and what each stage depends on."""
+"""Typed classes for all settings: those in experiment files, and those that each stage gets."""

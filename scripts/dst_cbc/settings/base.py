@@ -1,4 +1,4 @@
-"""What all settings are made of: their base class, and the types of their values."""
+"""The base class of all settings, and the types of their values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Settings(BaseModel):
     )
 
     added: ClassVar[tuple[str, ...]] = ()
-    """Left out of JSON at their default, so that a new key keeps finished studies valid."""
+    """Keys left out of JSON at their default: adding such a key keeps finished studies valid."""
 
     @model_serializer(mode="wrap")
     def _without_unused(
@@ -40,12 +40,12 @@ class Settings(BaseModel):
         return content
 
     def canonical(self) -> str:
-        """One JSON text per value: sorted keys, no spaces. Equal settings give equal text."""
+        """JSON with sorted keys and without spaces; equal settings give equal text."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 
 def _exact_decimal(value: Any) -> Any:
-    # float -> str first: 0.2 must become the decimal 0.2, not 0.200000000000000011.
+    # By way of str: the float 0.2 must become the decimal 0.2, not 0.200000000000000011.
     return Decimal(str(value)) if isinstance(value, float | int | str) else value
 
 
@@ -56,7 +56,10 @@ def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 def each_increasing(bounds: tuple[Size, Size]) -> tuple[Size, Size]:
-    """Both pairs, where in neither the first number is above the second; else ValueError."""
+    """Return `bounds`, the smallest and the largest size, unchanged.
+
+    Raises ValueError if the smallest height or width is above the largest.
+    """
     for low, high in zip(*bounds, strict=True):
         _increasing((low, high))
     return bounds
@@ -94,7 +97,7 @@ Window = Annotated[
 
 
 def one_of(classes: tuple[type[Settings], ...]) -> Any:
-    """The type of a value that is one of several settings classes: its key `name` says which."""
+    """Type of a value that may be any of several settings classes; its key `name` selects one."""
     if len(classes) == 1:
         return classes[0]
     return Annotated[Union[classes], Field(discriminator="name")]  # noqa: UP007

@@ -1,8 +1,8 @@
-"""What an experiment chooses by name: the network's head, and what a step of training minimises.
+"""Settings of what an experiment selects by name: the network's head and the training objective.
 
-The settings class of a choice stands here, and its code in the module of the same name:
+This module holds the settings class of each choice. Its code is in the module of the same name:
 `heads/<name>.py` has a class `Head`, `training/objectives/<name>.py` a class `Objective`. The
-workflow reads this module before a job runs, and so without torch.
+workflow imports this module before any job runs, so it must not import torch.
 """
 
 from typing import ClassVar, Literal
@@ -13,11 +13,15 @@ from .base import Positive, Settings, one_of
 
 
 class DeepLabV2(Settings):
-    """A sum of dilated 3x3 convolutions of the last features (paper, section 4.2)."""
+    """Sum of dilated 3x3 convolutions of the backbone's last feature map (paper, section 4.2)."""
 
-    name: Literal["deeplabv2"] = "deeplabv2"
+    name: Literal["deeplabv2"] = Field(
+        default="deeplabv2", description="selects the head; its other keys depend on it"
+    )
     rates: tuple[Positive, ...] = Field(
-        default=(6, 12, 18, 24), min_length=1, description="dilations of the convolutions"
+        default=(6, 12, 18, 24),
+        min_length=1,
+        description="dilation rates: one 3x3 convolution for each",
     )
 
 
@@ -26,16 +30,18 @@ Head = one_of(HEADS)
 
 
 class ObjectiveSettings(Settings):
-    """Base of the settings of all objectives."""
+    """Base class of the settings of all objectives."""
 
     reads: ClassVar[tuple[str, ...]] = ()
-    """Of `predictions`, `thresholds` and `labeling-model`, those whose files its training reads."""
+    """Which of `predictions`, `thresholds` and `labeling-model` a training with it reads."""
 
 
 class SelfTraining(ObjectiveSettings):
-    """The paper's loss, equations (1) and (2), and what the switches of a method make of it."""
+    """The paper's loss, equations (1) and (2), as the switches of a method change it."""
 
-    name: Literal["self_training"] = "self_training"
+    name: Literal["self_training"] = Field(
+        default="self_training", description="selects the objective; its other keys depend on it"
+    )
 
 
 OBJECTIVES = (SelfTraining,)

@@ -29,16 +29,16 @@ def _one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise ValueError(f"no regular expression: {error}") from None
+        raise ValueError(f"not a valid regular expression: {error}") from None
     if groups < 1:
-        raise ValueError("expected a part in parentheses, which is the name of the group")
+        raise ValueError("expected a part in parentheses that matches the name of the group")
     return pattern
 
 
 def _stays_below(folder: str) -> str:
     path = PurePosixPath(folder)
     if path.is_absolute() or ".." in path.parts or set(folder) & set("\\\0\n\r"):
-        raise ValueError("expected a path below `data`, without `..`")
+        raise ValueError("expected a path relative to `data`, without `..`")
     return folder
 
 
@@ -48,61 +48,89 @@ GroupPattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class DrawSettings(Settings):
-    """The scenes of handwriting that `format: digits` draws."""
+    """The scenes of handwritten digits that the workflow draws for `format: digits`."""
 
     size: Annotated[int, Field(ge=32)] = Field(
-        default=80, description="height and width of a scene, pixels"
+        default=80, description="height and width of a scene, in pixels"
     )
     train: Positive = Field(default=480, description="number of training scenes")
     val: Positive = Field(default=80, description="number of validation scenes")
     test: Positive = Field(default=120, description="number of test scenes")
     digits: tuple[Annotated[int, Field(ge=0, le=10)], Annotated[int, Field(ge=1, le=10)]] = Field(
-        default=(5, 7), description="digits a scene, all different"
+        default=(5, 7),
+        description="smallest and largest number of digits in a scene; no digit occurs twice in it",
     )
     digit_size: PositiveInterval = Field(
-        default=(22.0, 28.0), description="height of a digit's 8x8 cells, pixels"
+        default=(22.0, 28.0),
+        description="smallest and largest height of a digit (its 8x8 cells), in pixels",
     )
-    rotation: NonNegative = Field(default=6.0, description="largest angle of a digit, degrees")
-    slant: NonNegative = Field(default=0.06, description="largest shear of a digit")
+    rotation: NonNegative = Field(
+        default=6.0, description="largest rotation of a digit to either side, in degrees"
+    )
+    slant: NonNegative = Field(
+        default=0.06,
+        description="largest slant of a digit to either side: sideways shift per unit of height",
+    )
     stretch: Annotated[float, Field(ge=1)] = Field(
-        default=1.08, description="largest ratio of a digit's width to its usual one"
+        default=1.08,
+        description="a digit's width is multiplied by a random factor between 1/this and this",
     )
-    ink: PositiveInterval = Field(default=(0.7, 0.95), description="opacity")
+    ink: PositiveInterval = Field(
+        default=(0.7, 0.95),
+        description="smallest and largest opacity of the ink; 1 hides the paper",
+    )
     shade: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.12, description="deepest darkening of the paper by uneven light"
+        default=0.12,
+        description="largest share of its brightness that the paper loses to uneven light",
     )
-    stains: Annotated[int, Field(ge=0)] = Field(default=2, description="at most so many a scene")
+    stains: Annotated[int, Field(ge=0)] = Field(
+        default=2, description="largest number of stains in a scene"
+    )
     ruled: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.4, description="share of scenes on ruled paper"
+        default=0.4, description="probability that the paper of a scene is ruled"
     )
     noise: Interval = Field(
-        default=(2.0, 6.0), description="standard deviation of the scanner's noise; white is 255"
+        default=(2.0, 6.0),
+        description="smallest and largest standard deviation of the scanner's noise, in grey "
+        "levels of 0 to 255",
     )
-    seed: Annotated[int, Field(ge=0)] = Field(default=0, description="seed of the drawing")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="seed of everything random in the scenes"
+    )
 
 
 class PairSettings(Settings):
-    """A folder of images and one of masks, used where they are, and which images are held out."""
+    """Where images and masks are, how they are matched, and which images are held out."""
 
-    images: FolderBelow = Field(default=".", description="folder of the images, below `data`")
-    labels: FolderBelow = Field(description="folder of the masks, below `data`; may be the same")
+    images: FolderBelow = Field(
+        default=".", description="folder of the images, a path relative to `data`"
+    )
+    labels: FolderBelow = Field(
+        description="folder of the masks, a path relative to `data`; may be that of the images"
+    )
     image_name: NamePattern = Field(
         default="{}",
-        description="name of an image's file without its ending; `{}` is what its mask shares",
+        description="pattern of an image's file name without its ending; `{}` stands for the part "
+        "that the name of its mask has, too",
     )
     mask_name: NamePattern = Field(
-        default="{}", description="the same of a mask's file, e.g. `{}_mask`"
+        default="{}",
+        description="pattern of a mask's file name without its ending, e.g. `{}_mask`; `{}` stands "
+        "for the part that the name of its image has, too",
     )
     group: GroupPattern | None = Field(
         default=None,
-        description="regular expression, searched in an id; its first part in parentheses names "
-        "the group of images that must not fall on two sides. none: each image for itself",
+        description="regular expression that is searched in each id; its first part in parentheses "
+        "names the image's group, e.g. a patient. A group stays in one subset: when one of its "
+        "images is held out, no other image of it is trained on. `null`: no groups",
     )
-    val: tuple[str, ...] = Field(default=(), description="ids held out for validation")
-    test: tuple[str, ...] = Field(default=(), description="ids held out for the test")
+    val: tuple[str, ...] = Field(
+        default=(), description="ids of the images held out for validation"
+    )
+    test: tuple[str, ...] = Field(default=(), description="ids of the images held out for the test")
 
 
-# As pairs in JSON: the order numbers the classes, and keys of an object are sorted there.
+# In JSON a list of pairs: the order numbers the classes, and the keys of an object are sorted.
 Classes = Annotated[
     dict[ClassName, Colour],
     Field(min_length=2, max_length=IGNORED),
@@ -129,46 +157,58 @@ class DatasetStage(Settings):
     def _labels_name_classes(self) -> DatasetStage:
         if len({type(value) for value in (*self.labels, *self.ignore)}) > 1:
             raise ValueError(
-                f"labels and ignore: name numbers or colours, not both; found "
-                f"{[*self.labels, *self.ignore]}"
+                f"labels and ignore: found {[*self.labels, *self.ignore]}; expected numbers alone "
+                "or colours alone"
             )
         for value, name in self.labels.items():
             if name not in self.classes:
                 raise ValueError(
                     f"labels: value {value} is mapped to {name!r}, "
-                    f"which is none of the classes {', '.join(self.classes)}"
+                    f"which is not a class; known: {', '.join(self.classes)}"
                 )
             if value in self.ignore:
-                raise ValueError(f"labels: value {value} is also listed under ignore")
+                raise ValueError(
+                    f"labels: value {value} is also listed under ignore; remove one of them"
+                )
         return self
 
 
 class SplitRule(Settings):
-    """Which training images are labeled: exactly one of the four keys."""
+    """How the labeled training images are chosen: give exactly one of the four keys."""
 
-    count: Positive | None = Field(default=None, description="this many images")
-    divide: Annotated[float, Field(gt=1)] | None = Field(
-        default=None, description="the images divided by this number, rounded down"
+    count: Positive | None = Field(
+        default=None, description="label this many images, a random choice by the split's seed"
     )
-    all: Literal[True] | None = Field(default=None, description="every image that has a mask")
-    files: SplitFiles | None = Field(default=None, description="lists of ids, one a line")
+    divide: Annotated[float, Field(gt=1)] | None = Field(
+        default=None,
+        description="label the number of training images divided by this, rounded down (one more "
+        "if batches of 8 would leave a single image over), a random choice by the split's seed",
+    )
+    all: Literal[True] | None = Field(
+        default=None, description="label every training image that has a mask"
+    )
+    files: SplitFiles | None = Field(
+        default=None,
+        description="read the ids of the labeled and the unlabeled images from two files; their "
+        "relative paths start in the folder in which `snakemake` runs",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> SplitRule:
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("give exactly one of count, divide, all, files")
+            raise ValueError("expected exactly one of count, divide, all, files")
         return self
 
 
 class SplitFiles(Settings):
-    """Paths of two lists of ids."""
+    """Paths of the lists of labeled and unlabeled ids."""
 
-    labeled: str = Field(description="file of labeled ids, one a line")
-    unlabeled: str = Field(description="file of unlabeled ids, one a line")
+    labeled: str = Field(description="file with the ids of the labeled images, one per line")
+    unlabeled: str = Field(description="file with the ids of the unlabeled images, one per line")
 
 
 class SplitStage(Settings):
-    """One labeled split."""
+    """How one labeled split is made: its rule and its seed."""
 
     rule: SplitRule
     seed: Annotated[int, Field(ge=0)]

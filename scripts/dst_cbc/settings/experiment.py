@@ -1,4 +1,4 @@
-"""An experiment file: every key that a person writes."""
+"""All keys of an experiment file."""
 
 from __future__ import annotations
 
@@ -26,133 +26,173 @@ from .training import TrainSettings
 
 
 class EvaluationSettings(Settings):
-    """Where models are selected and reported (section 4.3)."""
+    """How models are validated, selected and reported (paper, section 4.3)."""
 
     select: Selection = Field(
         default="val",
-        description="images whose mIoU chooses the best model: val, or the few of it that are "
-        "`valtiny`; never test. `last`: none is chosen, each round's last step is its model",
+        description="which model of a training becomes model.pt. `val`: the model with the highest "
+        "mIoU on val. `valtiny`: with the highest mIoU on a few images of val, those in "
+        "`evaluation.valtiny`. `last`: the model after the last step, whatever its mIoU. The test "
+        "subset never selects a model",
     )
     valtiny: str | None = Field(
         default=None,
-        description="file of ids of val, one a line; none: the authors' for voc, cityscapes",
+        description="file with the ids of the val images that `select: valtiny` uses, one per "
+        "line; `null`: the authors' list, which the formats voc and cityscapes have",
     )
     report: tuple[Subset, ...] = Field(
-        default=("val",), min_length=1, description="subsets in the tables"
+        default=("val",),
+        min_length=1,
+        description="subsets on which models are evaluated for the tables",
     )
     batch: Positive = Field(
-        default=8, description="images of one size that go through the network at once"
+        default=8,
+        description="largest number of images of equal size that the network gets at once in "
+        "validation, prediction and evaluation",
     )
     tile: Annotated[int, Field(ge=64)] = Field(
         default=2048,
-        description="longest side, in the network's pixels, that goes through it in one piece; "
-        "larger images in tiles that overlap by an eighth on each side",
+        description="longest side of an image, as the network sees it, that goes through the "
+        "network in one piece in validation, prediction and evaluation. Larger images are cut "
+        "into tiles, which overlap by an eighth on each side",
     )
     size: Size | None = Field(
         default=None,
-        description="[height, width] to which images and their masks (nearest) are resized before "
-        "they are compared; none: the masks' own size",
+        description="[height, width] to which validation and evaluation resize images and their "
+        "masks (masks with nearest neighbour); `null`: the masks' own size",
     )
     pad: Size | None = Field(
         default=None,
-        description="[height, width] to which images are padded at the right and at the bottom "
-        "with the mean colour, ignored in the masks (the released code); none: not at all",
+        description="[height, width] to which validation and evaluation pad images at the right "
+        "and at the bottom, with the mean colour; the padding does not count in metrics (as in "
+        "the released code). `null`: no padding",
     )
 
 
 class PredictionSettings(Settings):
-    """Where pseudo labels are made."""
+    """How the unlabeled images are predicted before they get pseudo labels."""
 
     size: Size | None = Field(
         default=None,
-        description="[height, width] to which images are squashed, whatever their aspect ratio; "
-        "classes and thresholds are of these pixels, and labels are resized back, nearest (section "
-        "4.2, the released code). none: their own size",
+        description="[height, width] to which unlabeled images are resized, whatever their aspect "
+        "ratio. Predictions and thresholds are computed at this size, and labels are resized back "
+        "with nearest neighbour (section 4.2, the released code). `null`: the images' own size",
     )
 
 
 class Run(Settings):
-    """Every combination of the lists is one run."""
+    """What to train: every combination of a split, a seed and a method in these lists."""
 
-    splits: tuple[Name, ...] = Field(min_length=1, description="names under `splits`")
+    splits: tuple[Name, ...] = Field(
+        min_length=1, description="names of splits, as defined under `splits`"
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
-        default=(0,), min_length=1, description="which random orders of the training images"
+        default=(0,),
+        min_length=1,
+        description="seeds of the splits. Each seed chooses other labeled images (not with `all` "
+        "or `files`), and is also the seed of the training unless `train.seed` is set",
     )
     methods: tuple[str, ...] = Field(
-        min_length=1, description="rows of workflow/methods.yaml, or `supervised`"
+        min_length=1,
+        description="names of rows of workflow/methods.yaml, or `supervised` for round 0 alone",
     )
-    select: Selection | None = Field(default=None, description="none: `evaluation.select`")
+    select: Selection | None = Field(
+        default=None,
+        description="how these runs select models; `null`: as `evaluation.select` says",
+    )
     vary: dict[str, tuple[bool | int | float | str, ...]] = Field(
         default={},
-        description="key of `train` or of a method: values to try, each under its own name",
+        description="a sweep: for a key of `train` or a switch of the methods, the values to try. "
+        "Each combination is trained under its own name, e.g. `dst-cbc@gamma=3`",
     )
 
 
 class ReportSettings(Settings):
-    """What tables and figures are called, and what the paper found."""
+    """Folder and title of tables and figures, and the paper's numbers for comparison."""
 
     name: StudyName | None = Field(
-        default=None, description="folder under results/<study>/report/; none: the study's name"
+        default=None,
+        description="name of the folder in `results/<study>/report/`; `null`: the study's name",
     )
-    title: str = Field(default="", description="over the table")
+    title: str = Field(default="", description="title above the table")
     paper: dict[str, dict[StudyName, float]] = Field(
         default={},
-        description="method: {split: the paper's mIoU in percent}, printed beside ours; "
-        "`<split>_valtiny` where valtiny selects",
+        description="the paper's mIoU in percent for each method and split, printed beside this "
+        "study's: `{METHOD: {SPLIT: NUMBER}}`; the split is `<split>_valtiny` for models that "
+        "valtiny selects",
     )
 
 
 class Experiment(Compute):
-    """An experiment file, complete and merged."""
+    """A whole experiment: all files merged, and defaults where they set nothing."""
 
-    name: StudyName = Field(description="folder under results/")
-    data: str = Field(description="folder of the data set")
-    format: Format = Field(description="layout of that folder")
+    name: StudyName = Field(description="name of the study, whose results lie in `results/<name>/`")
+    data: str = Field(
+        description="folder of the data set, which is only read; with `format: digits`, the folder "
+        "inside results/ into which the scenes are drawn"
+    )
+    format: Format = Field(
+        description="layout of the folder `data`: `camvid`, `cityscapes` and `voc` as published; "
+        "`folder`, subfolders images/ and labels/ with train/, val/ and test/; `pairs`, any "
+        "folders of images and masks; `digits`, scenes that the workflow draws"
+    )
     classes: dict[ClassName, Colour] | None = Field(
-        default=None, description="name: '#rrggbb'; the format's own where it has some"
+        default=None,
+        description="names and colours of the classes, in the order of their numbers: "
+        "`{NAME: '#rrggbb'}`; `null`: those of the format, if it has its own",
     )
     labels: dict[MaskValue, str] | None = Field(
         default=None,
-        description="value in a mask, a number or '#rrggbb': class; default 0, 1, 2, … in order",
+        description="for each value in the masks, a number or a colour '#rrggbb', the name of its "
+        "class; `null`: as the format says, else 0, 1, 2, … in the order of `classes`",
     )
     ignore: tuple[MaskValue, ...] | None = Field(
         default=None,
-        description="values in a mask without a class; default the format's, else 255, and none "
-        "for colours",
+        description="mask values of pixels that have no class; `null`: the values of the format, "
+        "else 255; none if masks hold colours",
     )
     window: Window | None = Field(
         default=None,
-        description="values of 16-bit images that become black and white; default measured once, "
-        "0.1 % of the training pixels beyond each",
+        description="for 16-bit images: the values that become black and white; `null`: measured "
+        "on the training images, so that 0.1 % of their pixels are below and 0.1 % above",
     )
     test_from_val: Annotated[int, Field(ge=0)] = Field(
         default=0,
-        description="hold back every n-th validation image, by id, as the test subset; 0: none",
+        description="move every n-th validation image, sorted by id, to the test subset; 0: none",
     )
     digits: DrawSettings = DrawSettings()
     pairs: PairSettings | None = Field(
-        default=None, description="with `format: pairs`: what lies where"
+        default=None,
+        description="with `format: pairs`: where images and masks are, how they are matched, and "
+        "which images are held out",
     )
     preset: Literal["standard", "paper", "released"] = Field(
-        default="standard", description="defaults of workflow/presets.yaml"
+        default="standard",
+        description="set of defaults, from workflow/presets.yaml; keys of the experiment override "
+        "it",
     )
     network: NetworkSettings = NetworkSettings()
     start_from: str | None = Field(
         default=None,
-        description="model.pt of an earlier study with these classes and this network, from whose "
-        "weights round 0 and the control go on; none: from `network.weights`",
+        description="model.pt of an earlier study with the same classes and network. Round 0 and "
+        "other trainings that do not continue a round start with its weights; `null`: with "
+        "`network.weights`",
     )
     train: TrainSettings = TrainSettings()
     supervised: TrainOverrides = Field(
-        default=TrainOverrides(), description="keys of `train` that differ in supervised training"
+        default=TrainOverrides(),
+        description="keys of `train` that have other values in trainings on labeled images alone: "
+        "in round 0, and in methods with `labeling: none`",
     )
     by_split: dict[Name, TrainOverrides] = Field(
-        default={}, description="split: keys of `train` that differ on it"
+        default={},
+        description="for each named split, the keys of `train` that have other values on it",
     )
     switches: SwitchOverrides = Field(
         default=SwitchOverrides(),
-        description="switches of all methods, where a method's own row does not say otherwise. "
-        "Methods that write no label files ignore the switches about them",
+        description="switches for all methods whose rows in workflow/methods.yaml do not set them. "
+        "Methods that write no label files ignore the switches about label files; methods with "
+        "`labeling: none` also ignore those about rounds",
     )
     prediction: PredictionSettings = PredictionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -162,30 +202,39 @@ class Experiment(Compute):
     runs: tuple[Run, ...] = Field(min_length=1)
     report: ReportSettings = ReportSettings()
     keep_predictions: Literal["all", "supervised"] = Field(
-        default="all", description="`supervised` deletes those of later rounds after use"
+        default="all",
+        description="`all`: keep every predictions.h5; `supervised`: delete those of round 1 and "
+        "later after their use",
     )
     replace: bool = Field(
-        default=False, description="allow edited settings to replace finished trainings"
+        default=False,
+        description="let changed settings replace finished trainings; `false`: the run stops and "
+        "lists the trainings that they would replace",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        default="auto", description="auto: CUDA, else MPS, else CPU"
+        default="auto",
+        description="device on which networks run; `auto`: CUDA if there is one, else MPS, else "
+        "the CPU",
     )
     workers: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="processes that load training samples"
+        default=0,
+        description="number of extra processes in each job that load images; 0: the job loads them "
+        "itself",
     )
     save_seconds: NonNegative = Field(
-        default=60.0, description="seconds between two saves of an unfinished training"
+        default=60.0,
+        description="seconds between two saves of an unfinished training, from which it resumes",
     )
     container: str | None = Field(
         default=None,
-        description="image, `docker://…` or a .sif file, that jobs run in with `snakemake "
-        "--software-deployment-method apptainer`; see Dockerfile",
+        description="container image, `docker://…` or a .sif file, in which jobs run if snakemake "
+        "is called with `--software-deployment-method apptainer`; see Dockerfile",
     )
     shards: Positive = Field(
         default=1,
-        description="jobs among which the prediction of the unlabeled images and their labeling "
-        f"are scattered, in parts of {PART_IMAGES} images; the files are the same. What is made "
-        "stays, and is remade as it was made",
+        description="number of jobs that share each prediction of the unlabeled images, and each "
+        f"labeling, in parts of {PART_IMAGES} images. The files are the same for every number, and "
+        "changing it reruns nothing",
     )
 
     @model_validator(mode="after")
@@ -195,7 +244,7 @@ class Experiment(Compute):
             if size and self.network.input_scale != 1:
                 raise ValueError(
                     f"network.input_scale: found {self.network.input_scale:g}, but {key}.size is "
-                    f"{list(size)}, as large as the network is to see the images; set input_scale "
-                    "to 1, or leave the size out"
+                    f"{list(size)} and fixes the size that the network sees; set input_scale to 1, "
+                    f"or remove {key}.size"
                 )
         return self

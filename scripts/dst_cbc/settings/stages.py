@@ -1,8 +1,8 @@
-"""What one stage of the workflow depends on, no more.
+"""Settings of each stage of the workflow: exactly what its results depend on.
 
-Its canonical JSON is the stage's parameter in Snakemake, so that a changed setting reruns exactly
-the stages that use it. How a stage runs (device, workers, how often it saves) is part of no stage
-class.
+The canonical JSON of these classes is the stage's parameter in Snakemake, so a changed setting
+reruns exactly the stages that use it. No class here holds what leaves results unchanged: device,
+workers, how often a stage saves.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -16,8 +16,11 @@ from .network import NetworkSettings
 from .training import Optimization
 
 PART_IMAGES = 256
-"""Images of one part of a pass over the unlabeled ones: what a killed pass loses at most, and what
-shards are made of. It ends a batch, and so touches last bits."""
+"""Number of unlabeled images in one part of a prediction.
+
+A killed prediction repeats at most one part, and each shard consists of whole parts. No batch
+crosses the end of a part, so this number changes the last bits of results.
+"""
 
 Subset = Literal["train", "val", "test"]
 Selection = Literal["val", "valtiny", "last"]
@@ -25,22 +28,32 @@ Best = Literal["carry", "restart"]
 
 
 class Compute(Settings):
-    """What changes the last bits of every network's arithmetic."""
+    """How a network computes: each of these keys changes the last bits of its output."""
 
     compute_threads: Positive = Field(
-        default=1, description="CPU threads of a stage with a network; never taken from --cores"
+        default=1,
+        description="CPU threads of each process that runs a network; not taken from --cores, "
+        "because the last bits of results depend on it",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="of the network's pass; losses stay float32"
+        default="float32",
+        description="number format in which the network computes; upsampling and losses are always "
+        "float32",
     )
-    channels_last: bool = Field(default=False, description="memory layout of images and weights")
+    channels_last: bool = Field(
+        default=False,
+        description="keep images and weights in PyTorch's memory format `channels_last`; it may be "
+        "faster",
+    )
     deterministic: bool = Field(
-        default=False, description="on CUDA: only algorithms that give the same bytes each time"
+        default=False,
+        description="on CUDA: use only deterministic algorithms, so that a repeated run gives the "
+        "same bytes",
     )
 
 
 class Inference(Compute):
-    """A pass of a model over whole images: resized to `size`, then padded to `pad`."""
+    """How a model runs over whole images: resized to `size`, then padded to `pad`."""
 
     added: ClassVar = ("size", "pad")
 
@@ -51,7 +64,7 @@ class Inference(Compute):
 
 
 class PredictStage(Inference):
-    """One pass of a model over the unlabeled images. sampling: every so many pixels are counted."""
+    """Prediction of the unlabeled images. sampling: 1 counts all pixels, 16 every 16th."""
 
     added: ClassVar = (*Inference.added, "sampling")
 
@@ -60,7 +73,7 @@ class PredictStage(Inference):
 
 
 class ThresholdStage(Settings):
-    """One round's share of pixels (Algorithm 1, lines 9 to 12)."""
+    """Thresholds of one round; they keep the share `alpha` of pixels (Algorithm 1, lines 9-12)."""
 
     added: ClassVar = ("sampling",)
 
@@ -72,12 +85,12 @@ class ThresholdStage(Settings):
 
     @property
     def needs_pass(self) -> bool:
-        """Whether labels need the probabilities of all classes, which predictions do not hold."""
+        """Whether labels need the probabilities of all classes, which no predictions.h5 holds."""
         return self.rule == "normalized"
 
 
 class EvaluateStage(Inference):
-    """The subsets that a model is reported on."""
+    """Evaluation of a model on the subsets of `report`."""
 
     algorithm: Literal[1] = 1
     dataset: DatasetStage
@@ -85,11 +98,12 @@ class EvaluateStage(Inference):
 
 
 class TrainStage(Optimization, Compute):
-    """One training, resolved: nothing left to compute.
+    """One training, with all values final: epochs are steps, one seed, one value per split.
 
-    valtiny: ids, where `select` is that. best: whether the best model of the chain so far must be
-    beaten, or the best of this training counts. snapshots: so many times, at equal distances, the
-    weights are kept, the last time at the end.
+    validate_at: steps after which the model is validated. valtiny: ids of val that select the
+    model, empty unless `select` is `valtiny`. best: `carry`, model.pt is the best model of the
+    chain so far; `restart`, the best of this training. snapshots: how often the weights are kept,
+    at equal distances, the last time at the end.
     """
 
     added: ClassVar = ("valtiny", "gpus", "sync_norm", "objective", "best", "snapshots")
@@ -105,23 +119,24 @@ class TrainStage(Optimization, Compute):
     weighting: Literal["dynamic", "original"] = "dynamic"
     augment_pseudo: bool = True
     online_threshold: float | None = None
-    """None: pseudo labels come from files."""
+    """Probability above which the model in training labels a pixel; None: it labels nothing."""
     objective: Objective = SelfTraining()
     best: Best = "carry"
     snapshots: Annotated[int, Field(ge=0)] = 0
 
     @property
     def reads(self) -> set[str]:
-        """Of `predictions`, `thresholds`, `labeling-model`: what it reads of the labels' making."""
+        """Which of `predictions`, `thresholds` and `labeling-model` this training reads."""
         return {*self.objective.reads, *(["predictions"] if self.weighting == "original" else [])}
 
 
 class ModelSettings(Settings):
-    """All that one model depends on beside its data; `settings.json` of its folder.
+    """Everything that one model depends on except the data; settings.json in the model's folder.
 
-    network: of initial weights; None: the weights go on from those of the round before.
-    labels_from: the predictions that its labels are made of, a path below the split's folder; None:
-    `predictions.h5` of the round before, or no files of labels at all.
+    network: the network to initialize; None: training continues with the model of the round before.
+    start_from: model.pt with the initial weights; None: `network.weights`. labels_from: path below
+    the split's folder of the predictions that become the pseudo labels; None: predictions.h5 of the
+    round before, or no label files at all.
     """
 
     added: ClassVar = ("start_from", "labels_from")
