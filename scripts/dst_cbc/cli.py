@@ -1,4 +1,4 @@
-"""What the stage commands share: arguments, and errors in words instead of tracebacks."""
+"""What all commands share: their arguments, and error messages instead of tracebacks."""
 
 import argparse
 import json
@@ -31,11 +31,11 @@ class Parser(argparse.ArgumentParser):
         )
 
     def path(self, name: str, help: str, **options) -> None:
-        """A required option that is a path."""
+        """Add a required option that is a path."""
         self.add_argument(name, type=Path, required=True, metavar="PATH", help=help, **options)
 
     def settings(self, cls: type[Settings]) -> None:
-        """--settings of the stage: JSON, or a JSON file."""
+        """Add --settings: the settings of the stage as JSON text or as a JSON file."""
         self.add_argument(
             "--settings",
             required=True,
@@ -45,46 +45,48 @@ class Parser(argparse.ArgumentParser):
         )
 
     def shard(self) -> None:
-        """--shard I N: which of N jobs that share a pass this is; (1, 1) without."""
+        """Add --shard I N: this job is number I of N jobs that share the work; default (1, 1)."""
         self.add_argument(
             "--shard",
             type=int,
             nargs=2,
             default=[1, 1],
             metavar=("I", "N"),
-            help="only the images of shard I of 1 .. N (default: all)",
+            help="process only the images of shard I of N, I from 1 (default: all images)",
         )
 
     def device(self) -> None:
-        """--device and --workers: how a stage with a network runs; they change no result."""
+        """Add --device and --workers, which say how a stage with a network runs."""
         self.add_argument(
             "--device",
             default="auto",
             choices=("auto", "cpu", "cuda", "mps"),
-            help="default: CUDA, else MPS, else CPU",
+            help="device of the network (default auto: CUDA if there is one, else MPS, else CPU)",
         )
         self.add_argument(
             "--workers",
             type=int,
             default=0,
-            help="processes that load images (default 0: this one)",
+            help="extra processes that load images (default 0: this process loads them)",
         )
 
 
 def read_settings(cls: type[S], text: str) -> S:
-    """Settings from JSON text or from a JSON file."""
+    """Settings from JSON text or from a JSON file. Raises ArgumentTypeError."""
     try:
         content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
         return cls.model_validate(json.loads(content))
     except (ValidationError, OSError, ValueError) as error:
-        raise argparse.ArgumentTypeError(f"not a {cls.__name__}: {error}") from error
+        raise argparse.ArgumentTypeError(
+            f"expected the JSON of a {cls.__name__}: {error}"
+        ) from error
 
 
 def main(run: Callable[[], None]) -> None:
-    """Run a stage; an expected failure is printed as its message and exits with 1.
+    """Run a stage; an expected error prints its message and exits with status 1.
 
-    A stage that a signal stopped exits with 143. END_WITH_PARENT in the environment ties it to
-    the life of the process that started it.
+    A stage that a signal has stopped exits with 143. If END_WITH_PARENT is set in the environment,
+    the stage ends when the process that started it ends.
     """
     if os.environ.get("END_WITH_PARENT"):
         signals.end_with_parent()
@@ -93,7 +95,7 @@ def main(run: Callable[[], None]) -> None:
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         sys.exit(f"error: {error}")
     except FileNotFoundError as error:
-        sys.exit(f"error: {error.filename}: no such file; what is computed so far is kept")
+        sys.exit(f"error: {error.filename}: no such file; results computed so far are kept")
     except PermissionError as error:
         sys.exit(f"error: {error.filename}: this user may not write or read it; see `ls -ld` of it")
     except OSError as error:

@@ -1,1 +1,1 @@
-"""From an experiment file to planned models, what an edit replaces, and what it costs."""
+"""From an experiment to its planned models, their cost, and the trainings that an edit replaces."""

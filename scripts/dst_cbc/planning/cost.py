@@ -1,7 +1,8 @@
-"""What an experiment will cost, before it starts: time, disk and memory, from its schedule.
+"""Estimate time, disk and memory of an experiment before it starts, from its schedule.
 
-Time and memory come from a few steps and images of the experiment's own, measured here; the disk
-is counted: a prediction is at most 3 bytes a pixel, of models and labels the sizes are known.
+Time and memory follow from a few training steps and images of the experiment, measured here. Disk
+is computed: a prediction takes at most 3 bytes per pixel, and the sizes of models and labels are
+known.
 """
 
 import json
@@ -27,24 +28,24 @@ from .plan import Plan
 
 STEPS, WARM_UP, IMAGES = 20, 5, 8
 JOB_SECONDS = 5.0
-"""Start of a job: Python, torch, Snakemake's own work."""
+"""Seconds until a job computes: start of Python and torch, and Snakemake's own work."""
 LABEL_BYTES = 0.1
-"""A pixel of a pseudo label, as PNG; street scenes take less."""
+"""Bytes per pixel of a pseudo label as PNG; street scenes take less."""
 READ_SECONDS = 0.2
-"""An image that a stage without a network reads, checks or writes: a large one, a busy disk."""
+"""Seconds in which a stage without a network reads, checks or writes one large image."""
 HOST_MEMORY = 4 * 10**9
-"""Bytes of a node's memory that a stage takes beside a GPU, and one without a network."""
+"""Bytes of main memory of a stage that uses a GPU, and of a stage without a network."""
 WORKER_MEMORY = 10**9
-"""Bytes of a process that loads images."""
+"""Bytes of main memory of a process that loads images."""
 SLACK = 2
-"""What a cluster is asked for, times the estimate: other nodes and disks are slower."""
+"""Jobs ask a cluster for this many times the estimate: other nodes and disks may be slower."""
 LEAST_MINUTES = 15
-"""Of a job on a cluster: it must have started before it is told to end."""
+"""Shortest time limit of a job on a cluster; its stage must start before the limit ends it."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds per training step and per evaluated image; bytes of memory and of a model file."""
+    """Seconds per training step and per evaluated image, bytes of memory and of a model file."""
 
     device: str
     step: float
@@ -54,12 +55,16 @@ class Measured:
 
 
 GUESS = Measured("", step=1.0, image=0.5, memory=2 * HOST_MEMORY, model=0)
-"""Where nothing was measured: a ResNet-101 on crops of 321x321 and a GPU takes less than half."""
+"""Used before a measurement; a ResNet-101 on 321x321 crops on a GPU takes less than half."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What the unfinished models of a plan still have to do."""
+    """The work that is left for the unfinished models of a plan.
+
+    Numbers of trainings and their steps, of validated images, of predictions and their images, of
+    evaluated images; bytes of predictions and of pseudo labels.
+    """
 
     trainings: int
     steps: int
@@ -72,12 +77,12 @@ class Schedule:
 
     @property
     def images(self) -> int:
-        """Images that pass through a network outside training."""
+        """Number of images that pass through a network outside training."""
         return self.validated + self.predicted + self.evaluated
 
 
 def schedule(plan: Plan, records: Sequence[Record], study: Path) -> Schedule:
-    """The unfinished part of a plan. records: of its images; study: folder of its results."""
+    """The unfinished work of a plan. records: all its images; study: folder of its results."""
     subsets = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     pixels = _pixels(plan, records)
     todo = [m for m in plan.models.values() if not (study / m.path / "model.pt").exists()]
@@ -89,7 +94,7 @@ def schedule(plan: Plan, records: Sequence[Record], study: Path) -> Schedule:
         for model, images in zip(predict, unlabeled, strict=True)
         if plan.experiment.keep_predictions == "all" or not model.previous
     ]
-    # While a prediction is joined from its parts it is there twice.
+    # While its parts are joined, a prediction is on disk twice.
     most = max(unlabeled, default=0)
     reported = sum(subsets[subset] for subset in plan.evaluate.report)
     return Schedule(
@@ -110,19 +115,19 @@ def _validated(model: PlannedModel, records: Sequence[Record]) -> int:
 
 
 def training_seconds(model: PlannedModel, records: Sequence[Record], known: Measured) -> float:
-    """Of one training, validation included. records: of the plan's images."""
+    """Seconds of one training, validation included. records: all images of the plan."""
     return known.step * model.settings.train.steps + known.image * _validated(model, records)
 
 
 def minutes(seconds: float) -> int:
-    """What a job of so many seconds asks a cluster for."""
+    """Time limit in minutes that a job with this estimate of seconds asks a cluster for."""
     return max(LEAST_MINUTES, math.ceil(SLACK * (seconds + JOB_SECONDS) / 60))
 
 
 def megabytes(known: Measured, workers: int, attempt: int) -> int:
-    """Memory that a stage asks of its node, beside that of a GPU; each attempt asks half more.
+    """Main memory in MB that a stage asks a cluster for; each attempt adds half of the first.
 
-    workers: processes that load images. attempt: from 1.
+    workers: processes that load images. attempt: number of the attempt, from 1.
     """
     own = known.memory
     if known.device.startswith("cuda"):
@@ -131,7 +136,7 @@ def megabytes(known: Measured, workers: int, attempt: int) -> int:
 
 
 def _pixels(plan: Plan, records: Sequence[Record]) -> float:
-    """Pixels of an image, the mean of some."""
+    """Mean number of pixels of an image, over a sample of up to 20."""
     if plan.experiment.format == "digits":
         return plan.experiment.digits.size**2
     sizes = [row.height * row.width for row in _headers(plan, records, 20)]
@@ -143,7 +148,7 @@ def _unlabeled(plan: Plan, model: PlannedModel) -> Sequence[str]:
 
 
 def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
-    """Up to `most` images that can be opened, with their sizes; nothing is decoded or hashed."""
+    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty."""
     rows = []
     for record in records[:: max(1, len(records) // most)][:most]:
         with suppress(OSError), Image.open(Path(plan.experiment.data, record.image)) as image:
@@ -153,7 +158,7 @@ def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
 
 
 def remembered(plan: Plan, study: Path) -> Measured | None:
-    """What `measure` found for these settings before."""
+    """The measurement that `remember` stored for these settings, or None."""
     try:
         known = json.loads((study / REMEMBERED).read_text())
     except (OSError, ValueError):
@@ -169,16 +174,16 @@ def _baseline(plan: Plan) -> ModelSettings:
 
 
 def _key(plan: Plan) -> str:
-    """Changes with all that a measurement depends on."""
+    """Digest of everything that a measurement depends on."""
     run = [plan.experiment.data, plan.experiment.device, str(plan.experiment.workers)]
     return digest([_baseline(plan).canonical(), *run])
 
 
 def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | None:
-    """Train some steps of the first baseline, and validate some images, as the stages would.
+    """Train a few steps of the first baseline and validate a few images, as the stages would.
 
-    folder: for what is written meanwhile. None where the images are not there yet, as scenes that
-    will be drawn.
+    folder: where temporary files are written. Returns None if the images do not exist yet, as
+    with scenes that the workflow has not drawn.
     """
     settings, root = _baseline(plan), Path(plan.experiment.data)
     masked = [record for record in records if record.label]
@@ -222,51 +227,51 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
 
 
 def remember(plan: Plan, study: Path, measured: Measured) -> None:
-    """Keep for `remembered` what was measured for these settings."""
+    """Store a measurement in cost.json of the study, where `remembered` finds it."""
     write_json(study / REMEMBERED, {"key": _key(plan), "measured": asdict(measured)})
 
 
 def describe(
     work: Schedule, measured: Measured | None, jobs: int, free_disk: int, memory: int
 ) -> list[str]:
-    """The estimate for people, a line each, with a warning where disk or memory will not do.
+    """The estimate as lines of text, with a warning if disk or memory is too small.
 
-    jobs: trainings at once. free_disk, memory: bytes to be had; memory 0 where it is not known.
+    jobs: number of trainings that run at once. free_disk, memory: free bytes; memory 0: unknown.
     """
     if not work.trainings:
         return ["to do: no training"]
     lines = [
-        f"to do: {work.trainings} trainings of {work.steps} steps in all, {work.predictions} "
+        f"to do: {work.trainings} trainings of {work.steps} steps in total, {work.predictions} "
         f"predictions of {work.predicted} images, {work.validated + work.evaluated} images "
         "validated and evaluated"
     ]
     disk = work.prediction_bytes + work.label_bytes
     if measured:
-        # Both model files, and the state of each that runs: weights, momentum, the best weights.
+        # model.pt and last.pt; of each running job the saved weights, momentum and best weights.
         disk += measured.model * (2 * work.trainings + 3 * jobs)
         started = JOB_SECONDS * (2 * work.trainings + 3 * work.predictions)
         seconds = measured.step * work.steps + measured.image * work.images + started
         lines.append(
-            f"time: about {_hours(seconds)} in all, {_hours(seconds / jobs)} at best with {jobs} "
-            f"jobs at once ({measured.step:.3f} s a step, {measured.image:.3f} s an image on "
+            f"time: about {_hours(seconds)} in total, {_hours(seconds / jobs)} at best with {jobs} "
+            f"jobs at once ({measured.step:.3f} s per step, {measured.image:.3f} s per image on "
             f"{measured.device})"
         )
         needed = measured.memory * jobs
-        lines.append(f"memory: about {measured.memory / 1e9:.1f} GB a training, {jobs} at once")
+        lines.append(f"memory: about {measured.memory / 1e9:.1f} GB per training, {jobs} at once")
         if memory and needed > memory:
             lines.append(
                 f"WARNING: {needed / 1e9:.1f} GB of memory are needed and {memory / 1e9:.1f} GB "
-                "free: lower train.batch or train.crop, or run fewer jobs at once: --cores"
+                "are free: lower train.batch or train.crop, or run fewer jobs at once: --cores"
             )
     lines.append(
-        f"disk: about {disk / 1e9:.1f} GB more, {work.prediction_bytes / 1e9:.1f} GB of them "
+        f"disk: about {disk / 1e9:.1f} GB more, {work.prediction_bytes / 1e9:.1f} GB of it for "
         f"predictions; {free_disk / 1e9:.1f} GB are free"
     )
     if disk > free_disk:
         lines.append(
-            f"WARNING: {disk / 1e9:.1f} GB of disk are needed and {free_disk / 1e9:.1f} GB free: "
-            "set keep_predictions: supervised, or free some; a run that meets a full disk goes on "
-            "from there once some is free"
+            f"WARNING: {disk / 1e9:.1f} GB of disk are needed and {free_disk / 1e9:.1f} GB are "
+            "free: set keep_predictions: supervised, or delete files. A run that a full disk has "
+            "stopped can be continued once there is space"
         )
     return lines
 

@@ -1,4 +1,4 @@
-"""What an edit of the experiment would replace: finished trainings with other settings."""
+"""Which finished trainings an edit of the experiment would replace."""
 
 import json
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ from .plan import Plan
 
 
 def replaced_trainings(plan: Plan, study: Path) -> dict[str, str]:
-    """Paths of finished trainings below `study` that this plan would replace, and why.
+    """Finished trainings that this plan would replace: path below `study` -> reason.
 
-    Raises DataError when the settings that one of them has written are damaged.
+    A training is replaced if its settings have changed, or if a model is that it starts from or
+    is labeled by. Raises DataError when the settings.json of a training is damaged.
     """
     stale: dict[str, str] = {}
     for path, model in plan.models.items():
@@ -31,7 +32,7 @@ def replaced_trainings(plan: Plan, study: Path) -> dict[str, str]:
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys whose values differ."""
+    """Dotted key, old value and new value of every difference."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)

@@ -1,4 +1,4 @@
-"""Planned models and splits: paths, and what each one depends on."""
+"""Planned models and splits: their paths, settings and inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUPERVISED = "supervised"
 
 @dataclass(frozen=True)
 class Split:
-    """One labeled split: its rule, what selects its models, and the ids on both sides."""
+    """One labeled split: name, rule, seed, how its models are selected, and both lists of ids."""
 
     name: str
     stage: SplitStage
@@ -22,20 +22,20 @@ class Split:
 
     @property
     def division(self) -> str:
-        """Name of its folder below the study's."""
+        """Name of the split's folder in the study: `<name>_<seed>`, and `_<select>` unless val."""
         selection = "" if self.select == "val" else f"_{self.select}"
         return f"{self.name}_{self.stage.seed}{selection}"
 
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """One model of the study, and what the row of its method decides of it.
+    """One model of the study: its place, its settings and the models that it depends on.
 
-    division: folder of its split. method: its chain, `<method>/<part>` where a method has several.
-    previous: the model of the round before in its chain. labeled_by: the model whose predictions
-    become its files of pseudo labels, None without such files. variant: what tells these
-    predictions from those that all methods share, part of their file's name. labels_itself: whether
-    it labels the unlabeled images in training.
+    division: folder of its split. method: name of its chain of rounds: the method, or
+    `<method>/<chain>` if the method has several. previous: the model of the round before in the
+    chain. labeled_by: the model whose predictions become its label files; None: it reads no label
+    files. variant: part of the name of these predictions if their settings differ from those that
+    all methods share, else "". labels_itself: whether it labels the unlabeled images in training.
     """
 
     division: str
@@ -49,37 +49,37 @@ class PlannedModel:
 
     @property
     def name(self) -> str:
-        """Folder below the split's: `supervised` or `<method>/round<r>`."""
+        """Path below the split's folder: `supervised` or `<method>/round<r>`."""
         return SUPERVISED if self.method == SUPERVISED else f"{self.method}/round{self.round}"
 
     @property
     def path(self) -> str:
-        """Folder below the study's."""
+        """Path below the study's folder."""
         return f"{self.division}/{self.name}"
 
     @property
     def learns_unlabeled(self) -> bool:
-        """Whether unlabeled images are part of its training."""
+        """Whether it is trained on unlabeled images, too."""
         return self.labeled_by is not None or self.labels_itself
 
     @property
     def starts_anew(self) -> bool:
-        """Whether it starts from the initial weights, and not from those of the round before."""
+        """Whether training starts from initial weights, not from those of the round before."""
         return self.settings.network is not None
 
     @property
     def needs_pass(self) -> bool:
-        """Whether making its labels needs the labeling model, and not its predictions alone."""
+        """Whether its labels need the labeling model itself; else predictions.h5 is enough."""
         return self.settings.thresholds is not None and self.settings.thresholds.needs_pass
 
     def labeling(self, name: str, suffix: str) -> str:
-        """Path below the study's of a file of the predictions that its labels are made from."""
+        """Path below the study's folder of `<name><suffix>` of the prediction behind its labels."""
         assert self.labeled_by is not None
         return f"{self.labeled_by.path}/{name}{self.variant}{suffix}"
 
     @property
     def reads(self) -> dict[str, str]:
-        """What its training reads beside the labeled images.
+        """Files that its training reads besides the data set and the list of labeled images.
 
         Option of train.py -> path below the study's folder.
         """

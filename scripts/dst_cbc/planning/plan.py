@@ -1,4 +1,4 @@
-"""From an experiment file to the models it asks for: paths, and what each one depends on."""
+"""Plan an experiment: all models that it asks for, their paths and their settings."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,16 +31,17 @@ from .trainings import Trainings
 OF_FILES = (
     "curriculum", "balance", "weighting", "rule", "threshold_sampling", "teacher", "chains",
 )  # fmt: skip
-"""Switches that say how files of pseudo labels are made and weighed."""
+"""Switches about label files: how they are made, and how their pixels are weighted."""
 OF_ROUNDS = ("start", "best", "snapshots", "objective")
-"""Switches of rounds that learn from unlabeled images, whoever labels them."""
+"""Switches about rounds of training on unlabeled images, with labels from files or not."""
 
 
 class Plan:
-    """All models of an experiment.
+    """All models and splits of an experiment, by path below the study's folder.
 
-    root: the folder that relative paths of imported lists start from. Raises ConfigError for
-    everything that can be wrong before a file is decoded.
+    methods: rows of workflow/methods.yaml by name. records: all images of the data set. root: the
+    folder in which relative paths of lists of ids start. Raises ConfigError for every error that
+    can be found without decoding a file.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class Plan:
 
     @property
     def predict(self) -> PredictStage:
-        """A pass over the unlabeled images as the experiment says, without a method's own word."""
+        """Settings of a prediction with no switches but those of the experiment."""
         return self._predict(self.experiment.switches.threshold_sampling or 1)
 
     @property
     def variants(self) -> dict[str, PredictStage]:
-        """All passes, by what tells their files from those of `predict`."""
+        """Settings of all kinds of predictions by `variant`, a part of their files' names."""
         own = {m.variant: m.settings.predict for m in self.models.values() if m.settings.predict}
         return {"": self.predict, **own}
 
@@ -92,19 +93,19 @@ class Plan:
         return PredictStage(sampling=sampling, size=size, **self.trainings.inference)
 
     def _variant(self, stage: PredictStage) -> str:
-        """`@key=value` of what is not as in `predict`; "" where everything is."""
+        """`@key=value,…` for the settings that differ from `predict`; "" if none does."""
         ours, common = (s.model_dump(mode="python") for s in (stage, self.predict))
         changes = [f"{key}={ours[key]}" for key in ours if ours[key] != common[key]]
         return f"@{','.join(changes)}" if changes else ""
 
     def _over_switches(self, name: str, row: MethodRow) -> MethodRow:
-        """The row with the experiment's `switches` beneath it."""
+        """The row, with the experiment's `switches` for keys that the row does not set."""
         own = row.model_dump(exclude_unset=True)
         below = self.experiment.switches.model_dump(exclude_unset=True)
         labeling = merge(below, own).get("labeling", "offline")
         idle = {"offline": (), "online": OF_FILES, "none": (*OF_FILES, *OF_ROUNDS)}[labeling]
         below = {key: value for key, value in below.items() if key not in idle}
-        return method_row(merge(below, own), f"switches, beneath method {name}") if below else row
+        return method_row(merge(below, own), f"switches, for method {name}") if below else row
 
     def _check_subsets(self, records: Sequence[Record]) -> None:
         evaluation = self.experiment.evaluation
@@ -112,20 +113,21 @@ class Plan:
         for key, subset in [("select", "val"), *(("report", s) for s in evaluation.report)]:
             if not sizes[subset]:
                 raise ConfigError(
-                    f"evaluation.{key}: subset {subset!r} has no images in {self.experiment.data}; "
-                    f"found {sizes}; choose another subset, or set test_from_val"
+                    f"evaluation.{key}: subset {subset!r} has no images in {self.experiment.data} "
+                    f"(images found: {sizes}); choose another subset, or set test_from_val"
                 )
         if not sizes["train"]:
-            raise ConfigError(f"{self.experiment.data}: no training images; found {sizes}")
+            raise ConfigError(f"{self.experiment.data}: no training images (images found: {sizes})")
 
     def _varied(
         self, method: str, vary: Mapping[str, Sequence]
     ) -> Iterator[tuple[str, MethodRow | None]]:
-        """The method, once for each combination of varied values, under a name of its own."""
+        """Name and row of the method for each combination of the values to vary."""
         if method == SUPERVISED:
             if vary:
                 raise ConfigError(
-                    "runs: vary: `supervised` is shared by all methods and cannot vary"
+                    "runs: vary: `supervised` is shared by all methods and cannot vary; give it "
+                    "runs without `vary`"
                 )
             yield method, None
             return
@@ -137,7 +139,10 @@ class Plan:
             row = merge(self.methods[method].model_dump(exclude_unset=True), changes)
             suffix = ",".join(f"{key}={value}" for key, value in changes.items())
             if set(suffix) & set("/\\ {}") or suffix.startswith("."):
-                raise ConfigError(f"runs: vary: {suffix!r} cannot be part of a folder's name")
+                raise ConfigError(
+                    f"runs: vary: {suffix!r} cannot be part of a folder's name; expected values "
+                    "without slashes, spaces and braces"
+                )
             name = f"{method}@{suffix}" if suffix else method
             yield name, method_row(row, f"runs: vary: {name}")
 
@@ -160,7 +165,7 @@ class Plan:
         self.models.update((model.path, model) for model in models)
 
     def _split(self, name: str, seed: int, select: str) -> Split:
-        """A labeled split; it is worked out at its first use."""
+        """A labeled split; the first call computes its lists of ids."""
         rules = self.experiment.splits
         if name not in rules:
             raise ConfigError(
@@ -174,7 +179,7 @@ class Plan:
                 raise ConfigError(
                     f"splits.{name}: {len(labeled)} labeled images, but a batch of "
                     f"{self.experiment.train.batch} takes {half} of them; lower train.batch, or "
-                    "label more"
+                    "label more images"
                 )
             self.splits[split.division] = replace(split, labeled=labeled, unlabeled=unlabeled)
         return self.splits[split.division]
@@ -183,7 +188,7 @@ class Plan:
         layer = self.experiment.supervised.model_dump(exclude_unset=True)
         settings = self.trainings.settings(split, layer)
         images, share = len(split.labeled), settings.batch
-        # gamma weighs pseudo labels; without any it must not retrain this model.
+        # gamma weights pseudo labels, of which there are none: a changed gamma must rerun nothing.
         stage = self.trainings.stage(split, settings, 0, images, share, gamma=0.0)
         return self._model(split, SUPERVISED, stage, **self.initial)
 
@@ -195,25 +200,25 @@ class Plan:
         links: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> PlannedModel:
-        """links: what it has to do with other models. more: further keys of its settings."""
+        """links: fields of PlannedModel that name other models. more: keys of ModelSettings."""
         settings = ModelSettings(dataset=self.dataset, split=split.stage, train=stage, **more)
         return PlannedModel(split.division, method, stage.round, settings, **links or {})
 
     @property
     def initial(self) -> dict[str, Any]:
-        """Where initial weights come from."""
+        """The keys of ModelSettings that say where initial weights come from."""
         experiment = self.experiment
         return {"network": experiment.network, "start_from": experiment.start_from}
 
     def _rounds(
         self, split: Split, supervised: PlannedModel, name: str, row: MethodRow
     ) -> list[PlannedModel]:
-        """All rounds of a method, of each of its chains, in an order in which they can be made."""
+        """All rounds of all chains of a method; each follows the models that it depends on."""
         parts = {f"{name}/{part}": keys for part, keys in row.chains.items()} or {name: None}
         before = dict.fromkeys(parts, supervised)
         models = []
         for round, alpha in enumerate(row.curriculum or [None], 1):
-            # Each labels for the next, the last for the first.
+            # Each chain labels for the next one, and the last for the first.
             labelers = [*before.values()][-1:] + [*before.values()][:-1]
             made = {
                 chain: self._round(split, row, chain, keys, round, alpha, before[chain], labeler)
@@ -234,7 +239,7 @@ class Plan:
         previous: PlannedModel,
         labeler: PlannedModel,
     ) -> PlannedModel:
-        """keys: of `train` in which the chain differs. alpha: None where labels are made online."""
+        """keys: those keys of `train` that the chain changes. alpha: None for online labels."""
         own = keys.model_dump(exclude_unset=True) if keys else {}
         settings = self.trainings.settings(split, _overrides(row), own)
         self.trainings.check_halves(chain, split, settings)
@@ -265,7 +270,7 @@ class Plan:
         return self._model(split, chain, stage, links, **more)
 
     def _labels(self, row: MethodRow, alpha: Decimal) -> dict[str, Any]:
-        """How the files of pseudo labels of one round are made."""
+        """Settings of the prediction and of the thresholds that make the labels of a round."""
         sampling = row.threshold_sampling
         thresholds = ThresholdStage(
             alpha=alpha, balance=row.balance, rule=row.rule, sampling=sampling
@@ -275,12 +280,15 @@ class Plan:
     def _control(
         self, split: Split, supervised: PlannedModel, name: str, row: MethodRow
     ) -> PlannedModel:
-        """Labeled images alone, with the steps and the number of validations of another chain."""
+        """Training on labeled images alone, with the steps and validations of `row.match`."""
         matched = self.methods.get(row.match or "")
         if matched is None or matched.labeling == "none":
-            raise ConfigError(f"methods: {name}: match: {row.match!r} is no self-training method")
+            raise ConfigError(
+                f"methods: {name}: match: {row.match!r} is not a self-training method; expected a "
+                "row with labeling `offline` or `online`"
+            )
         rounds = self._rounds(split, supervised, row.match or "", matched)
-        # Of several chains one: each ends in a model.
+        # One of several chains, because each chain ends in a model of its own.
         chain = [model for model in rounds if model.method == rounds[0].method]
         stages = [model.settings.train for model in (supervised, *chain)]
         steps = sum(stage.steps for stage in stages)
@@ -297,10 +305,10 @@ class Plan:
 def load_plan(
     repository: Path, files: Sequence[Path | Mapping[str, Any]], overrides: Mapping[str, Any]
 ) -> tuple[Experiment, list[Record], Plan]:
-    """Experiment, images and plan of experiment files, or of their contents.
+    """Experiment, images and plan of experiment files, given as paths or as their contents.
 
-    repository: the folder of the Snakefile. overrides: keys of --config, which win. Raises
-    ConfigError, DataError.
+    repository: the folder of the Snakefile. files: none for config.yaml. overrides: keys of
+    --config, which override all files. Raises ConfigError and DataError.
     """
     presets = read_yaml(repository / "workflow/presets.yaml")
     experiment = load_experiment(files or [repository / "config.yaml"], presets, overrides)

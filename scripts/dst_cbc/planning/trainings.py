@@ -1,4 +1,4 @@
-"""From the keys of `train` to one training: layers merged and checked, steps counted."""
+"""Turn the keys of `train` into one training: merge and check the layers, count the steps."""
 
 import math
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from .models import Split
 
 
 class Trainings:
-    """What all trainings of an experiment share, and each of them resolved.
+    """The settings of each training of an experiment, and what all trainings share.
 
-    train_ids, val_ids: of the data set. root: the folder that a relative path of `valtiny` starts
-    from. Its methods raise ConfigError.
+    train_ids, val_ids: ids of these subsets. root: the folder in which a relative path of
+    `evaluation.valtiny` starts. The methods raise ConfigError.
     """
 
     def __init__(
@@ -38,27 +38,27 @@ class Trainings:
 
     @cached_property
     def compute(self) -> dict[str, Any]:
-        """What every stage with a network shares."""
+        """The keys of `Compute`, the same for every stage with a network."""
         return {key: getattr(self.experiment, key) for key in Compute.model_fields}
 
     @property
     def inference(self) -> dict[str, Any]:
-        """What every pass over whole images shares."""
+        """Settings of every pass over whole images, without sizes."""
         evaluation = self.experiment.evaluation
         return {"batch": evaluation.batch, "tile": evaluation.tile, **self.compute}
 
     @property
     def evaluation(self) -> dict[str, Any]:
-        """What every comparison with masks shares."""
+        """Settings of every pass whose result is compared with masks."""
         evaluation = self.experiment.evaluation
         return {"size": evaluation.size, "pad": evaluation.pad, **self.inference}
 
     def settings(self, split: Split, *layers: Mapping[str, Any]) -> TrainSettings:
-        """`train`, then `by_split`, then `layers`."""
+        """`train`, overridden by `by_split`, then by each of `layers` in turn."""
         merged = self.experiment.train.model_dump(exclude_unset=True)
         by_split = self.experiment.by_split.get(split.name)
         for layer in (by_split.model_dump(exclude_unset=True) if by_split else {}, *layers):
-            # `epochs` in a layer replaces `steps` of one below, and the other way round.
+            # `steps` from the layers below would win over the `epochs` of this layer.
             if "epochs" in layer and "steps" not in layer:
                 merged = merge(merged, {"steps": None})
             merged = merge(merged, layer)
@@ -74,8 +74,8 @@ class Trainings:
         device = self.experiment.device
         if settings.sync_norm and settings.gpus > 1 and device not in ("auto", "cuda"):
             raise ConfigError(
-                f"train.sync_norm: found true with device {device!r}; torch synchronises batch "
-                "normalisation on CUDA only: set it to false, or device to cuda"
+                f"train.sync_norm: found true with device {device!r}, but torch synchronises batch "
+                "normalisation on CUDA only; set train.sync_norm to false, or device to cuda"
             )
         if settings.batch % settings.gpus:
             raise ConfigError(
@@ -88,16 +88,17 @@ class Trainings:
                 raise ConfigError(f"train.class_weights: {name!r} is not a class; {hint}")
 
     def check_halves(self, method: str, split: Split, settings: TrainSettings) -> None:
-        """Refuse a batch that cannot be half labeled, half pseudo-labeled on all GPUs."""
+        """Refuse a batch that cannot be half labeled and half pseudo-labeled on each GPU."""
         if settings.batch % 2:
             raise ConfigError(
-                f"{method}: batch: found {settings.batch}; half of it is pseudo-labeled, so even"
+                f"{method}: batch: found {settings.batch}; half of it is pseudo-labeled, so it "
+                "must be even"
             )
         if settings.batch // 2 % settings.gpus:
             raise ConfigError(
                 f"{method}: train.gpus: found {settings.gpus} with batch {settings.batch}, for "
-                f"{split.division}; expected a number that divides each half of it, labeled and "
-                f"pseudo: {settings.batch // 2}"
+                f"{split.division}; expected a number that divides each half of the batch, labeled "
+                f"and pseudo-labeled: {settings.batch // 2}"
             )
 
     def stage(
@@ -110,7 +111,11 @@ class Trainings:
         length: int = 1,
         **switches: Any,
     ) -> TrainStage:
-        """Training resolved: `share` of `images` images a step, `length` times the schedule."""
+        """One training with all values final.
+
+        images: number of images in an epoch; share: how many of them a step takes. length: factor
+        on the number of steps. switches: keys of TrainStage that replace those from `settings`.
+        """
         steps = settings.steps or int(self._epochs(split, settings) * images / share)
         steps = max(1, steps) * length
         every = _of_split(settings.validate_every, split.name, "validate_every")
@@ -134,18 +139,20 @@ class Trainings:
 
     @cached_property
     def valtiny(self) -> tuple[str, ...]:
-        """Ids of val that select models: the experiment's own list, else the format's."""
+        """Ids of the val images that select models: the experiment's list, else the format's."""
         evaluation, format = self.experiment.evaluation, self.experiment.format
         place, ids = f"valtiny of format {format!r}", LAYOUTS[format].valtiny
         if evaluation.valtiny:
             place = f"evaluation.valtiny: {self.root / evaluation.valtiny}"
             if not (self.root / evaluation.valtiny).is_file():
-                raise ConfigError(f"{place}: no such file; expected ids of val, one a line")
+                raise ConfigError(
+                    f"{place}: no such file; expected a file with ids of val, one per line"
+                )
             ids = tuple(read_ids(self.root / evaluation.valtiny))
         if not ids:
             raise ConfigError(
-                f"select: found 'valtiny', but {place} has no ids; list some of val, one a line, "
-                "in a file that evaluation.valtiny names, or select val"
+                f"select: found 'valtiny', but {place} has no ids; set evaluation.valtiny to a "
+                "file with ids of val, one per line, or select val"
             )
         others = [id for id in ids if id not in self.val_ids]
         if others:
@@ -157,5 +164,7 @@ def _of_split(value: Any, split: str, key: str) -> Any:
     if not isinstance(value, dict):
         return value
     if split not in value:
-        raise ConfigError(f"train.{key}: no value for split {split!r}; found {sorted(value)}")
+        raise ConfigError(
+            f"train.{key}: no value for split {split!r}; found values for {sorted(value)}"
+        )
     return value[split]

@@ -1,4 +1,4 @@
-"""Experiment files: reading, merging and refusing them, with words that help."""
+"""Read, merge and validate experiment files; an error names the file and the key."""
 
 import difflib
 import math
@@ -15,31 +15,31 @@ from .experiment import Experiment
 from .methods import MethodRow
 
 EXTENDING_KEYS = ("extends", "name", "splits", "runs", "report")
-"""What a file that extends another may say: what runs and how it is told; it changes no setting."""
+"""The only keys of a file with `extends`: it chooses runs and their report, and no settings."""
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names file and key of every fault."""
+    """A configuration that cannot run; the message names file and key of each error."""
 
 
 LARGEST = 100_000
-"""No YAML file may hold more values, aliases written out."""
+"""Largest number of values in a YAML file after all aliases are expanded."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that occurs twice, and aliases gone wild."""
+    """YAML's safe loader, which also refuses duplicate keys and more than LARGEST values."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
         if node and _written_out(node, {}) > LARGEST:
             raise yaml.constructor.ConstructorError(
-                None, None, f"more than {LARGEST} values once its aliases are written out"
+                None, None, f"more than {LARGEST} values after its aliases are expanded"
             )
         return node
 
 
 def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
-    """Number of values below a node; infinite where an alias leads back to itself."""
+    """Number of values in a node, aliases expanded; infinite if an alias contains itself."""
     if id(node) in known:
         return known[id(node)]
     known[id(node)] = math.inf
@@ -63,7 +63,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises ConfigError with the line of a fault."""
+    """Content of a YAML file that holds a mapping. Raises ConfigError with the line of an error."""
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
     except OSError as error:
@@ -80,11 +80,11 @@ def load_experiment(
     presets: Mapping[str, Any],
     overrides: Mapping[str, Any] | None = None,
 ) -> Experiment:
-    """The experiment of one or more files, merged left to right, then `overrides` (--config).
+    """The experiment that one or more files describe, merged from left to right.
 
-    files: paths, or in place of one its content, as another workflow has it.
-
-    presets: content of workflow/presets.yaml; the chosen one lies beneath everything.
+    files: paths, or the content of a file in place of its path (as from a `module` statement).
+    presets: content of workflow/presets.yaml; the selected preset is the base, which all files
+    override. overrides: keys of --config, which override all files. Raises ConfigError.
     """
     documents: list[tuple[str, dict]] = []
     for file in files:
@@ -103,7 +103,7 @@ def load_experiment(
 
 
 def load_methods(path: Path) -> dict[str, MethodRow]:
-    """The rows of workflow/methods.yaml."""
+    """The rows of workflow/methods.yaml by name. Raises ConfigError."""
     rows = {}
     for name, row in read_yaml(path).items():
         rows[name] = method_row(row, f"{path}: {name}")
@@ -111,7 +111,7 @@ def load_methods(path: Path) -> dict[str, MethodRow]:
 
 
 def method_row(row: Mapping[str, Any], place: str) -> MethodRow:
-    """A validated row. Raises ConfigError that names `place`."""
+    """Validate one row of methods. Raises ConfigError, whose message begins with `place`."""
     try:
         return MethodRow.model_validate(row)
     except ValidationError as error:
@@ -119,7 +119,7 @@ def method_row(row: Mapping[str, Any], place: str) -> MethodRow:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key, `above` wins; anything else, lists too, is replaced."""
+    """Merge two mappings key by key, `above` wins; other values, lists too, are replaced whole."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -130,7 +130,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """Words for an error: the known name that `word` may have meant, or all of them."""
+    """Hint for an error message: the known name most like `word`, else all known names."""
     close = difflib.get_close_matches(str(word), known, 1)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
@@ -138,11 +138,11 @@ def nearest(word: str, known: Sequence[str]) -> str:
 def _with_extended(
     file: Path | Mapping[str, Any], seen: tuple[Path, ...]
 ) -> list[tuple[str, dict]]:
-    """The documents that make up one file, the extended ones first."""
+    """(Source, content) of a file and of all files that it extends, the extended ones first."""
     is_content = isinstance(file, Mapping)
     path = Path("config" if is_content else file)
     if path.resolve() in seen:
-        raise ConfigError(f"{path}: extends itself")
+        raise ConfigError(f"{path}: extends itself, perhaps through other files; remove `extends`")
     document = dict(file) if is_content else read_yaml(path)
     base = document.get("extends")
     if base is None:
@@ -150,9 +150,9 @@ def _with_extended(
     refused = [key for key in document if key not in EXTENDING_KEYS]
     if refused:
         raise ConfigError(
-            f"{path}: {refused[0]}: a file that extends another may only add splits, and say its "
-            "own runs and report; remove the key, or remove `extends` and give the file its own "
-            "name"
+            f"{path}: {refused[0]}: a file that extends another may only add splits, and set runs "
+            "and report; remove the key, or remove `extends` and make the file a complete "
+            "experiment with another name"
         )
     return [
         *_with_extended(path.parent / str(base), (*seen, path.resolve())),
@@ -165,21 +165,24 @@ def _add(merged: dict, source: str, document: dict) -> dict:
         return merge(merged, document)
     if document.get("name", merged.get("name")) != merged.get("name"):
         raise ConfigError(
-            f"{source}: name: found {document['name']!r}, but the extended file is "
-            f"{merged.get('name')!r}; leave `name` out"
+            f"{source}: name: found {document['name']!r}, but the extended file has the name "
+            f"{merged.get('name')!r}; remove `name`"
         )
     own = {key: document[key] for key in ("runs", "report") if key in document}
     splits, more = merged.get("splits") or {}, document.get("splits") or {}
     if not isinstance(more, dict):
-        raise ConfigError(f"{source}: splits: found {more!r}, expected a dict")
+        raise ConfigError(f"{source}: splits: found {more!r}, expected a mapping")
     changed = [key for key in more if splits.get(key, more[key]) != more[key]]
     if changed:
-        raise ConfigError(f"{source}: splits.{changed[0]}: the extended file defines it otherwise")
+        raise ConfigError(
+            f"{source}: splits.{changed[0]}: the extended file defines this split differently; "
+            "choose another name"
+        )
     return {**merge(merged, own), "splits": {**splits, **more}}
 
 
 def explain(error: ValidationError, model: type[BaseModel], documents) -> str:
-    """One line per fault: file, key, what was found, what was expected."""
+    """One line per error: file, key, what was found, what was expected."""
     return "\n".join(_line(fault, model, documents) for fault in error.errors())
 
 
@@ -192,13 +195,15 @@ def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
         return f"{place}: unknown key; {nearest(path[-1], known)}"
     if fault["type"] == "missing":
         whole = isinstance(fault["input"], Mapping)
-        return f"{place}: missing" if whole else f"{place}: found {fault['input']!r}; too short"
+        return (
+            f"{place}: missing" if whole else f"{place}: found {fault['input']!r}; too few values"
+        )
     found = "" if isinstance(fault["input"], Mapping) else f"found {fault['input']!r}; "
     return f"{place}: {found}{fault['msg'].removeprefix('Value error, ')}"
 
 
 def _as_written(loc: tuple, documents) -> tuple:
-    """pydantic's location without the names of union members, which no file contains."""
+    """Where an error is in the files: pydantic's location without its names of union members."""
     path: tuple = ()
     for i, part in enumerate(loc):
         last = i == len(loc) - 1
@@ -231,7 +236,7 @@ def _get(path: tuple, documents) -> Any:
 
 
 def _source(path: tuple, documents) -> str:
-    """The last file that has the key, or the part of it that exists."""
+    """The last file that has the key or, if none has it, the longest beginning of its path."""
     for length in range(len(path), 0, -1):
         for source, document in reversed(documents):
             if _contains(document, path[:length]):
@@ -240,11 +245,11 @@ def _source(path: tuple, documents) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
-    """Keys that the settings class at `path` knows; of a choice those of all its classes."""
+    """Keys of the settings class at `path`; of all classes if there is a choice of several."""
     models = [model]
     for part in path:
         fields = [one.model_fields[part] for one in models if part in one.model_fields]
-        # Anything else in a path is a key of a dict or a place in a list of settings.
+        # Other parts of a path are keys of a dict or indexes of a list, of the same settings class.
         if fields:
             models = [one for field in fields for one in _models_in(field.annotation)]
     return list(dict.fromkeys(key for one in models for key in one.model_fields))
