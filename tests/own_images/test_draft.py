@@ -246,7 +246,7 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
     work = tmp_path / "work"
     work.mkdir()
     said = command("new_experiment.py", *options, cwd=work)
-    assert "9 images, 6 of them with a mask" in said and "s a step" in said and "disk:" in said
+    assert "9 images, 6 of them with a mask" in said and "s per step" in said and "disk:" in said
     experiment, _, plan = load_plan(REPOSITORY, [work / "cells.yaml"], {})
     assert experiment.network.backbone == "small" and len(plan.models) == 6
     assert {path: path.read_bytes() for path in before} == before
@@ -260,7 +260,7 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
 
 def test_a_group_that_is_no_pattern_is_refused_at_once(tmp_path):
     options = ("--images", tmp_path, "--labels", tmp_path, "--group", "(")
-    assert "no regular expression" in command("new_experiment.py", *options, cwd=".", fails=True)
+    assert "not a valid regular" in command("new_experiment.py", *options, cwd=".", fails=True)
 
 
 def test_a_folder_s_name_cannot_end_a_comment(tmp_path):

@@ -21,7 +21,7 @@ STUDY = Path("results/study")
 
 @pytest.fixture
 def plan(make_experiment, tmp_path, monkeypatch, write_image):
-    """20 training images of 64x64, 4 of them labeled; 7 steps, then two rounds of 10."""
+    """Function that plans 20 training images of 64x64, 4 labeled: 7 steps, then 2 rounds of 10."""
     monkeypatch.chdir(tmp_path)
 
     def make(**changes):
@@ -43,12 +43,12 @@ def records():
 def test_the_schedule_is_that_of_the_plan(plan):
     work = cost.schedule(plan(), records(), STUDY)
     assert (work.trainings, work.steps) == (3, 7 + 2 * 10)
-    # At steps 4 and 7; 4, 8 and 10, twice; 3 images each.
+    # 3 images at steps 4 and 7 of round 0, and at steps 4, 8 and 10 of both rounds.
     assert work.validated == 3 * (2 + 3 + 3)
-    # Of supervised and of round 1; nobody labels with the last round.
+    # By supervised and by round 1; the last round labels nothing.
     assert (work.predictions, work.predicted) == (2, 2 * 16)
     assert work.evaluated == 2 * 3 * 3
-    # 3 bytes a pixel of each prediction, and once more while one is joined from its parts.
+    # 3 bytes per pixel of two predictions, and of the parts of one while they are joined.
     assert work.prediction_bytes == 3 * SIZE**2 * (16 + 16 + 16)
     assert work.label_bytes == round(0.1 * SIZE**2 * 2 * 16)
 
@@ -80,9 +80,9 @@ MEASURED = cost.Measured("cpu", step=2.0, image=0.5, memory=3 * 10**9, model=10*
 def test_time_and_memory_come_from_what_was_measured(plan):
     work = cost.schedule(plan(), records(), STUDY)
     text = "\n".join(cost.describe(work, MEASURED, 2, 10**12, 10**12))
-    # 27 steps of 2 s, 24 + 32 + 18 images of half a second, 12 jobs of 5 s: 151 s.
-    assert "about 3 min in all, 1 min at best with 2 jobs at once" in text
-    assert "about 3.0 GB a training, 2 at once" in text and "WARNING" not in text
+    # 27 steps of 2 s, 24 + 32 + 18 images of 0.5 s, 12 jobs of 5 s: 151 s.
+    assert "about 3 min in total, 1 min at best with 2 jobs at once" in text
+    assert "about 3.0 GB per training, 2 at once" in text and "WARNING" not in text
 
 
 def test_without_a_measurement_only_what_is_counted_is_told(plan):
@@ -99,7 +99,7 @@ def test_too_little_disk_is_told_before_the_start(plan):
 def test_too_little_memory_is_told_before_the_start(plan):
     work = cost.schedule(plan(), records(), STUDY)
     text = "\n".join(cost.describe(work, MEASURED, 2, 10**12, 5 * 10**9))
-    assert "WARNING: 6.0 GB of memory are needed and 5.0 GB free: lower train.batch" in text
+    assert "WARNING: 6.0 GB of memory are needed and 5.0 GB are free: lower train.batch" in text
     assert "WARNING" not in "\n".join(cost.describe(work, MEASURED, 1, 10**12, 5 * 10**9))
 
 
@@ -120,11 +120,11 @@ def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     printed = subprocess.run(
         command, cwd=project.root, capture_output=True, text=True, check=True
     ).stdout
-    assert re.search(r"time: about \d+ min in all.* \(0\.\d+ s a step, 0\.\d+ s an image", printed)
-    assert "GB a training, 2 at once" in printed
+    assert re.search(r"time: about \d+ min in total.* \(0\.\d+ s per step, 0\.\d+ s per", printed)
+    assert "GB per training, 2 at once" in printed
     new = {path for path in project.root.rglob("*") if path.is_file()} - before
     assert new == {project.study / "cost.json"}
-    # The next run knows it; other settings do not.
-    assert "s a step" in project.snakemake("results/tiny/dataset.csv")
+    # The next run reuses the measurement; with other settings it does not.
+    assert "s per step" in project.snakemake("results/tiny/dataset.csv")
     project.configure(channels_last=True)
-    assert "s a step" not in project.snakemake("results/tiny/splits/6_0.labeled.txt")
+    assert "s per step" not in project.snakemake("results/tiny/splits/6_0.labeled.txt")

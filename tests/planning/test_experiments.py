@@ -1,4 +1,4 @@
-"""Every experiment file that we ship: it runs, refuses a typo, and says what the paper says."""
+"""Every shipped experiment file: it runs, refuses a typo, and has the paper's settings."""
 
 import re
 import shutil
@@ -22,9 +22,9 @@ ABLATION = {
     "ost", "ost-t", "st-na", "ost-na", "ost-t-na",
 }  # fmt: skip
 
-# Splits; trainings on labels alone: round 0 of each split, and the controls; rounds. An ablation
-# has 7 rows of one round, 4 of five (with CBST), and a sweep of 6. Tables 3 and 4: the smallest
-# split also for models that are selected on valtiny, three seeds.
+# Numbers of jobs: splits; trainings on labels alone (round 0 of each split, and controls); rounds
+# of self-training. An ablation has 7 methods of one round, 4 of five rounds (with CBST), and a sweep
+# of 6 values. Tables 3 and 4 have the smallest split a second time, selected on valtiny.
 JOBS = {
     "config.yaml": (1, 1, 5),
     "demo-control.yaml": (3, 3 + 3, 3 * 5),
@@ -47,7 +47,7 @@ JOBS = {
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """Folders of miniature data sets in the real layouts, by format."""
+    """Folder of a miniature data set in the real layout, for each format."""
     root = tmp_path_factory.mktemp("data")
     pixels = Image.new("L", (8, 8))
 
@@ -56,7 +56,7 @@ def data(tmp_path_factory):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             pixels.save(root / path)
 
-    # 1/106 and 1/30 must be the four labeled images that half a batch takes; val is valtiny.
+    # 1/106 and 1/30 must give the four labeled images of half a batch. val holds valtiny alone.
     for id in (*(f"2012_{i:06}" for i in range(480)), *LAYOUTS["voc"].valtiny):
         save(f"voc/JPEGImages/{id}.jpg", f"voc/SegmentationClassAug/{id}.png")
     lists = root / "voc/ImageSets/Segmentation"
@@ -79,7 +79,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """The workflow as it is shipped, and a file where initial weights are asked for."""
+    """The workflow as shipped, with an empty file in place of the initial weights."""
     project = Project.create(tmp_path_factory.mktemp("project"))
     for name in ("config.yaml", "workflow/methods.yaml"):
         shutil.copy(REPOSITORY / name, project.root / name)
@@ -93,7 +93,7 @@ def experiment_of(file):
 
 
 def plan_of(file, train=480):
-    """The plan of a file on so many training images, all with masks; val is valtiny."""
+    """The plan of a file for `train` training images, all with masks; val holds valtiny alone."""
     experiment = experiment_of(file)
     val = LAYOUTS[experiment.format].valtiny or ("val",)
     records = [
@@ -105,7 +105,7 @@ def plan_of(file, train=480):
 
 
 def cell_of(model):
-    """Method, and split with what selects where that is not val, as under `report: paper`."""
+    """Keys of a model under `report: paper`: method, and split (with selection, unless val)."""
     split, _, *selection = model.division.split("_")
     return model.method, "_".join([split, *selection])
 

@@ -1,6 +1,7 @@
 """The paper's experiment files from end to end, on miniatures of both data sets in their layouts.
 
-Only sizes are cut: images, crops, epochs, the backbone; see test_released_network for that.
+Only sizes are reduced: images, crops, epochs and the backbone (test_released_network tests the
+real one).
 """
 
 import re
@@ -21,25 +22,25 @@ CUT = {
     "train": {"crop": [33, 33], "epochs": 1, "validate_every": 2},
     "supervised": {"steps": 4},
     "workers": 0,
-    # Half precision is slow on a CPU.
+    # A CPU is slow with half precision.
     "precision": "float32",
 }
 
 
 def cut(project, splits, runs):
-    """Write cut.yaml, to be laid over an experiment file."""
+    """Write cut.yaml, which overrides keys of an experiment file."""
     project.write(project.root / "cut.yaml", {**CUT, "splits": splits, "runs": runs})
 
 
 def run(project, file, data, *arguments):
-    """Run an experiment file, cut down, as a person would; returns what is printed."""
+    """Run an experiment file with cut.yaml, as a user would; returns what is printed."""
     file = f"workflow/experiments/{file}.yaml"
     place = ("--config", f"data={data}")
     return project.snakemake(*arguments, "--configfile", file, "cut.yaml", *place)
 
 
 def best(study, **wanted):
-    """The best of the only model that is so, on val."""
+    """Row of summary.csv for the best checkpoint on val of the one model with `wanted` values."""
     rows = read_csv(study / "summary.csv", ["miou"])
     wanted = {**wanted, "checkpoint": "best", "subset": "val"}
     (row,) = [r for r in rows if all(r[key] == value for key, value in wanted.items())]
@@ -48,9 +49,9 @@ def best(study, **wanted):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    """VOC's and SBD's releases, made into one folder by the command: 14 training images.
+    """Miniatures of the VOC and SBD releases, joined by build_trainaug.py: 14 training images.
 
-    Odd sizes, indexed masks with borders of 255, SBD's as .mat.
+    Odd sizes, indexed masks with borders of 255; the masks of SBD are .mat files.
     """
     root = tmp_path_factory.mktemp("voc")
     released, sbd = root / "VOC2012", root / "sbd"
@@ -108,7 +109,7 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
     assert labels == sorted(unlabeled) and len(unlabeled) == 14 - 4
     row = best(study, method="dst-cbc", round="2")
     assert (row["images"], row["labeled"], row["unlabeled"]) == ("21", "4", "10")
-    # Selected on valtiny, reported on the whole val.
+    # Selected on valtiny, reported on all of val.
     assert best(study, selected_on="valtiny")["images"] == "21"
     assert best(study, split="1")["unlabeled"] == "0"
     table = read_csv(study / "report/voc/table.csv", ["paper"])
@@ -122,7 +123,7 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
         ("1", "val", "supervised"): 73.5,
     }
     assert any(r["relative"] for r in table if r["method"] == "dst-cbc")
-    # What table3.yaml adds is told, and nothing is trained.
+    # table3.yaml adds a report, and trains nothing.
     said = run(project, "table3", voc, "-n", "--quiet", "rules")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
     assert jobs == {"all": "1", "figures": "1", "tables": "1", "total": "3"}

@@ -33,7 +33,7 @@ def records(train=20, val=4, test=0):
 
 @pytest.fixture
 def plan(make_experiment):
-    """Function: the plan of an experiment on 20 training images, 4 of them labeled."""
+    """Function that plans an experiment on 20 training images, 4 of them labeled."""
 
     def make(*methods, images=None, **changes):
         if methods:
@@ -224,7 +224,7 @@ def test_the_control_starts_from_initial_weights_and_sees_no_unlabeled_image(pla
 def test_a_control_without_a_method_to_match_is_refused(make_experiment):
     methods = {**METHODS, "long": MethodRow(labeling="none", match="supervised-long")}
     experiment = make_experiment(runs=[{"splits": ["few"], "methods": ["long"]}])
-    with pytest.raises(ConfigError, match="long: match: 'supervised-long' is no self-training"):
+    with pytest.raises(ConfigError, match="long: match: 'supervised-long' is not a self-training"):
         Plan(experiment, methods, records())
 
 
@@ -274,7 +274,7 @@ def test_switches_of_rounds_pass_by_methods_without_them(plan):
 
 
 def test_switches_that_a_row_cannot_have_are_refused_with_the_row(plan):
-    with pytest.raises(ConfigError, match=r"switches, beneath method dst-cbc: .*labeling `online`"):
+    with pytest.raises(ConfigError, match=r"switches, for method dst-cbc: .*labeling `online`"):
         plan("dst-cbc", switches={"labeling": "online"})
 
 
@@ -288,7 +288,7 @@ def test_sampling_is_the_same_in_prediction_and_thresholds(plan):
 
 
 def planned(make_experiment, methods, **changes):
-    """The plan of all these methods, on `few`."""
+    """The plan of all these methods on the split `few`."""
     runs = [{"splits": ["few"], "methods": list(methods)}]
     return Plan(make_experiment(runs=runs, **changes), {**METHODS, **methods}, records())
 
@@ -376,7 +376,7 @@ def test_what_a_training_reads_follows_from_its_switches(make_experiment):
 
 
 class Soft(ObjectiveSettings):
-    """Stands for one whose labels are soft."""
+    """An objective that would make soft labels."""
 
     reads: ClassVar = ("thresholds", "labeling-model")
     name: Literal["soft"] = "soft"
@@ -407,7 +407,10 @@ def test_where_labels_are_soft_a_training_reads_what_made_them(make_experiment):
             {"labeling": "online", "teacher": "peer", "chains": {"a": {}, "b": {}}},
             "teacher `peer` needs labeling `offline`",
         ),
-        ({"labeling": "none", "match": "st", "snapshots": 3}, "snapshots: labeling `none` has no"),
+        (
+            {"labeling": "none", "match": "st", "snapshots": 3},
+            "snapshots: not allowed with labeling",
+        ),
     ],
 )
 def test_switches_of_chains_and_rounds_that_a_method_does_not_have_are_refused(row, message):
@@ -424,7 +427,7 @@ def test_sizes_reach_the_stages_that_use_them_and_no_other(plan):
 
 
 def test_what_a_study_does_not_use_is_not_in_its_json(plan):
-    """Studies that are older than a key stay finished."""
+    """So studies that are older than a key stay finished."""
     found = plan("st")
     assert found.predict.canonical() == (
         '{"algorithm":2,"batch":8,"channels_last":false,"compute_threads":1,'
@@ -564,7 +567,7 @@ def test_more_rounds_leave_the_first_ones_as_they_are(make_experiment):
 
 @pytest.fixture
 def finished(tmp_path):
-    """Function that writes the folders of a plan's models as if they were trained."""
+    """Function that writes the folders of a plan's models as if they had been trained."""
 
     def write(plan):
         for path, model in plan.models.items():
@@ -631,7 +634,7 @@ def test_class_weights_name_classes_of_the_data_set(plan):
     "gpus, methods, message",
     [
         (3, ["supervised"], r"train\.gpus: found 3 with batch 4, for few_0.*divides the batch"),
-        (4, ["dst-cbc"], r"dst-cbc: train\.gpus: found 4.*each half of it, labeled and pseudo: 2"),
+        (4, ["dst-cbc"], r"dst-cbc: train\.gpus: found 4.*each half of the batch.*: 2"),
     ],
 )
 def test_gpus_must_divide_the_batch_and_both_halves_of_it(plan, gpus, methods, message):

@@ -1,4 +1,4 @@
-"""Selection on a few images of val: what is planned, what is validated on, what is reported."""
+"""Selection on a few images of val: the plan, the images validated on, and the report."""
 
 import json
 
@@ -36,7 +36,7 @@ def records():
 
 @pytest.fixture
 def plan(make_experiment, tmp_path):
-    """Function: the plan of an experiment whose valtiny are val3 and val1, or the lines given."""
+    """Function that plans an experiment whose valtiny are val3 and val1, or the ids in `lines`."""
 
     def make(lines="val3\nval1\n", **changes):
         (tmp_path / "tiny.txt").write_text(lines)
@@ -93,7 +93,7 @@ def test_a_format_brings_the_authors_list(format, make_experiment):
 @pytest.mark.parametrize(
     "lines, evaluation, reason",
     [
-        ("", {}, "'valtiny', but valtiny of format 'folder' has no ids; list some of val, one a"),
+        ("", {}, "'valtiny', but valtiny of format 'folder' has no ids; set evaluation"),
         ("", {"valtiny": "none.txt"}, r"evaluation\.valtiny: .*none\.txt: no such file"),
         ("", {"valtiny": "tiny.txt"}, r"evaluation\.valtiny: .*tiny\.txt has no ids"),
         (
@@ -118,14 +118,14 @@ def test_images_of_the_authors_list_that_are_missing_are_named(make_experiment):
 
 def test_the_estimate_counts_the_few_images(plan, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # At steps 4 and 7 of round 0; 4, 8 and 10 of round 1.
+    # At two steps of round 0 (4 and 7) and three of round 1 (4, 8 and 10).
     assert schedule(plan(), records(), tmp_path).validated == 5 * (2 + 3)
     assert schedule(plan(runs=BOTH), records(), tmp_path).validated == (5 + 2) * (2 + 3)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """The tiny experiment's round 0, selected on val and on two of its four images."""
+    """A finished study: round 0 of the tiny experiment, selected on val and on two images of it."""
     project = Project.create(
         tmp_path_factory.mktemp("valtiny"),
         evaluation={**EXPERIMENT["evaluation"], "report": ["val"], "valtiny": "tiny.txt"},

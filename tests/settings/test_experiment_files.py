@@ -43,7 +43,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def refused(write):
-    """Function: the message with which BASE with some keys changed is refused."""
+    """Function that returns the error message for BASE with some keys changed, or for `files`."""
 
     def message(*files, overrides=None, **changes):
         files = files or [write("base.yaml", {**BASE, **changes})]
@@ -245,7 +245,7 @@ def test_an_extending_file_keeps_the_name(write, refused):
 def test_an_extending_file_redefines_no_split(write, refused):
     write("base.yaml", BASE)
     more = write("more.yaml", {"extends": "base.yaml", "splits": {"few": {"count": 5}}})
-    assert "more.yaml: splits.few: the extended file defines it otherwise" in refused(more)
+    assert "more.yaml: splits.few: the extended file defines this split" in refused(more)
 
 
 @pytest.mark.parametrize("key", ["splits", "runs"])
@@ -377,7 +377,7 @@ def test_every_method_that_comes_along_is_valid():
         ({"curriculm": [1]}, "m.curriculm", "did you mean 'curriculum'?"),
         ({"curriculum": [0.2, 1.5]}, "curriculum.1", "less than or equal to 1"),
         ({"curriculum": [0]}, "curriculum.0", "greater than 0"),
-        ({}, "m", "needs one alpha a round"),
+        ({}, "m", "needs one alpha per round"),
         ({"labeling": "none"}, "m", "needs `match`"),
         ({"labeling": "none", "match": "dst", "curriculum": [1]}, "m", "no curriculum"),
         ({"curriculum": [1], "balance": "clas"}, "balance", "'class' or 'global'"),
@@ -421,7 +421,7 @@ VALUES = st.recursive(
 
 
 def places(content, path=()):
-    """Paths of everything in an experiment file."""
+    """Paths, tuples of keys and indexes, of all values in an experiment file."""
     items = content.items() if isinstance(content, dict) else enumerate(content)
     for key, value in items:
         yield (*path, key)

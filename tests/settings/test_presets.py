@@ -1,4 +1,4 @@
-"""Three presets of fidelity: every cell of their table, and a study like the released code."""
+"""The three presets: every cell of their table in README.md, and a study with `released`."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ PRESETS = read_yaml(REPOSITORY / "workflow/presets.yaml")
 FOLDER = REPOSITORY / "workflow/experiments"
 RATES, TWO_RATES = (6, 12, 18, 24), (6, 12)
 SIDES = ((321, 321), (505, 505))
-# Key: standard, paper, released.
+# Each key has one value per preset: standard, paper, released.
 CELLS = {
     "precision": ("float32", "float16", "float16"),
     "network.backbone": ("resnet101", "resnet101", "resnet101"),
@@ -62,14 +62,14 @@ def plan_of(*files, images=10582, **overrides):
 
 
 def of_round_1(plan):
-    """Everything that a first round of dst-cbc on split 20 depends on, and of its round 0."""
+    """Settings of round 0 and of round 1 of dst-cbc, on split 20 with seed 0."""
     supervised = plan.models["20_0/supervised"].settings
     settings = plan.models["20_0/dst-cbc/round1"].settings
     return supervised, settings
 
 
 def of_stages(plan):
-    """Key of the table: what the stages are given."""
+    """For each key of the table, the value that the stages get."""
     supervised, settings = of_round_1(plan)
     stage, predict, thresholds = settings.train, settings.predict, settings.thresholds
     epochs = supervised.train.steps * 8 / 530
@@ -79,7 +79,7 @@ def of_stages(plan):
         **{f"train.augmentation.{key}": value for key, value in stage.augmentation},
         "switches.rule": thresholds.rule,
         "switches.threshold_sampling": thresholds.sampling,
-        # Passes over 10052 unlabeled images, four a step.
+        # Passes over 10052 unlabeled images, four per step.
         "train.epochs": round(stage.steps * 4 / 10052, 2),
         "train.validate_every": stage.validate_at[0],
         "supervised.epochs": {6: 6, 134: "formula"}.get(round(epochs), epochs),
@@ -99,7 +99,7 @@ def of_stages(plan):
 
 @pytest.fixture
 def minimal(tmp_path):
-    """An experiment file that sets nothing but what it must."""
+    """An experiment file with the required keys alone."""
     path = tmp_path / "minimal.yaml"
     Project.write(path, MINIMAL)
     return path
@@ -142,7 +142,7 @@ def test_any_key_of_a_preset_can_be_overridden(minimal):
 
 @pytest.fixture
 def document(monkeypatch):
-    """The command that writes the README's tables."""
+    """The module of the command that writes the tables of README.md."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
     import document
 
@@ -151,7 +151,7 @@ def document(monkeypatch):
 
 
 def written(value):
-    """A cell as it stands in the table."""
+    """A value as the table prints it."""
     plain = json.dumps(value).replace('"', "")
     return f"`{plain}`"
 
@@ -230,7 +230,7 @@ def test_released_sizes_are_those_of_the_data_set(
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A finished tiny study by the preset `released`, with sizes of its own."""
+    """A finished tiny study with the preset `released` and smaller sizes."""
     train = {**EXPERIMENT["train"], "augmentation": {"size": [[24, 24], [30, 36]]}}
     project = Project.create(
         tmp_path_factory.mktemp("released") / "project",
@@ -257,7 +257,7 @@ def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size
             for id in ids
         ]
         assert {one.shape for one in labels} == {(32, 32)} and len(labels) == 8
-        # Nearest: 32 rows of 16, each twice.
+        # Resized with nearest neighbour: each of 16 rows occurs twice in 32.
         assert all((one[::2] == one[1::2]).all() for one in labels)
         assert any((one == 255).any() for one in labels) == (number == 1)
 
@@ -265,7 +265,7 @@ def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size
 @pytest.mark.slow
 def test_its_thresholds_are_of_every_16th_pixel_and_one_pixel_more(released):
     rows = read_csv(released.study / "6_0/dst-cbc/round1/thresholds.csv", ())
-    # Eight images of 384 pixels in batches of four.
+    # Eight images of 384 pixels, in batches of four; every 16th pixel counts.
     assert sum(int(row["pixels"]) for row in rows) == 8 * 384 / 16
     for row in rows:
         if pixels := int(row["pixels"]):

@@ -157,8 +157,8 @@ class DatasetStage(Settings):
     def _labels_name_classes(self) -> DatasetStage:
         if len({type(value) for value in (*self.labels, *self.ignore)}) > 1:
             raise ValueError(
-                f"labels and ignore: found {[*self.labels, *self.ignore]}; expected numbers alone "
-                "or colours alone"
+                f"labels and ignore: found {[*self.labels, *self.ignore]}; expected numbers or "
+                "colours, not both"
             )
         for value, name in self.labels.items():
             if name not in self.classes:
