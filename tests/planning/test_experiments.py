@@ -23,8 +23,8 @@ ABLATION = {
 }  # fmt: skip
 
 # Numbers of jobs: splits; trainings on labels alone (round 0 of each split, and controls); rounds
-# of self-training. An ablation has 7 methods of one round, 4 of five rounds (with CBST), and a sweep
-# of 6 values. Tables 3 and 4 have the smallest split a second time, selected on valtiny.
+# of self-training. An ablation has 7 methods of one round, 4 of five rounds (with CBST), and
+# a sweep of 6 values. Tables 3 and 4 have the smallest split a second time, selected on valtiny.
 JOBS = {
     "config.yaml": (1, 1, 5),
     "demo-control.yaml": (3, 3 + 3, 3 * 5),
