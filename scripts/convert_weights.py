@@ -1,8 +1,8 @@
-"""From the paper's COCO weights, resnet101COCO-41f33a49.pth, to a file for `network.weights`.
+"""Convert the paper's COCO weights, resnet101COCO-41f33a49.pth, to a file for `network.weights`.
 
-The file says by itself how images are normalised, and for which backbone it is: resnet101_caffe,
-the network in which these weights were trained. Printed is how many names matched, were left out
-and are missing; only counters of batch normalisation may be missing: they start at 0.
+The new file also holds the normalisation of images and the name of the backbone: resnet101_caffe,
+the network in which these weights were trained. The command prints how many names matched, were
+left out and are missing. Only counters of batch normalisation may be missing; they start at 0.
 """
 
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ def run() -> None:
         "--backbone",
         default="resnet101_caffe",
         choices=("resnet101_caffe", "resnet101"),
-        help="the only one that takes the file (default resnet101_caffe); the released code puts "
-        "these weights into resnet101, whose strides and dilations are others",
+        help="the only backbone that takes the file (default resnet101_caffe); the released code "
+        "loads these weights into resnet101, which has other strides and dilations",
     )
     arguments = parser.parse_args()
     if arguments.out.suffix != ".safetensors":
-        parser.error("--out: its name must end in .safetensors")
+        parser.error("--out: the name of the file must end in .safetensors")
 
     from dst_cbc.models.backbones import build_backbone
     from dst_cbc.models.weights import from_coco, load_weights, write_weights
@@ -42,11 +42,11 @@ def run() -> None:
 
 
 def report(wanted: set[str], found: set[str]) -> Iterator[str]:
-    """How the names of the network and of the file agree, a line for each group of them."""
+    """Yield a line for each group of names: how many of the network and of the file agree."""
     for group in sorted({key.partition(".")[0] for key in wanted | found}):
         ours, theirs = ({k for k in n if k.partition(".")[0] == group} for n in (wanted, found))
         yield (
-            f"{group}: {len(ours & theirs)} matched, {len(theirs - ours)} left, "
+            f"{group}: {len(ours & theirs)} matched, {len(theirs - ours)} left out, "
             f"{len(ours - theirs)} missing"
         )
 

@@ -1,4 +1,4 @@
-"""Evaluate a model, the best of its chain and its last step, on the reported subsets."""
+"""Evaluate the best model of a chain and the model after the last step on the reported subsets."""
 
 import numpy as np
 
@@ -15,8 +15,8 @@ def run() -> None:
     parser.settings(EvaluateStage)
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
-    parser.path("--model", "model.pt")
-    parser.path("--last", "last.pt")
+    parser.path("--model", "model.pt, the best model of the chain")
+    parser.path("--last", "last.pt, the model after the last step")
     parser.path("--out", "metrics.json to write")
     parser.device()
     arguments = parser.parse_args()

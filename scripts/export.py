@@ -1,9 +1,9 @@
-"""Hand over a model: model.onnx, model.pt2 (torch.export) and model.md.
+"""Export a model: write model.onnx, model.pt2 (torch.export) and model.md.
 
-Both files take uint8 RGB (N, 3, H, W) of any size and give class numbers and their probabilities;
-normalisation and resizing are inside. After they are written their masks are compared with
-PyTorch's, on at most 20 images: less than 99.99 % equal pixels is an error. model.md says what the
-model is, from what lies beside it.
+Both exported models take uint8 RGB (N, 3, H, W) of any size and return class numbers and their
+probabilities; normalisation and resizing are included. The command then compares their masks with
+PyTorch's masks on at most 20 images, and fails if less than 99.99 % of the pixels are equal.
+model.md describes the model, from the files beside it.
 """
 
 from pathlib import Path
@@ -17,23 +17,23 @@ from dst_cbc.runtime.files import sha256_file, write_text
 def run() -> None:
     parser = Parser(__doc__)
     parser.path("--model", "model.pt")
-    parser.path("--out", "folder to write")
+    parser.path("--out", "folder for the exported files")
     parser.add_argument(
         "--images",
         type=Path,
         metavar="PATH",
-        help="folder of images to compare on (default: made-up ones of odd sizes)",
+        help="folder of images for the comparison (default: made-up images of odd sizes)",
     )
     parser.add_argument(
         "--index",
         type=Path,
         metavar="PATH",
-        help="dataset.csv: --images is the data set's folder, val of it is compared on",
+        help="dataset.csv; compare on its val images, with the data set's folder as --images",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     arguments = parser.parse_args()
     if arguments.index and not arguments.images:
-        parser.error("--index goes with --images")
+        parser.error("--index needs --images, the data set's folder")
     devices.limit_threads(arguments.threads)
     import torch
 
@@ -55,7 +55,7 @@ def run() -> None:
     try:
         found = export.check(model, arguments.out, export.pictures(model, paths))
     except BaseException:
-        # A file that was not found right must not lie there to be used.
+        # Nobody must use a file that did not pass the comparison.
         for name in (export.ONNX, export.PROGRAM):
             (arguments.out / name).unlink(missing_ok=True)
         raise

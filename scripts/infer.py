@@ -1,10 +1,10 @@
 """Use a model: write a mask for every image below a folder.
 
-Into --out it writes masks/ID.png, indexed PNGs of class numbers in the classes' colours; on request
-confidence/ID.png, 8-bit grey: 255 times the probability of the mask's class; and overlays/ID.jpg,
-the mask over its image. ID is the image's path below --images without its suffix. infer.json says
-with what they were made. Stopped and started again it goes on; bad images are named at the end,
-and then it exits with 1.
+Writes into --out: masks/ID.png, indexed PNGs of class numbers in the classes' colours; on request
+confidence/ID.png, 8-bit grey, 255 times the probability of the mask's class; on request
+overlays/ID.jpg, the mask over its image; and infer.json, the model and the options. ID is the
+image's path below --images without its suffix. If the command is stopped, start it again: it
+continues. Bad images are listed at the end, and the command then exits with status 1.
 """
 
 from dst_cbc.cli import Parser, main
@@ -16,12 +16,14 @@ from dst_cbc.settings.stages import Compute, Inference
 def parse():
     parser = Parser(__doc__)
     parser.path("--model", "model.pt")
-    parser.path("--images", "folder of images, with its sub-folders; it is only read")
-    parser.path("--out", "folder to write, new or of an interrupted pass")
-    parser.add_argument("--confidence", action="store_true", help="write confidence/, too")
-    parser.add_argument("--overlay", action="store_true", help="write overlays/, too")
+    parser.path("--images", "folder of images, read with its subfolders and never written")
+    parser.path("--out", "folder for the results: new, or of an interrupted pass")
+    parser.add_argument("--confidence", action="store_true", help="also write confidence/")
+    parser.add_argument("--overlay", action="store_true", help="also write overlays/")
     parser.add_argument(
-        "--flip", action="store_true", help="average with the mirrored image's probabilities"
+        "--flip",
+        action="store_true",
+        help="also predict the mirrored image and average the probabilities",
     )
     parser.add_argument(
         "--scales",
@@ -36,8 +38,8 @@ def parse():
         type=int,
         default=1024,
         metavar="PIXELS",
-        help="longest side that goes through the network in one piece (default 1024); larger "
-        "images pass in overlapping tiles, a larger tile takes more memory",
+        help="longest side that the network takes in one piece (default 1024); larger images are "
+        "cut into overlapping tiles; larger tiles need more memory",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.device()
@@ -45,7 +47,7 @@ def parse():
     if not all(0.1 <= scale <= 4 for scale in arguments.scales):
         parser.error("--scales: expected factors from 0.1 to 4")
     if arguments.tile < 64 or (arguments.threads or 1) < 1:
-        parser.error("expected --tile from 64 and --threads from 1")
+        parser.error("expected --tile of at least 64 and --threads of at least 1")
     return arguments
 
 
@@ -80,7 +82,7 @@ def run() -> None:
 
 
 def made_with(arguments, classes: list[str]) -> dict:
-    """What the results depend on beside the images."""
+    """Everything that the results depend on, except the images; the content of infer.json."""
     return {
         "model_sha256": sha256_file(arguments.model),
         "classes": classes,

@@ -1,7 +1,7 @@
 """Predict the unlabeled images once: class and confidence of every pixel, and their histogram.
 
-With --shard only those of one shard, and with --join no more than to put the shards together:
-the files are the same as without.
+With --shard, only the images of one shard are predicted. With --join, the files of all shards are
+joined and nothing is predicted. The resulting files are the same as without shards.
 """
 
 from pathlib import Path
@@ -27,7 +27,11 @@ def parse():
     parser.path("--resume", "folder for the parts of an unfinished pass")
     parser.shard()
     parser.add_argument(
-        "--join", type=Path, nargs="*", metavar="PATH", help="HDF5 files of all shards, in order"
+        "--join",
+        type=Path,
+        nargs="*",
+        metavar="PATH",
+        help="only join the HDF5 files of all shards, in order",
     )
     parser.device()
     return parser.parse_args()
@@ -88,7 +92,7 @@ def predict(arguments, attributes: dict[str, str | float]) -> None:
                     arguments.workers,
                 )
             except DataError:
-                # The image at fault may be another one than was checked: that can be cured.
+                # If an image has changed since the data check, report that instead.
                 require_same(arguments.data, rows, labels=False)
                 raise
         work.require_held()

@@ -1,9 +1,9 @@
 """Write the pseudo labels of one round as indexed PNGs, their manifest and their quality.
 
-The masks of unlabeled images, where there are any, are compared with: accuracy columns of the
-manifest, and <folder>.quality.csv by class. They decide nothing. With --shard only the images of
-one shard are labeled, and with --join no more is done than to put the shards together: the files
-are the same as without.
+If unlabeled images have masks, the pseudo labels are compared with them: see the accuracy columns
+of the manifest, and <folder>.quality.csv by class. The masks do not influence the pseudo labels.
+With --shard, only the images of one shard are labeled. With --join, the files of all shards are
+joined and nothing is labeled. The resulting files are the same as without shards.
 """
 
 from collections.abc import Iterator
@@ -43,20 +43,26 @@ def parse():
     parser.path("--unlabeled", "list of predicted ids")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--predictions", type=Path, metavar="PATH", help="predictions.h5; rule `threshold`"
+        "--predictions", type=Path, metavar="PATH", help="predictions.h5, for rule `threshold`"
     )
     source.add_argument(
         "--model", type=Path, metavar="PATH",
         help="model.pt, for rule `normalized`, which needs the probabilities of all classes",
     )  # fmt: skip
     parser.add_argument(
-        "--inference", metavar="JSON", help="with --model: settings of the pass as JSON"
+        "--inference",
+        metavar="JSON",
+        help="with --model: settings of its pass over the images, as JSON",
     )
-    parser.path("--thresholds", "thresholds.csv, or the copy that you edited")
+    parser.path("--thresholds", "thresholds.csv, or an edited copy of it")
     parser.path("--out", "folder of the PNGs; <folder>.csv and .quality.csv are written beside it")
     parser.shard()
     parser.add_argument(
-        "--join", type=Path, nargs="*", metavar="PATH", help="folders of all shards, in order"
+        "--join",
+        type=Path,
+        nargs="*",
+        metavar="PATH",
+        help="only join the folders of all shards, in order",
     )
     parser.device()
     return parser.parse_args()
@@ -75,11 +81,11 @@ def run() -> None:
         write_quality(arguments.out.with_suffix(".quality.csv"), quality, names)
     else:
         write_shard(arguments.out, labeled, names, quality)
-    print(f"pseudo labels by {arguments.thresholds}")
+    print(f"pseudo labels written with {arguments.thresholds}")
 
 
 def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
-    """Write the PNGs one by one; rows of their manifest. Counts are added to `quality`."""
+    """Write the PNGs one by one and yield their manifest rows; adds counts to `quality`."""
     dataset, rows = arguments.settings, read_index(arguments.index)
     table, names = label_table(dataset), list(dataset.classes)
     ids = read_ids(arguments.unlabeled)

@@ -1,4 +1,4 @@
-"""From the histogram of a prediction to the confidence that each class's pixels must reach."""
+"""Compute the confidence threshold of each class from the histogram of a prediction."""
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.self_training.predictions import read_histogram

@@ -1,8 +1,8 @@
-"""Verify that pseudo labels are the ones that were made, or accept those that were edited.
+"""Verify that pseudo labels have not changed since they were made, or accept edited ones.
 
-Without --accept: checks the PNGs of each manifest and fails with the names of missing or changed
-ones. With --accept: rewrites the manifests for the PNGs as they are now, marks their rows as
-edited, and the next `snakemake` trains on them.
+Without --accept, the command compares the PNGs with each manifest and fails with the names of
+missing or changed PNGs. With --accept, it rewrites the manifests for the PNGs as they are now and
+marks the rows of changed PNGs as edited; the next `snakemake` trains on them.
 """
 
 import csv
@@ -26,7 +26,7 @@ def run() -> None:
     parser.add_argument(
         "manifests", nargs="+", type=Path, metavar="MANIFEST", help="pseudo_labels.csv"
     )
-    parser.add_argument("--accept", action="store_true", help="take the PNGs as they are now")
+    parser.add_argument("--accept", action="store_true", help="accept the PNGs as they are now")
     arguments = parser.parse_args()
     problems = []
     for manifest in arguments.manifests:

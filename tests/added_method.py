@@ -1,4 +1,4 @@
-"""The pieces of a method, as the README's "Add a method" has them."""
+"""The code blocks in the section "Add a method" of the README."""
 
 import re
 

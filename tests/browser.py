@@ -12,9 +12,9 @@ chromium = pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromi
 
 
 def browse(page: Path, *options: str, address: str = "") -> str:
-    """The page as Chromium renders it, as HTML; nothing may come from a network.
+    """Return the HTML of the page after Chromium has rendered it without network access.
 
-    address: what follows that of the page, e.g. "#round=2".
+    address: appended to the address of the page, e.g. "#round=2".
     """
     return subprocess.run(
         [

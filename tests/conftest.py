@@ -1,6 +1,7 @@
 """One thread, derandomized properties, and the small data sets that several tests share.
 
-SKIP_NOTHING: what this machine cannot run fails instead of being skipped.
+With SKIP_NOTHING in the environment, a test that this machine cannot run fails, instead of being
+skipped.
 """
 
 import os
@@ -17,7 +18,7 @@ from dst_cbc.runtime.files import sha256_file
 from dst_cbc.settings.data import DatasetStage, DrawSettings
 from dst_cbc.settings.experiment import Experiment
 
-# torch reads it when the first test module imports it; none of the imports above do.
+# torch reads these variables when a test module imports it; no import above imports torch.
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"
 
@@ -42,7 +43,7 @@ def small_scenes():
 
 @pytest.fixture(scope="session")
 def digits_dataset(small_scenes):
-    """The data set's settings of `small_scenes`."""
+    """Settings of a data set of `small_scenes`."""
     return DatasetStage(
         format="digits",
         classes=CLASSES,
@@ -55,7 +56,7 @@ def digits_dataset(small_scenes):
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory, small_scenes):
-    """Folder of the drawn `small_scenes`; tests only read it."""
+    """Folder with the drawn `small_scenes`; tests must not change it."""
     folder = tmp_path_factory.mktemp("digits")
     write_scenes(small_scenes, folder)
     return folder
@@ -63,7 +64,7 @@ def drawn(tmp_path_factory, small_scenes):
 
 @pytest.fixture(scope="session")
 def drawn_rows(drawn, digits_dataset):
-    """Rows of dataset.csv of `drawn`, by subset."""
+    """Rows of dataset.csv for `drawn`, by subset."""
     rows = {"train": [], "val": [], "test": []}
     for record in list_records(drawn, digits_dataset):
         digests = [sha256_file(drawn / path) for path in (record.image, record.label)]

@@ -1,4 +1,4 @@
-"""What stages compute on a device or in passing, written plainly for comparison."""
+"""Simple versions of what stages compute on a device or during a pass, for comparison."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The measuring itself: figures come from real runs of `make bench`."""
+"""Tests of the code that measures; the figures come from runs of `make bench`."""
 
 import csv
 import sys
@@ -17,7 +17,7 @@ from workflow import REPOSITORY
 
 
 class Clock:
-    """Time passes only in `work`."""
+    """A clock that advances only when a function from `work` is called."""
 
     def __init__(self):
         self.now = 0.0
@@ -46,7 +46,7 @@ def test_calls_take_turns_until_time_is_up():
 
 
 def test_a_ratio_is_the_median_of_the_pairs_not_that_of_the_medians():
-    # The second pair met other work on the machine, in both.
+    # Other work on the machine slowed down both calls of the second pair.
     row = measure.paired(targets.SAMPLE, [2.0, 90.0, 4.0], [1.0, 30.0, 1.0], each=1000)
     assert row.ratio == 3.0
     assert (row.ours, row.bound, row.unit, row.group) == (4000.0, 1000.0, "ms", "samples")

@@ -18,7 +18,7 @@ WITHOUT_TORCH = [
     "suggest",
 ]  # fmt: skip
 
-# Every stage without a network, one after the other, on real files in one process.
+# Runs every stage without a network, one after the other, on real files in one process.
 STAGES = """
 import json, runpy, sys
 import numpy as np
@@ -93,7 +93,7 @@ def test_the_stages_without_a_network_run_without_torch(tmp_path):
 
 
 def test_a_training_starts_without_timm():
-    """It brings torchvision, and both are half of a start; backbones of timm's import it."""
+    """timm and its import torchvision are half of the start-up; only timm's backbones need them."""
     code = (
         "import sys; from dst_cbc.training import loop, objectives; "
         "from dst_cbc.training.objectives import self_training; "

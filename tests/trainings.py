@@ -1,4 +1,4 @@
-"""Training in tests: a model through the loop, by one process or two; a sample by its draw."""
+"""Helpers that train small models in one process or two, and that make single samples."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from dst_cbc.training.sampling import Draw, sample_generator
 from workflow import SCRIPTS
 
 LABELED, PSEUDO = 0, 1
-"""Numbers of the streams of self-training."""
+"""Numbers of the two streams of self-training."""
 
 
 def small_network(**settings):
-    """Settings of the smallest network, one rate; `settings` replace keys of it."""
+    """Settings of the smallest network, with one dilation rate; `settings` replace keys."""
     values = {"backbone": "small", "output_stride": 4, "aspp_rates": (1,)}
     return NetworkSettings(**values | settings)
 
 
 def small_model(dataset, seed=0, **settings):
-    """A model of that network, the same each time."""
+    """A model with `small_network`; equal seeds give equal weights."""
     torch.manual_seed(seed)
     return build(small_network(**settings), dataset.classes)
 
 
 def make_stage(**changes):
-    """Six steps on crops of 24 pixels, validated after three and six; `changes` replace keys."""
+    """Settings of six steps on 24-pixel crops, validated after 3 and 6; `changes` replace keys."""
     values = {
         "batch": 4, "crop": (24, 24), "learning_rate": 0.05, "weight_decay": 1e-4, "gamma": 2.0,
         "steps": 6, "validate_at": (3, 6), "seed": 1, "round": 0, "select": "val",
@@ -47,7 +47,7 @@ def make_stage(**changes):
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Raised instead of killing the process."""
 
 
 def same(one, other):
@@ -69,7 +69,7 @@ def first_batch(data, stage, model, device):
 
 
 def sample(data, stage, model, draw: Draw):
-    """Image, label and, where it counts, confidence of one draw of self-training's streams."""
+    """Image, label and, if it is used, confidence of one draw from the streams of self-training."""
     kind, rows = (Samples, data.labeled) if draw.stream == LABELED else (PseudoSamples, data.pseudo)
     parts = kind(rows, data, stage, model)(draw, sample_generator(stage.seed, stage.round, draw))
     return tuple(parts.values())
@@ -78,7 +78,7 @@ def sample(data, stage, model, draw: Draw):
 CPU = torch.device("cpu")
 TWO = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
-# What one process of two does: a training in float64, its weights kept.
+# The script of each of two processes: it trains in float64 and saves the weights.
 ONE_OF_TWO = """
 import pickle, sys
 from pathlib import Path
@@ -95,9 +95,9 @@ torch.save(weights_after(make, data, stage, folder / "state", mine), folder / f"
 
 
 def weights_after(make, data, stage, folder, ranks=ALONE):
-    """All tensors of all modules, before and after a training in float64; the names that learn.
+    """Train in float64; return all tensors before and after, and the names of trained parameters.
 
-    make: as `objectives.make`.
+    make: a function like `objectives.make`.
     """
     model = small_model(data.dataset)
     model.network.double()
@@ -124,11 +124,11 @@ def weights_after(make, data, stage, folder, ranks=ALONE):
 
 
 def weights_after_two(make, data, stage, folder):
-    """The tensors after the same training by two processes, of each of them."""
+    """Run the same training in two processes; return the tensors of each process after it."""
     (folder / "work.pickle").write_bytes(pickle.dumps((make, data, stage)))
     (folder / "one_of_two.py").write_text(ONE_OF_TWO)
     here = Path(__file__).parent
-    # Last where `make` may be from.
+    # The last folder holds modules that may define `make`.
     found_in = [SCRIPTS, here, here / "training"]
     command = [sys.executable, *TWO, folder / "one_of_two.py", *found_in, folder]
     subprocess.run([*map(str, command)], check=True)
@@ -136,10 +136,10 @@ def weights_after_two(make, data, stage, folder):
 
 
 def require_gradients_of_one(make, data, stage, folder):
-    """Assert that the first step of two processes is that of one, to the rounding of float64.
+    """Assert that a step of two processes equals a step of one, up to the rounding of float64.
 
-    stage: of one step at rate 1 without momentum: the change of a weight is its gradient. Returns
-    the tensors after it.
+    stage: one step at learning rate 1 without momentum, so that the change of a weight is its
+    gradient. Returns the result of `weights_after`.
     """
     first, second = weights_after_two(make, data, stage, folder)
     before, alone, learning = weights_after(make, data, stage, folder / "alone")

@@ -1,4 +1,4 @@
-"""A head that is no part of the library: logits of a fine map and the last one, summed."""
+"""A head outside the library: the sum of logits from a fine feature map and from the last one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TwoMaps(Settings):
 
 HEADS = (DeepLabV2, TwoMaps)
 '''
-"""What choices.py gets."""
+"""The code that replaces the definition of HEADS in choices.py."""
 
 
 class Head(nn.Module):

@@ -1,4 +1,4 @@
-"""A copy of the workflow in a folder of its own, with a tiny experiment, driven as a user would."""
+"""A copy of the workflow in its own folder, with a tiny experiment, run as a user would run it."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ METHODS = {
 
 @dataclass
 class Project:
-    """A folder with Snakefile, workflow, scripts and config.yaml."""
+    """A folder with a Snakefile, the workflow, scripts and config.yaml."""
 
     root: Path
 
     @classmethod
     def create(cls, root: Path, **changes: Any) -> Project:
-        """The workflow with the tiny experiment; `changes` replace keys of it."""
+        """Copy the workflow, with the tiny experiment; `changes` replace its keys."""
         for name in ("workflow", "scripts", "profiles", "envs"):
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(REPOSITORY / name, root / name, ignore=ignore)
@@ -62,7 +62,7 @@ class Project:
         return project
 
     def copy(self, root: Path) -> Project:
-        """A copy of everything, results and Snakemake's records too."""
+        """Copy everything, with results and Snakemake's records."""
         shutil.copytree(self.root, root, symlinks=True)
         return Project(root)
 
@@ -79,7 +79,7 @@ class Project:
         return self.root / "results/tiny"
 
     def snakemake(self, *arguments: str, fails: bool = False, cwd: Path | None = None) -> str:
-        """Run Snakemake; returns all that it printed."""
+        """Run Snakemake; return all that it printed. fails: whether it is expected to fail."""
         command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
         done = subprocess.run(
             command, cwd=cwd or self.root, capture_output=True, text=True, stdin=subprocess.DEVNULL
@@ -89,7 +89,7 @@ class Project:
         return output
 
     def jobs(self, *arguments: str, cwd: Path | None = None) -> Counter[str]:
-        """What a dry run would do: `rule folder` for each job, `folder` below the study."""
+        """The jobs of a dry run as `rule folder`, with the folder relative to the study."""
         output = self.snakemake("-n", *arguments, cwd=cwd)
         if "Nothing to be done" in output:
             return Counter()
@@ -100,19 +100,19 @@ class Project:
         )
 
     def trained(self, *arguments: str) -> list[str]:
-        """The models that a dry run would train."""
+        """Folders of the models that a dry run would train."""
         return sorted(
             job.split()[1] for job in self.jobs(*arguments) if job.startswith(("train", "finetune"))
         )
 
 
 def jobs_in(printed: str) -> list[tuple[str, str]]:
-    """The rule of each job that a dry run printed, and what it said of the job."""
+    """Rule and description of each job that a dry run printed."""
     return re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)+)", printed, re.MULTILINE)
 
 
 def _folder(block: str) -> str:
-    """Folder below the study of a job's first output."""
+    """Folder of a job's first output, relative to the study; empty if it is elsewhere."""
     output = re.search(r"output: results/tiny/([^,\n]*)", block)
     return output[1].rpartition("/")[0] if output else ""
 

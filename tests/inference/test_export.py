@@ -1,4 +1,4 @@
-"""Handing a model over: ONNX and torch.export do as PyTorch does; model.md says what it is."""
+"""Export: ONNX and torch.export give the same as PyTorch; model.md describes the model."""
 
 import json
 import subprocess
@@ -85,7 +85,7 @@ def test_same_padding_is_timms(kernel, stride, dilation):
 
 @pytest.fixture(scope="module")
 def handed_over(tmp_path_factory):
-    """A model in a study, exported by the command on the study's val images."""
+    """A model of a study, exported by the command and compared on the study's val images."""
     root = tmp_path_factory.mktemp("export")
     folder = root / "results/cells/8_0/dst-cbc/round2"
     model = make(window=(100, 1100))

@@ -1,4 +1,4 @@
-"""`infer.py`: a model on a folder of images, of any kind, killed anywhere, and in little memory."""
+"""`infer.py`: a model on a folder of images of any kind, killed at any time, in little memory."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def make(window=(100, 1100), **settings):
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A small model of three classes whose answers vary; it knows 16-bit images."""
+    """A small model of three classes, with varying predictions and a window for 16-bit images."""
     path = tmp_path_factory.mktemp("model") / "model.pt"
     model = make()
     write_model(path, model, model.network.state_dict(), {"round": 0, "step": 1})
@@ -49,7 +49,7 @@ def model_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Images of all kinds in folders, names with spaces; two of them damaged."""
+    """Images of all kinds in folders whose names have spaces; two images are damaged."""
     root = tmp_path_factory.mktemp("my photos")
     rng = np.random.default_rng(0)
     (root / "day 1/b").mkdir(parents=True)
@@ -90,7 +90,7 @@ def files(folder):
 
 @pytest.fixture(scope="module")
 def used(photos, model_file, tmp_path_factory):
-    """The folder of a whole pass and what it said."""
+    """The output folder of a whole pass, and what the command printed."""
     out = tmp_path_factory.mktemp("used") / "out"
     return out, infer(model_file, photos, out, "--confidence", "--overlay", expect=1)
 
@@ -206,7 +206,7 @@ def test_nothing_that_is_there_is_replaced(photos, model_file, tmp_path):
     with pytest.raises(DataError, match="not an empty folder"):
         folders.claim(tmp_path / "thesis.txt", {})
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-    # What a process left that was killed in its first moment is nothing.
+    # The temporary file of a process that was killed at its start does not count.
     early = tmp_path / "early"
     early.mkdir()
     (early / f".infer.json.{socket.gethostname()}.{2**22 + 1}.tmp").write_text("half")
@@ -301,7 +301,7 @@ def test_views_are_averaged_as_probabilities(tile):
     with torch.inference_mode():
         found = torch.cat(list(full_logits(model, pixels, tile, views=views)), -2)
     expected = mean_by_hand(model, pixels, views).log().float()
-    # In tiles of 64 the margin is 8 pixels; the network sees 15.
+    # In tiles of 64, the margin is 8 pixels, and the receptive field reaches 15 pixels.
     close = (found - expected).abs() < (1e-4 if tile > 64 else 0.2)
     assert close.float().mean() > (0.9999 if tile > 64 else 0.9)
 
@@ -336,13 +336,13 @@ def test_infer_json_says_what_made_the_masks(used, model_file):
 
 
 needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/status").is_file(), reason="/proc says how much memory a process took"
+    not Path("/proc/self/status").is_file(), reason="needs /proc to measure the memory of a process"
 )
 
 
 def peak(model, images, out, *options):
-    """Largest memory of the pass, bytes."""
-    # Not ru_maxrss: a child's begins with what its parent had.
+    """Peak memory of a pass in bytes."""
+    # Not ru_maxrss, which starts in a child with the value of its parent.
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv.pop(0))\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
@@ -388,7 +388,7 @@ def photograph(path, width, height):
 
 @needs_proc
 def test_memory_grows_with_an_image_by_less_than_its_logits(tmp_path):
-    """Of 11 classes those are 44 bytes a pixel; what is needed: pixels, classes, confidence."""
+    """Logits of 11 classes are 44 bytes a pixel; only pixels, classes and confidence are needed."""
     model = lite0(tmp_path / "model.pt")
     small, large = (1200, 800), (2400, 1600)
     peaks = []

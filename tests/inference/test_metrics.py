@@ -124,7 +124,7 @@ def subset_of(seed, values, images=5, size=(13, 17)):
 
 @pytest.mark.parametrize("values", [(0, 1, 2, 255), (0, 1, 3, 4, 255), (2,)])
 def test_the_mean_iou_is_torchmetrics_accumulated_over_the_subset(values):
-    """Also where classes are absent: they count in neither."""
+    """Also if classes are absent, which neither implementation counts."""
     classes = 6
     theirs = MulticlassJaccardIndex(classes, ignore_index=255)
     each = MulticlassJaccardIndex(classes, ignore_index=255, average="none")
@@ -140,7 +140,7 @@ def test_the_mean_iou_is_torchmetrics_accumulated_over_the_subset(values):
 
 
 def test_the_ious_are_those_of_the_official_evaluator_of_cityscapes(tmp_path, monkeypatch):
-    """On masks of labelIds at their own size, read as the format `cityscapes` reads them."""
+    """On labelIds masks at their own size, with the class numbers of the format `cityscapes`."""
     monkeypatch.setenv("CITYSCAPES_DATASET", str(tmp_path))
     official = importlib.import_module(
         "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling"
@@ -150,7 +150,7 @@ def test_the_ious_are_those_of_the_official_evaluator_of_cityscapes(tmp_path, mo
     numbers = np.full(256, 255, np.uint8)
     for value, name in layout.labels.items():
         numbers[value] = names.index(name)
-    # Without `train`, which is then absent; with values that are not evaluated.
+    # The class `train` is absent, and the values 0, 3 and 10 are not evaluated.
     evaluated = [value for value, name in layout.labels.items() if name != "train"]
     truths, _ = subset_of(1, [*evaluated, 0, 3, 10])
     _, predictions = subset_of(1, evaluated)

@@ -36,7 +36,7 @@ def picture(height, width):
     return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-# The small network sees 15 pixels to either side, with its head; a margin is an eighth of a tile.
+# With its head, the small network sees 15 pixels to each side; a margin is an eighth of a tile.
 @pytest.mark.parametrize("size", [(300, 130), (301, 403), (129, 131), (128, 259)])
 def test_a_small_receptive_field_sees_no_tile(size):
     model, images = make(), picture(*size)
@@ -55,7 +55,7 @@ def test_a_small_receptive_field_sees_no_tile(size):
 )
 @pytest.mark.parametrize("size", [(577, 705), (700, 331), (642, 299)])
 def test_away_from_the_borders_tiles_are_the_untiled_pass(settings, size):
-    """The margin is as wide as the view; TensorFlow's padding depends on a size's remainder."""
+    """The margin covers the receptive field; TensorFlow's padding depends on a size's remainder."""
     model, images = make(**settings), picture(*size)[:1]
     tiled, whole = logits(model, images, 512), logits(model, images, 2048)
     assert tiled.shape == whole.shape == (1, 3, *size)
@@ -65,7 +65,7 @@ def test_away_from_the_borders_tiles_are_the_untiled_pass(settings, size):
 
 @pytest.mark.parametrize("size", [(576, 704), (640, 304)])
 def test_tiles_of_a_head_over_a_finer_level_start_on_the_grid_of_the_whole_network(size):
-    """Logits every 4 pixels, features every 16: a tile that starts between sees others."""
+    """Logits every 4 pixels, features every 16: a tile that starts between gets other features."""
     torch.manual_seed(0)
     settings = NetworkSettings(backbone="resnet18", output_stride=16, stages=4)
     backbone = build_backbone(settings, choose=lambda maps: [1, len(maps) - 1])
@@ -95,7 +95,7 @@ def test_images_that_fit_are_one_stripe_and_one_pass():
     st.sampled_from([1, 2, 4]),
 )
 def test_tiles_keep_every_feature_once_and_none_is_longer_than_it_may(length, tile, stride, finer):
-    """finer: so many strides of the logits are one of the network's grid."""
+    """finer: the grid of the network divided by the stride of its logits."""
     kept, grid = [], stride * finer
     for start, end, first, last in _spans(length, tile, stride, grid):
         assert start % grid == 0 and 0 <= start < end <= length

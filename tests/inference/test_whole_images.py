@@ -29,7 +29,7 @@ SIZES = [(12, 16), (12, 16), (16, 12), (12, 16), (20, 8), (20, 8), (20, 8)]
 
 
 class Threshold(nn.Module):
-    """A network without parameters: red is class 2, green 1, blue 0; each pixel for itself."""
+    """A network without parameters that reads single pixels: red is class 2, green 1, blue 0."""
 
     stride = grid = 1
 
@@ -39,7 +39,7 @@ class Threshold(nn.Module):
 
 @pytest.fixture
 def by_colour(folder_dataset):
-    """A model whose answers are known: the class of a pixel is its strongest colour."""
+    """A model with known predictions: the class of a pixel is its strongest colour."""
     network = small_network()
     model = build(network, folder_dataset.classes)
     return type(model)(Threshold(), network, folder_dataset.classes, (0.0,) * 3, (1.0,) * 3)
@@ -47,7 +47,7 @@ def by_colour(folder_dataset):
 
 @pytest.fixture
 def trained(folder_dataset):
-    """A small network whose answers vary."""
+    """A small model with varying predictions."""
     torch.manual_seed(1)
     network = small_network(aspp_rates=(1, 2))
     model = build(network, folder_dataset.classes)
@@ -64,7 +64,7 @@ def logits_of(model, images):
 
 @pytest.fixture
 def pictures(tmp_path, write_image):
-    """Images of several sizes with random masks, a tenth ignored: folder, rows, arrays."""
+    """Images of several sizes, random masks with a tenth ignored: folder, rows, images, masks."""
     rng = np.random.default_rng(0)
     rows, images, masks = [], [], []
     for i, (height, width) in enumerate(SIZES):
@@ -162,7 +162,7 @@ def test_no_images_have_an_empty_matrix(tmp_path, by_colour, folder_dataset):
 
 
 def predicted_logits(model, pixels):
-    # As one tensor (N, H, W) for each class, which is what `predict` puts together.
+    # `predict` joins tensors (N, H, W), so the logits pass it as one tensor for each class.
     parts = predict(model, pixels, settings(), CPU, lambda logits: tuple(logits.unbind(1)))
     return torch.stack(parts, 1)
 
@@ -268,7 +268,7 @@ def test_evaluation_and_prediction_tile_large_images_alike(trained, folder_datas
 
 @pytest.fixture
 def blocks(tmp_path, write_image):
-    """Images of 4x6 blocks of one colour each, in two sizes: folder, rows, blocks, their masks."""
+    """Images of 4x6 uniform blocks, in three sizes: folder, rows, colours, masks of the blocks."""
     rng = np.random.default_rng(3)
     rows, colours, classes = [], [], []
     for i, (tall, wide) in enumerate([(2, 2), (4, 2), (2, 4)]):
@@ -281,7 +281,7 @@ def blocks(tmp_path, write_image):
 
 
 def seen_by(model):
-    """Batches that go through the network from now on."""
+    """A list that collects all batches that the network gets from now on."""
     seen = []
     model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     return seen
@@ -363,7 +363,7 @@ def test_sampling_counts_every_16th_pixel_of_a_flattened_batch(trained, tmp_path
     np.testing.assert_array_equal(counts, expected)
     # ceil(3 * 35 / 16) + ceil(2 * 35 / 16)
     assert counts.sum() == 7 + 5 and every.sum() == 5 * 35
-    # The file has every pixel all the same.
+    # The file has every pixel, whatever the sampling.
     assert all((a.confidence == b.confidence).all() for a, b in zip(found, stored, strict=True))
 
 

@@ -11,7 +11,8 @@ from dst_cbc.models.segmentation import build
 from dst_cbc.settings.network import NetworkSettings
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
-# Of EfficientNet-Lite0, by output stride: first and last block that runs on images interleaved so.
+# For EfficientNet-Lite0, by output stride: first block, last block and dilation of each group of
+# blocks that runs on interleaved images.
 RUNS = {8: [("3.1", "5.0", 2), ("5.1", "6.0", 4)], 16: [("5.1", "6.0", 2)], 32: []}
 FORMATS = [torch.contiguous_format, torch.channels_last]
 
@@ -25,7 +26,7 @@ def make(stride=8, backbone="tf_efficientnet_lite0", **settings):
 
 
 def both(**settings):
-    """The same network, plain and interleaved."""
+    """The same network, once plain and once interleaved."""
     plain = make(**settings)
     interleaved = copy.deepcopy(plain)
     interleave(interleaved)
@@ -38,7 +39,7 @@ def images(height=32, width=64):
 
 
 def depthwise(network, batch):
-    """(dilation, images of its input) of each depthwise convolution as it runs."""
+    """(dilation, number of input images) of each depthwise convolution in a forward pass."""
     found = []
     hooks = [
         part.register_forward_hook(
@@ -54,7 +55,7 @@ def depthwise(network, batch):
 
 
 def hooked(network):
-    """The blocks at which images are taken apart or put together."""
+    """Names of the blocks at which images are taken apart or put together."""
     parts = network.named_modules()
     found = [name for name, part in parts if part._forward_hooks or part._forward_pre_hooks]
     return {name.removeprefix("backbone.blocks.") for name in found}
@@ -87,7 +88,7 @@ def test_the_memory_format_stays_forwards_and_backwards(move, shape, layout):
 @pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize("layout", FORMATS, ids=str)
 def test_training_computes_the_same(stride, layout):
-    """Logits, gradients and running statistics, but for the order of summation."""
+    """Logits, gradients and running statistics are equal, up to the order of summation."""
     results = []
     for network in both(stride=stride):
         network.to(memory_format=layout).train()
@@ -128,7 +129,7 @@ def test_a_size_that_the_dilation_does_not_divide_takes_the_plain_path(size):
 
 
 def test_each_dilation_asks_for_itself_whether_it_divides():
-    """6 x 6 features: 2 does, 4 does not."""
+    """With 6 x 6 features, a dilation of 2 divides the size, and a dilation of 4 does not."""
     network = both(stride=8)[1].train()
     assert {dilation for dilation, _ in depthwise(network, images(48, 48))} == {1, 4}
 

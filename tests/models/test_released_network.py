@@ -1,7 +1,7 @@
-"""Our network is the released one, and with Caffe's geometry the one of the COCO weights.
+"""Our network equals the released network, and with Caffe's geometry that of the COCO weights.
 
-released_network.json and released_logits.npz are facts of the released network, for weights
-and inputs that are made here by a rule.
+released_network.json and released_logits.npz were recorded from the released network, with the
+weights and inputs that `weight` and `images_of` compute here.
 """
 
 import copy
@@ -42,7 +42,7 @@ def without_memory(backbone):
 
 
 def uniform(shape, seed):
-    """Numbers in 0..1 by the rule for weights that nobody has to ship: a hash of their place."""
+    """Numbers in 0..1, hashed from their position, so that no weights have to be shipped."""
     place = np.arange(math.prod(shape), dtype=np.uint64)
     h = (place + 0x9E3779B9 * (seed + 1)).astype(np.uint32)
     h = (h ^ (h >> 16)) * np.uint32(0x85EBCA6B)
@@ -51,7 +51,7 @@ def uniform(shape, seed):
 
 
 def weight(key, shape):
-    """The weight of that name in our network, by the rule."""
+    """The made-up weight with the name `key` in our network."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros((), dtype=torch.long)
     if len(shape) == 4:
@@ -78,7 +78,7 @@ def filled(rates):
 
 
 def images_of(name):
-    """The input of an entry of LOGITS, whose name ends in its shape."""
+    """The input images for an entry of LOGITS; the name ends with their shape."""
     shape = tuple(map(int, name.rpartition("_")[2].split("x")))
     return (2 * (2 * uniform(shape, 6) - 1)).float()
 
@@ -134,8 +134,8 @@ def test_output_stride_8_gives_the_sizes_of_the_released_network(backbone, size,
     assert without_memory(backbone)(images).shape == (1, 21, *expected)
 
 
-# Float32 agrees with float64 to 5e-4 where the logits' deviation is 242; twice that is allowed,
-# and where they are larger in proportion.
+# Float32 agrees with float64 to 5e-4 if the logits' standard deviation is 242. Twice that is
+# allowed, and proportionally more for larger logits.
 @pytest.mark.parametrize(
     "name, rates",
     [
@@ -168,7 +168,7 @@ def test_in_training_logits_are_those_of_the_released_network():
 
 
 def caffe_logits(state, images):
-    """The network of the COCO weights, written out: Caffe's ResNet-101 and the sum of branches."""
+    """Logits of the network of the COCO weights: Caffe's ResNet-101 and the sum of branches."""
 
     def conv(x, name, stride=1, dilation=1):
         kernel = state[f"{name}.weight"]
@@ -211,7 +211,7 @@ def coco():
 
 @pytest.fixture(scope="module")
 def converted(coco, tmp_path_factory):
-    """Folder of coco.safetensors, which the command made of a file with these, and its words."""
+    """Folder of coco.safetensors, converted from `coco` by the command, and the printed lines."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save({**coco, "fc.weight": torch.zeros(3)}, folder / "coco.pth")
     paths = {"--weights": folder / "coco.pth", "--out": folder / "coco.safetensors"}
@@ -223,7 +223,7 @@ def converted(coco, tmp_path_factory):
     paths["--out"].unlink()
 
 
-# Of even sides too: there max pooling that rounds up has one feature more.
+# Even sides are tested, too: max pooling that rounds up then gives one feature more.
 @pytest.mark.parametrize("size", [(65, 97), (64, 80)])
 def test_the_caffe_backbone_is_the_network_of_the_coco_weights(coco, size):
     network = make("resnet101_caffe").network.eval()
@@ -258,7 +258,7 @@ def test_for_other_classes_the_head_starts_afresh_on_the_converted_backbone(
     coco, converted, capsys
 ):
     model = make("resnet101_caffe", classes=19, root=converted[0], weights="coco.safetensors")
-    assert "its head is left, 4 branches of 21x2048x3x3" in capsys.readouterr().out
+    assert "its head is not loaded, 4 branches of 21x2048x3x3" in capsys.readouterr().out
     for branch in model.network.head:
         assert branch.weight.std().item() == pytest.approx(0.01, rel=0.02)
         assert not branch.bias.any()
@@ -269,13 +269,13 @@ def test_for_other_classes_the_head_starts_afresh_on_the_converted_backbone(
 
 def test_the_command_says_what_matched_was_left_and_is_missing(converted):
     assert converted[1] == [
-        "bn1: 4 matched, 0 left, 1 missing",
-        "conv1: 1 matched, 0 left, 0 missing",
-        "fc: 0 matched, 1 left, 0 missing",
-        "head: 8 matched, 0 left, 0 missing",
-        "layer1: 50 matched, 0 left, 10 missing",
-        "layer2: 65 matched, 0 left, 13 missing",
-        "layer3: 350 matched, 0 left, 70 missing",
-        "layer4: 50 matched, 0 left, 10 missing",
+        "bn1: 4 matched, 0 left out, 1 missing",
+        "conv1: 1 matched, 0 left out, 0 missing",
+        "fc: 0 matched, 1 left out, 0 missing",
+        "head: 8 matched, 0 left out, 0 missing",
+        "layer1: 50 matched, 0 left out, 10 missing",
+        "layer2: 65 matched, 0 left out, 13 missing",
+        "layer3: 350 matched, 0 left out, 70 missing",
+        "layer4: 50 matched, 0 left out, 10 missing",
         "coco.safetensors: written, for network.backbone resnet101_caffe",
     ]

@@ -51,7 +51,7 @@ class Identity(nn.Module):
 
 
 def head_on_identity(channels, classes, rates):
-    """The head alone: its backbone hands over what it gets."""
+    """A network that consists of the head alone: its backbone returns its input."""
     backbone = Backbone(Identity(), [FeatureMap(channels, 1)], (), (0.5,) * 3, (0.25,) * 3)
     return Network(backbone, Head(backbone.maps, classes, DeepLabV2(rates=rates)))
 
@@ -295,7 +295,7 @@ def test_equal_content_has_equal_bytes():
 
 
 class Harmful:
-    """Its unpickling writes a file."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -356,7 +356,7 @@ def test_a_file_of_torch_that_is_no_model_is_refused_by_name(spoil, tmp_path):
 
 @pytest.fixture
 def earlier(tmp_path):
-    """The file of an earlier model of two classes, which saw 16-bit images; and that model."""
+    """The file of an earlier model of two classes, trained on 16-bit images, and the model."""
     torch.manual_seed(3)
     model = build(SMALL, {"sky": "#0000ff", "road": "#808080"}, window=(10, 900))
     record = {"round": 5, "step": 7, "selected_on": "val", "score": 50.0}

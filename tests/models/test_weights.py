@@ -41,7 +41,7 @@ def without(mapping, key):
 
 
 class Harmful:
-    """A pickle that makes a file when it is loaded."""
+    """An object that makes a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -119,7 +119,7 @@ def test_a_name_that_lite0_does_not_have_is_refused_by_name(tmp_path):
         read_weights("b0.pth", tmp_path)
 
 
-# A residual, a modern convolutional, a mobile network, and transformers of two patch sizes.
+# A residual network, a modern convolutional network, a mobile network, and two transformers.
 @pytest.mark.parametrize(
     "name, stride, dilated",
     [
@@ -309,7 +309,7 @@ def test_weights_that_hold_code_are_refused_and_not_run(read, tmp_path):
 )
 def test_a_checkpoint_of_another_kind_is_refused_by_name(content, tmp_path):
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(DataError, match=r"w\.pt: not readable .* more than tensors by name"):
+    with pytest.raises(DataError, match=r"w\.pt: not readable .* expected a dictionary of"):
         load(small(), "w.pt", tmp_path)
 
 
@@ -350,8 +350,8 @@ def test_a_head_of_other_branches_or_classes_is_left_and_that_is_said(branches, 
     load_head(ours, file_of(named(head(branches, classes))))
     assert all(torch.equal(before[key], value) for key, value in named(ours).items())
     assert capsys.readouterr().out == (
-        f"w.pt: its head is left, {branches} branches of {classes}x4x3x3 (classes first); the "
-        "network's is new, 2 branches of 5x4x3x3 (classes first)\n"
+        f"w.pt: its head is not loaded, {branches} branches of {classes}x4x3x3 (classes first); "
+        "the network gets a new head, 2 branches of 5x4x3x3 (classes first)\n"
     )
 
 

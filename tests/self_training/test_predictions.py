@@ -22,7 +22,7 @@ IDS = ["town/a", "b", "c", "d"]
 
 
 def make_predictions(ids=IDS):
-    """One prediction per id, each of its own size."""
+    """One prediction per id, in several sizes."""
     rng = np.random.default_rng(1)
     sizes = [(4, 6), (5, 3), (4, 6), (2, 2)]
     return [
@@ -93,7 +93,7 @@ def test_more_than_ten_images_stay_in_order(tmp_path):
 
 
 def test_equal_predictions_are_stored_in_equal_bytes_whatever_was_stored_before(tmp_path):
-    """HDF5's LZF uses the table that it finds in memory: a few of these bytes would differ."""
+    """HDF5's LZF reads uninitialised memory, and would write some of these bytes differently."""
     rng = np.random.default_rng(1)
     predictions = []
     for row in range(200):
@@ -271,7 +271,7 @@ def test_values_that_lie_elsewhere_are_not_read(trick, tmp_path):
             file.create_virtual_dataset("classes/0", layout)
         if trick in ("storage", "virtual"):
             file["classes/0"].attrs["id"] = IDS[0]
-    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not 'town/a'"):
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not the image 'town/a'"):
         next(read_predictions(path, IDS))
 
 

@@ -37,7 +37,7 @@ def no_truth(id):
 
 
 def make(folder, truth=no_truth, levels=(100, 150, BINS), quality=None):
-    """Labels of two images, and their rows."""
+    """Write the labels of two images; return their rows of the manifest."""
     second = Prediction(1, "b", CLASSES[::-1], CONFIDENCE)
     quality = np.zeros((3, 4), np.int64) if quality is None else quality
     labeled = [(p.id, label_pixels(p, levels_of(*levels))) for p in (PREDICTION, second)]
@@ -53,7 +53,7 @@ def test_a_pixel_is_labeled_where_its_confidence_reaches_its_class_level():
 def test_labels_of_a_squashed_image_are_resized_back_with_nearest():
     small = np.array([[1, 2], [3, 255]], np.uint8)
     np.testing.assert_array_equal(at_size(small, (4, 6)), small.repeat(2, 0).repeat(3, 1))
-    # Centres of three pixels on two: 1/3, 1, 5/3.
+    # The centres of three pixels lie at 1/3, 1 and 5/3 of two pixels.
     np.testing.assert_array_equal(at_size(small, (1, 3)), [[3, 255, 255]])
     np.testing.assert_array_equal(at_size(small.repeat(3, 1), (2, 2)), small)
     np.testing.assert_array_equal(at_size(small, (2, 2)), small)
@@ -110,7 +110,7 @@ def test_accuracy_compares_kept_pixels_where_the_truth_is_not_ignored(tmp_path):
 
 
 def test_quality_says_by_class_how_right_the_labels_are(tmp_path):
-    # Labels: [[0, -, -], [-, 1, -]] and [[0, -, -], [-, 1, -]] where `-` has none.
+    # Labels: [[0, -, -], [-, 1, -]] and [[0, -, -], [-, 1, -]], where `-` is no label.
     truths = {
         "town/a": np.array([[0, 1, 2], [0, 2, 255]], np.uint8),
         "b": np.array([[255, 0, 0], [1, 1, 1]], np.uint8),
@@ -200,7 +200,7 @@ def test_an_edited_label_is_accepted_and_marked(tmp_path):
 
 
 def test_a_png_that_the_manifest_does_not_list_is_named(tmp_path):
-    """Half a manifest: it would train on fewer images, and say nothing."""
+    """With half a manifest, the training would silently use fewer images."""
     first, _ = make(tmp_path)
     with pytest.raises(DataError, match=r"m\.csv: no row for 1 PNGs, first .*b\.png"):
         require_unchanged(tmp_path, tmp_path / "m.csv", [first])

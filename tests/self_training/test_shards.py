@@ -1,4 +1,4 @@
-"""Prediction and labeling scattered over several jobs: the same bytes, and nothing again."""
+"""Prediction and labeling in several jobs give the same bytes, and rerun nothing."""
 
 import re
 import shutil
@@ -25,7 +25,7 @@ def test_shards_are_all_parts_once_in_order(images, shards):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Project:
-    """A study by one job each, in parts of 3 images: 8 unlabeled ones are three parts."""
+    """A study without shards, in parts of 3 images: the 8 unlabeled images are three parts."""
     project = Project.create(tmp_path_factory.mktemp("shards") / "project")
     settings = project.root / "scripts/dst_cbc/settings/stages.py"
     text, count = re.subn("PART_IMAGES = 256", "PART_IMAGES = 3", settings.read_text())

@@ -20,7 +20,7 @@ NAMES = ["sky", "road", "car", "tree"]
 
 
 def counts_at(levels):
-    """Counts of one class: {level: pixels}."""
+    """Histogram of one class from {level: pixels}."""
     counts = np.zeros(BINS, np.int64)
     for level, pixels in levels.items():
         counts[level] = pixels
@@ -42,7 +42,7 @@ def predicted(scale):
 
 
 def label_at(prediction, alpha, balance, path):
-    """The whole way from the histogram over the CSV file to the labels."""
+    """Thresholds and labels of a prediction, by way of the histogram and the CSV file."""
     counts = histogram(prediction.classes, prediction.confidence, len(NAMES))
     stage = ThresholdStage(alpha=alpha, balance=balance)
     rows = thresholds(counts, NAMES, stage.alpha, stage.balance)
@@ -125,7 +125,7 @@ def test_a_share_of_less_than_half_a_pixel_keeps_none():
 
 @pytest.mark.parametrize("alpha", ["0.05", "0.2", "0.3", "0.5", "0.8", "0.99"])
 def test_sampled_thresholds_are_the_released_code_s_value_at_its_index_kept_with_at_least(alpha):
-    """Different levels, so no ties: one pixel more than alpha says."""
+    """The levels differ, so there are no ties: one pixel more than alpha says is kept."""
     levels = np.random.default_rng(5).permutation(BINS)[:137]
     ascending = np.sort(levels)
     k = math.floor(Decimal(alpha) * 137)
@@ -136,7 +136,7 @@ def test_sampled_thresholds_are_the_released_code_s_value_at_its_index_kept_with
 
 def test_sampled_pixels_that_share_the_level_of_the_threshold_are_all_kept():
     counts = counts_at({10: 40, 20: 60})
-    # 59 of 100: the 60th from above is at 20; 60 of 100: the 61st is at 10.
+    # For 59 of 100, the 60th pixel from above is at level 20; for 60, the 61st is at level 10.
     assert cut(counts, Decimal("0.59"), 16) == 20
     assert cut(counts, Decimal("0.6"), 16) == 10
     assert cut(counts, Decimal("0.01"), 16) == 20
@@ -234,7 +234,7 @@ def test_a_malformed_edited_file_is_refused_with_its_name_and_line(line, reason,
 
 
 def test_a_class_without_a_row_is_named(tmp_path):
-    """Half a file: its other classes would keep nothing."""
+    """In half a file, the classes without a row would keep nothing."""
     edited = tmp_path / "thresholds.edited.csv"
     edited.write_text("class,threshold\n0,1.0\n1,\n2,1.0\n")
     with pytest.raises(DataError, match=rf"no row for class '{NAMES[3]}'"):

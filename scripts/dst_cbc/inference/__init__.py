@@ -1,1 +1,1 @@
-"""A model over whole images: passes, tiles, metrics, folders, export."""
+"""Use of a model on whole images: passes, tiles, metrics, folders of images, export."""

@@ -1,4 +1,4 @@
-"""A model as ONNX and as a program of torch.export: one graph from stored pixels to the mask."""
+"""Export a model to ONNX and to torch.export: one graph from stored pixels to the mask."""
 
 import io
 import json
@@ -23,17 +23,17 @@ from .whole_images import image_tensor
 ONNX, PROGRAM = "model.onnx", "model.pt2"
 INPUT, OUTPUTS = "images", ("classes", "confidence")
 LEAST_EQUAL = 0.9999
-"""Share of mask pixels that an exported model must have as PyTorch has them."""
+"""Minimum share of mask pixels in which an exported model and PyTorch must agree."""
 
 
 COMPARED = 20
-"""At most so many images are compared on, the first LARGEST pixels of each side."""
+"""Maximum number of compared images; of each, only the first LARGEST rows and columns are used."""
 
 LARGEST = 1024
 
 
 class Graph(nn.Module):
-    """What is exported of a model: normalisation, `input_scale` and upsampling are inside."""
+    """The exported graph of a model, which includes normalisation, `input_scale` and upsampling."""
 
     def __init__(self, model: SegmentationModel):
         super().__init__()
@@ -41,7 +41,7 @@ class Graph(nn.Module):
         self._model = model
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 (N, 3, H, W) RGB to classes uint8 and their probability float32, (N, H, W)."""
+        """uint8 (N, 3, H, W) RGB to classes, uint8, and their probabilities, float32, (N, H, W)."""
         size, scale = images.shape[-2:], self._model.settings.input_scale
         seen = images.float()
         if scale != 1:
@@ -51,20 +51,21 @@ class Graph(nn.Module):
 
 
 def winner(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(N, C, H, W) to the likeliest class, uint8, and its probability, both (N, H, W)."""
+    """Logits (N, C, H, W) to the most probable class, uint8, and its probability, (N, H, W)."""
     share, classes = logits.softmax(1).max(1)
     return classes.to(torch.uint8), share
 
 
 def scaled(side: int, scale: float) -> int:
-    """round(scale * side) in whole numbers alone, which a graph of any size can hold.
+    """round(scale * side) by integer arithmetic only, as a graph for any image size requires.
 
-    The decimal `scale` is exact here; Python's product may miss a half: 0.35 * 90 rounds to 31.
+    The decimal `scale` counts exactly here, where Python's float product may miss a half:
+    round(0.35 * 90) is 31, and round(31.5) is 32.
     """
     share = Fraction(str(scale))
     doubled, unit = 2 * side * share.numerator, 2 * share.denominator
     floor = doubled // unit
-    # Halves go to the even number: above half, or at half and odd, one more.
+    # Round half to even: add 1 if the rest is above half, or if it is half and `floor` is odd.
     return floor + (doubled % unit + floor % 2 + share.denominator - 1) // unit
 
 
@@ -81,7 +82,7 @@ def notes(model: SegmentationModel, digest: str) -> dict[str, str]:
 
 
 def pictures(model: SegmentationModel, paths: Sequence[Path] | None) -> Iterator[torch.Tensor]:
-    """uint8 (3, H, W): COMPARED of the images, evenly spaced; without `paths` made-up ones."""
+    """Yield uint8 (3, H, W): up to COMPARED of the images, evenly spaced, or made-up images."""
     if not paths:
         generator = torch.Generator().manual_seed(0)
         for height, width in ((97, 131), (128, 64), (201, 150)):
@@ -95,10 +96,10 @@ def pictures(model: SegmentationModel, paths: Sequence[Path] | None) -> Iterator
 
 
 def write(model: SegmentationModel, folder: Path, notes: dict[str, str]) -> None:
-    """Write ONNX and PROGRAM into `folder`. notes: texts that both carry as metadata.
+    """Write the files ONNX and PROGRAM into `folder`. notes: metadata of both files.
 
-    model: on the CPU. Height, width and number of images stay free; torch.export forbids images
-    of a single feature a side, as it takes every 1 for a constant.
+    model: on the CPU. The graph takes any height, width and number of images, except images that
+    are only one feature high or wide: torch.export treats a size of 1 as a constant.
     """
     program = _program(model)
     buffer = io.BytesIO()
@@ -109,7 +110,7 @@ def write(model: SegmentationModel, folder: Path, notes: dict[str, str]) -> None
 
 def _program(model: SegmentationModel) -> torch.export.ExportedProgram:
     free = torch.export.Dim.DYNAMIC
-    # Not 1: a size of 1 in the example would be fixed. Odd sizes show every padding.
+    # Two images, because torch.export fixes a size of 1; odd sides, to trace every padding.
     example = torch.zeros(2, 3, 97, 131, dtype=torch.uint8)
     with patch("timm.layers.padding.get_same_padding", _same_padding), _quiet():
         return torch.export.export(
@@ -118,7 +119,7 @@ def _program(model: SegmentationModel) -> torch.export.ExportedProgram:
 
 
 def _same_padding(side: int, kernel: int, stride: int, dilation: int) -> int:
-    """TensorFlow's SAME, as timm's function of that name, without its ceil of a fraction."""
+    """TensorFlow's SAME padding, like timm's get_same_padding but by integer arithmetic only."""
     view = (kernel - 1) * dilation + 1
     padding = view - 1 - (side - 1) % stride
     return padding if view >= stride else max(padding, 0)
@@ -143,23 +144,24 @@ def _onnx(program: torch.export.ExportedProgram, notes: dict[str, str]) -> bytes
 
 
 TENSORS = (
-    "uint8 (N, 3, H, W): RGB, 0..255, of any size above one feature a side; not normalised",
+    "uint8 (N, 3, H, W): RGB, 0..255, not normalised; any size of more than one feature a side",
     "uint8 (N, H, W): class number, from 0",
     "float32 (N, H, W): probability of that class",
 )
-"""What INPUT and OUTPUTS are."""
+"""Descriptions of INPUT and OUTPUTS, in this order."""
 
 
 def _quiet():
-    # Advice to those who write graphs, not to those who export one.
+    # The warnings are advice for authors of models, not for users of this command.
     return warnings.catch_warnings(action="ignore")
 
 
 @dataclass
 class Agreement:
-    """How far an exported model is from PyTorch.
+    """Agreement of an exported model with PyTorch.
 
-    largest: difference of a probability, where the classes are equal.
+    equal: number of pixels with the same class; largest: largest difference of the probability in
+    these pixels.
     """
 
     images: int = 0
@@ -178,16 +180,17 @@ class Agreement:
 def check(
     model: SegmentationModel, folder: Path, pictures: Iterable[torch.Tensor]
 ) -> dict[str, Agreement]:
-    """Compare the files that `write` made with the model in PyTorch, on uint8 (3, H, W).
+    """Compare the files that `write` made with the model in PyTorch; returns results by file name.
 
-    Raises DataError where less than LEAST_EQUAL of the mask pixels are equal.
+    pictures: uint8 (3, H, W). Raises DataError if less than LEAST_EQUAL of the mask pixels are
+    equal.
     """
     runners = {ONNX: _onnx_runner(folder / ONNX), PROGRAM: _program_runner(folder / PROGRAM)}
     found = {name: Agreement() for name in runners}
     model.network.eval()
     for pixels in pictures:
         with torch.inference_mode():
-            # Not by Graph, which could be wrong in the same way.
+            # Not with Graph, which could be wrong in the same way.
             logits = low_logits(model, resize(model, pixels[None]))
             expected = [one.numpy() for one in winner(upsample(logits, pixels.shape[-2:]))]
         for name, run in runners.items():
@@ -196,7 +199,7 @@ def check(
         if not agreement.equal >= LEAST_EQUAL * agreement.pixels > 0:
             raise DataError(
                 f"{folder / name}: does not reproduce PyTorch: {agreement}; expected at least "
-                f"{100 * LEAST_EQUAL:g} %"
+                f"{100 * LEAST_EQUAL:g} % equal pixels"
             )
     return found
 

@@ -1,7 +1,7 @@
-"""A finished model on a folder of images: masks, and on request confidence and overlays.
+"""Use a trained model on a folder of images: masks, and on request confidences and overlays.
 
-Each mask is written whole and last, and says which image it was made from: an interrupted pass
-goes on at the first image without one.
+The mask is the last file that is written for an image, is written atomically, and holds the
+SHA-256 of the image. So an interrupted pass continues with the images that have no valid mask.
 """
 
 import io
@@ -35,7 +35,7 @@ _NOTE = "image_sha256"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the files of images go. confidence, overlay: whether they are wanted."""
+    """Paths of the output files. confidence, overlay: whether these files are written, too."""
 
     folder: Path
     confidence: bool
@@ -45,7 +45,7 @@ class Outputs:
         return self.folder / MASKS / f"{id}.png"
 
     def of(self, id: str) -> dict[str, Path]:
-        """By kind; the mask is the last one."""
+        """Paths of the files of one image by kind; the mask comes last."""
         paths = {}
         if self.confidence:
             paths[CONFIDENCE] = self.folder / CONFIDENCE / f"{id}.png"
@@ -55,17 +55,15 @@ class Outputs:
 
 
 def list_images(root: Path, out: Path) -> dict[str, Path]:
-    """Images below `root` by id, their path below it without the suffix; hidden ones are left out.
+    """List the images below `root` by id, the relative path without suffix; skip hidden files.
 
-    Raises DataError when there are none, when two would have one mask, and when `out` lies
-    inside `root`: the next pass would take masks for images.
+    Raises DataError if there are no images, if two images would have the same mask, and if `out`
+    lies inside `root`: the next pass would take masks for images.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected a folder of images")
     if out.resolve().is_relative_to(root.resolve()):
-        raise DataError(
-            f"{out} lies inside {root}, which is only read; choose an --out beside the images"
-        )
+        raise DataError(f"{out} lies inside {root}, which is only read; choose an --out elsewhere")
     found = [
         path
         for path in sorted(root.rglob("*"))
@@ -80,22 +78,23 @@ def list_images(root: Path, out: Path) -> dict[str, Path]:
     for id, path in zip(ids, found, strict=True):
         if alike[id.casefold()] > 1:
             raise DataError(
-                f"{path}: another image differs only in its suffix or in case, and both would "
-                f"have the mask {id}.png; rename one"
+                f"{path}: the name of another image differs only in its suffix or in upper and "
+                f"lower case, and both would have the mask {id}.png; rename one"
             )
     return dict(zip(ids, found, strict=True))
 
 
 def claim(out: Path, made_with: dict) -> None:
-    """Make the folder of results, or go on in one: MANIFEST says with what it was made.
+    """Create the output folder and its MANIFEST, or check that an existing one fits `made_with`.
 
-    Raises DataError when `out` holds anything else: nothing that is there is replaced.
+    Raises DataError if `out` was made with other options or holds other files, which are never
+    replaced.
     """
     manifest = out / MANIFEST
     if not manifest.is_file():
         sweep(out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} is not an empty folder and has no {MANIFEST}; choose a new one")
+            raise DataError(f"{out} is not an empty folder and has no {MANIFEST}; choose another")
         write_json(manifest, made_with)
         return
     found = read_json(manifest)
@@ -116,10 +115,10 @@ def segment_folder(
     device: torch.device,
     workers: int = 0,
 ) -> dict[str, str]:
-    """Write what is missing of the images' masks; returns what is wrong with bad images, by id.
+    """Write the masks that are missing; returns the error messages of bad images by id.
 
-    images: paths by id. Raises Unusable when the model's output is not finite, Stopped when a
-    signal asked for it.
+    images: paths by id. Raises Unusable if the model's output is not finite, and Stopped after a
+    signal.
     """
     loader = DataLoader(
         _Missing(images, outputs, model.window),
@@ -129,7 +128,7 @@ def segment_folder(
     )
     write = _writer(outputs, palette(list(model.classes.values())))
     problems: dict[str, str] = {}
-    # Written while the network computes the next image.
+    # A thread writes the files while the network computes the next image.
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(lambda: None)
         for id, (pixels, note) in zip(images, tqdm(loader, "infer", disable=None), strict=True):
@@ -146,9 +145,9 @@ def segment_folder(
 
 
 class _Missing(Dataset):
-    """Images without a mask, uint8 (3, H, W) with their SHA-256.
+    """For each image without a mask, its pixels, uint8 (3, H, W), and its SHA-256.
 
-    Instead None and a text, what is wrong with a bad image, "" where the mask is there.
+    For a bad image, None and the error message; for an image that has a mask, None and "".
     """
 
     def __init__(self, images: dict[str, Path], outputs: Outputs, window: Window | None):
@@ -171,7 +170,10 @@ class _Missing(Dataset):
 
 
 def _is_done(outputs: Outputs, id: str, digest: str) -> bool:
-    """Whether all files are there and of this image; a mask that a person drew has no note."""
+    """Whether all files exist and the mask was made from this image.
+
+    A mask without a digest was drawn by a person; it counts as done.
+    """
     if not all(path.is_file() for path in outputs.of(id).values()):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Figures of merit, all from the confusion matrix of a whole subset."""
+"""Metrics, all computed from the confusion matrix of a whole subset."""
 
 import math
 from typing import Any
@@ -8,15 +8,15 @@ import numpy as np
 from ..settings.data import IGNORED
 
 FEW_IMAGES = 30
-"""Below so many images a mIoU is too noisy to choose a model by, and is told with an interval."""
+"""With fewer images, a mIoU is too noisy to select a model, and is reported with an interval."""
 DRAWS = 2000
-"""Of the bootstrap."""
+"""Number of bootstrap samples."""
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """int64 (classes, classes), row = truth, column = prediction; ignored truth left out.
+    """int64 (classes, classes), row = truth, column = prediction, of all pixels not ignored.
 
-    A prediction that is itself ignored (a pseudo label) is left out, too.
+    A pixel is left out if its truth is ignored, or if its prediction (a pseudo label) is ignored.
     """
     valid = (truth != IGNORED) & (prediction != IGNORED)
     pairs = truth[valid].astype(np.int64) * classes + prediction[valid]
@@ -37,16 +37,16 @@ def mean_iou(confusion: np.ndarray) -> float:
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
-    """Share of right pixels, 0..1; NaN when there is no pixel."""
+    """Share of correct pixels, 0..1; NaN when there is no pixel."""
     total = confusion.sum()
     return float(np.trace(confusion) / total) if total else math.nan
 
 
 def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
-    """Ends, 0..1, of the middle 95 % of the mIoU of as many images drawn with replacement.
+    """95 % bootstrap interval of the mIoU over images: lower and upper end, in 0..1.
 
-    confusions: int64 (images, classes, classes), one matrix each; at least one image. The draws
-    are the same each time. NaN where no draw has a labeled pixel.
+    confusions: int64 (images, classes, classes), the matrix of each image; at least one image. The
+    draws are the same in every call. NaN if no draw has a labeled pixel.
     """
     generator = np.random.default_rng(0)
     count = len(confusions)
@@ -59,9 +59,10 @@ def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
 
 
 def report(confusions: np.ndarray, classes: list[str]) -> dict[str, Any]:
-    """What metrics.json says of one model on one subset: figures in percent, None = undefined.
+    """The entry of metrics.json for one model on one subset, in percent; None = undefined.
 
-    confusions: int64 (images, classes, classes). Of few images also `miou_interval`.
+    confusions: int64 (images, classes, classes). The entry of fewer than FEW_IMAGES images also
+    has `miou_interval`.
     """
     confusion = confusions.sum(0)
     few = 0 < len(confusions) < FEW_IMAGES

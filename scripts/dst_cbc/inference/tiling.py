@@ -1,4 +1,4 @@
-"""Logits of whole images of any size; large ones pass through the network in overlapping tiles."""
+"""Logits of whole images of any size; large images pass the network in overlapping tiles."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ from ..runtime.files import Unusable
 
 @dataclass(frozen=True)
 class View:
-    """How the network sees an image once: resized by `scale`, mirrored left to right or not."""
+    """A variant of an image for one pass: resized by `scale`; `flip`: mirrored left to right."""
 
     scale: float = 1
     flip: bool = False
@@ -29,13 +29,13 @@ def full_logits(
     precision: str = "float32",
     views: Sequence[View] = (AS_IT_IS,),
 ) -> Iterator[torch.Tensor]:
-    """Images as stored to logits at their own size, a stripe of rows after the other.
+    """Yield the logits of images at their own size, in stripes of rows from top to bottom.
 
-    images: uint8 (N, 3, H, W) on the network's device. tile: longest side, in the network's
-    pixels, that goes through the network in one piece. views: of several, the logarithm of their
-    mean probabilities, which are logits, too. Yields float32 (N, classes, rows, W),
-    bilinear with align_corners=True from the network's resolution; an image of up to tile x tile
-    pixels is one stripe. Raises Unusable when the output is not finite.
+    images: uint8 (N, 3, H, W) on the network's device. tile: longest side, in pixels that the
+    network sees, that passes the network in one piece. views: for several views, the result is the
+    logarithm of their mean probabilities, which can be used as logits. Yields float32
+    (N, classes, rows, W), upsampled bilinearly with align_corners=True; an image of up to
+    tile x tile pixels is one stripe. Raises Unusable if the output is not finite.
     """
     height, width = images.shape[-2:]
     lows = [_seen(model, images, view, tile, precision) for view in views]
@@ -47,17 +47,18 @@ def full_logits(
 
 
 def _seen(model: SegmentationModel, images: torch.Tensor, view: View, tile: int, precision: str):
-    """Logits at the network's resolution, the right way round."""
+    """Logits of one view at the network's resolution, mirrored back if the view is mirrored."""
     images = resize(model, images.flip(-1) if view.flip else images, view.scale)
     low = _low_logits(model, images, tile, precision)
     if not torch.isfinite(low).all():
         raise Unusable("the network's output is not finite; its weights are unusable")
-    # Class by class, whatever the network's layout: what reads the logits takes half of the time.
+    # Contiguous in memory, class by class: later steps then take half of the time, whatever memory
+    # format the network has.
     return (low.flip(-1) if view.flip else low).contiguous()
 
 
 def _log_mean(logits: Iterator[torch.Tensor], count: int) -> torch.Tensor:
-    """log of the mean probabilities, one after the other: stripes are large."""
+    """Logarithm of the mean probabilities; adds one view at a time, because stripes are large."""
     total = next(logits).log_softmax(1)
     for one in logits:
         total = torch.logaddexp(total, one.log_softmax(1))
@@ -67,10 +68,10 @@ def _log_mean(logits: Iterator[torch.Tensor], count: int) -> torch.Tensor:
 def _low_logits(
     model: SegmentationModel, images: torch.Tensor, tile: int, precision: str
 ) -> torch.Tensor:
-    """The network's output, stitched from tiles where the images are larger than one.
+    """The network's output, stitched together from tiles if the images are larger than a tile.
 
-    Away from the images' borders it is that of a single pass, as far as the network sees no
-    farther than a tile's margin, an eighth of the tile.
+    Away from the images' borders, the result equals a single pass if the network's receptive field
+    does not reach beyond the margin of a tile, an eighth of the tile.
     """
     stride, grid = model.network.stride, model.network.grid
     spans = [list(_spans(length, tile, stride, grid)) for length in images.shape[-2:]]
@@ -91,11 +92,11 @@ def _low_logits(
 def _spans(
     length: int, tile: int, stride: int, grid: int
 ) -> Iterator[tuple[int, int, int | None, int | None]]:
-    """Tiles along one side: first pixel, end, and the slice of each one's logits to keep.
+    """Yield the tiles along one side: first pixel, end, and the slice of logits to keep.
 
-    All start on the network's grid and are, modulo the grid, as long as the side: padding that
-    depends on a size's remainder (TensorFlow's SAME) then falls alike in the tiles and in the
-    whole.
+    Every tile starts on the network's grid, and its length modulo the grid equals the length of
+    the side modulo the grid. Padding that depends on this remainder (TensorFlow's SAME) is then
+    the same in the tiles and in the whole image.
     """
     if length <= tile:
         yield 0, length, None, None

@@ -1,4 +1,4 @@
-"""A model over whole images, streamed: validation and prediction use this one pass."""
+"""Passes of a model over whole images, batch by batch, for validation and for prediction."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ from .winners import winners
 class Images(Dataset):
     """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W).
 
-    Resized and padded as `settings` say: with the mean colour, in masks with 255.
+    They are resized and padded as `settings` say: images with the mean colour, masks with 255.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Images(Dataset):
 
 
 def mean_colour(model: SegmentationModel) -> tuple[int, ...]:
-    """RGB of what lies outside an image: zero after normalisation."""
+    """RGB in 0..255 of the padding around an image: zero after normalisation."""
     return tuple(round(255 * channel) for channel in model.mean)
 
 
 def require_fit(root: Path, rows: Sequence[Row], settings: Inference) -> None:
-    """Raise DataError that names an image which `evaluation.pad` would cut."""
+    """Raise DataError, with the name of the image, if an image is larger than `evaluation.pad`."""
     if not settings.pad:
         return
     for row in rows:
@@ -73,13 +73,13 @@ def require_fit(root: Path, rows: Sequence[Row], settings: Inference) -> None:
         if size[0] > settings.pad[0] or size[1] > settings.pad[1]:
             raise DataError(
                 f"evaluation.pad: found {list(settings.pad)}, but {root / row.image} has "
-                f"{size[0]} x {size[1]} pixels; expected at least as many: enlarge it, or set it "
-                "to null"
+                f"{size[0]} x {size[1]} pixels; expected at least this size: enlarge "
+                "evaluation.pad, or set it to null"
             )
 
 
 def image_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (H, W, 3) as a tensor uint8 (3, H, W) of its own memory."""
+    """Copy an array, uint8 (H, W, 3), into a tensor, uint8 (3, H, W)."""
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
@@ -90,9 +90,10 @@ def batches_of(rows: Sequence[Row], settings: Inference) -> list[list[int]]:
 
 
 def same_size_batches(rows: Sequence[Row], batch: int, every: int) -> list[list[int]]:
-    """Indexes of neighbours of one size, at most `batch`, never across a multiple of `every`.
+    """Divide images into batches of at most `batch` indexes: neighbours of equal size.
 
-    Batches depend on neither workers nor on where a killed pass went on, and so do the results.
+    No batch crosses a multiple of `every`. So the batches, and with them the results, depend
+    neither on the number of workers nor on the image at which a killed pass continued.
     """
     batches: list[list[int]] = []
     for i, row in enumerate(rows):
@@ -119,7 +120,7 @@ def loader_of(
 def evaluate(
     model: SegmentationModel, root: Path, rows: Sequence[Row], dataset: DatasetStage, *more: Any
 ) -> np.ndarray:
-    """The sum of what `evaluate_each` finds, by the same arguments."""
+    """The sum of the confusion matrices of `evaluate_each`, which has the same arguments."""
     nothing = np.zeros((len(dataset.classes),) * 2, np.int64)
     return sum(evaluate_each(model, root, rows, dataset, *more), nothing)
 
@@ -133,9 +134,10 @@ def evaluate_each(
     device: torch.device,
     workers: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Of each image, in order, the confusion matrix, int64 (classes, classes), in eval mode.
+    """Yield the confusion matrix of each image in order, int64 (classes, classes).
 
-    Raises DataError when an image has no label, or does not fit into `settings.pad`.
+    Leaves the model in eval mode. Raises DataError if an image has no label or is larger than
+    `settings.pad`.
     """
     unlabeled = [row.id for row in rows if not row.label]
     if unlabeled:
@@ -145,7 +147,7 @@ def evaluate_each(
     batches = batches_of(rows, settings)
     bar = tqdm(loader_of(images, batches, workers, device), "evaluate", disable=None, leave=False)
     for pixels, labels in bar:
-        signals.stop_if_asked("this evaluation starts anew")
+        signals.stop_if_asked("this evaluation will start again")
         (winner,) = predict(model, pixels, settings, device, _winner)
         for truth, found in zip(labels.numpy(), winner.cpu().numpy(), strict=True):
             yield confusion_matrix(truth, found, len(dataset.classes))
@@ -164,10 +166,10 @@ def predict(
     reduce: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
     views: Sequence[View] = (AS_IT_IS,),
 ) -> tuple[torch.Tensor, ...]:
-    """What `reduce` makes of the logits of uint8 (N, 3, H, W); leaves the model in eval mode.
+    """Apply `reduce` to the logits of `pixels`, uint8 (N, 3, H, W); leaves the model in eval mode.
 
-    reduce: float32 (N, classes, h, W), some rows of the images, to tensors (N, h, W); they come
-    back as (N, H, W). views: as of `full_logits`.
+    reduce: logits of some rows, float32 (N, classes, h, W), to tensors (N, h, W). Returns these
+    tensors for all rows, (N, H, W). views: as for `full_logits`.
     """
     model.network.eval().to(memory_format=devices.memory_format(settings))
     pixels = pixels.to(device, non_blocking=True)

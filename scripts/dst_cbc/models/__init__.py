@@ -1,1 +1,1 @@
-"""Networks and the files that hold them."""
+"""Networks, their initial weights, and the model file."""

@@ -1,4 +1,4 @@
-"""Backbones: timm's by name and a small one; what each is fed with, and where its parts end."""
+"""Backbones: timm's by name and a small one, with their normalisation and their stages."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,17 +13,18 @@ from .heads import FeatureMap
 from .weights import Weights, load_weights, read_weights
 
 CAFFE = "resnet101_caffe"
-"""timm's resnet101 in the geometry of Caffe, in which the paper's COCO weights were trained."""
+"""timm's resnet101 with Caffe's strides and dilations, as for the paper's COCO weights."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of features and what belongs to it.
+    """A network that computes features, and what its users must know about it.
 
-    network: images to a list of feature maps, finest first, of which `maps` tells the channels
-    and the stride; a feature stands every `stride` pixels from the first on. ends: the name of
-    the module that ends each of its parts, from the input on. mean, std: of RGB in 0..1, as its
-    weights were trained. weights: the file that they come from, which may hold a head, too.
+    network: maps normalised images, float (N, 3, H, W), to a list of feature maps, finest first.
+    maps: channels and stride of each feature map; features lie every `stride` pixels, the first
+    at the first pixel. ends: the name of the last module of each stage, from the input on. mean,
+    std: normalisation of RGB in 0..1 in the training of the weights. weights: the loaded file,
+    which may also hold a head; None: random weights.
     """
 
     network: nn.Module
@@ -35,16 +36,16 @@ class Backbone:
 
 
 class SmallBackbone(nn.Sequential):
-    """Four convolutions of stride 4 in all, small enough to train from scratch on a CPU.
+    """Four convolutions with a total stride of 4, small enough to train from scratch on a CPU.
 
-    Its receptive field, 23 pixels, spans a pen stroke and not a scene: from a dozen labeled
-    images, a wider view learns the images instead.
+    Its receptive field of 23 pixels covers a pen stroke, not a scene: with a dozen labeled
+    images, a network with a larger receptive field would overfit.
     """
 
     maps = (FeatureMap(24, 2), FeatureMap(48, 4), FeatureMap(48, 4), FeatureMap(96, 4))
 
     def __init__(self, outputs: Sequence[int] = (3,)):
-        """outputs: the places of the maps that it hands over."""
+        """outputs: indexes, 0 to 3, of the feature maps that `forward` returns."""
         super().__init__(_conv(3, 24, 2), _conv(24, 48, 2), _conv(48, 48), _conv(48, 96))
         self.outputs = outputs
 
@@ -65,24 +66,24 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 Choice = Callable[[Sequence[FeatureMap]], Sequence[int]]
-"""All maps of a backbone -> the places of those that a head asks for, finest first."""
+"""All maps of a backbone, finest first -> the indexes of the maps that a head needs, ascending."""
 
 
 def build_backbone(
     settings: NetworkSettings, root: Path = Path(), choose: Choice | None = None
 ) -> Backbone:
-    """The backbone with the weights that `settings` names, else random ones from torch's seed.
+    """Build the backbone with the weights that `settings` names, or random ones by torch's seed.
 
-    root: where a relative path of `weights` starts. choose: None for the last map alone. Raises
-    DataError for a name that timm does not list, a stride or stage it cannot have, and weights that
-    are missing or do not fit.
+    root: the folder of a relative path in `weights`. choose: selects the feature maps; None: only
+    the last one. Raises DataError if timm does not list the name, if the backbone cannot have this
+    output stride or number of stages, or if the weights are missing or do not fit.
     """
     if settings.backbone == "small":
         ends = tuple(str(number) for number in range(4))
         places = choose(SmallBackbone.maps) if choose else (3,)
         maps = [SmallBackbone.maps[place] for place in places]
         return Backbone(SmallBackbone(places), maps, ends, (0.5,) * 3, (0.25,) * 3)
-    # Half of a stage's start-up, and the small backbone does without it.
+    # This import is half of a command's start-up time, and the small backbone does not need it.
     import timm
 
     name = "resnet101" if settings.backbone == CAFFE else settings.backbone
@@ -118,15 +119,15 @@ def build_backbone(
 
 
 def _map(info: dict) -> FeatureMap:
-    """timm's description of features."""
+    """Convert an entry of timm's `feature_info`."""
     return FeatureMap(info["num_chs"], info["reduction"])
 
 
 def _caffe_geometry(network: Any) -> None:
-    """Turn timm's ResNet of bottlenecks into Caffe's, under the same names.
+    """Change timm's bottleneck ResNet into Caffe's; all names stay the same.
 
-    A layer's stride stands in its first 1x1 convolution, its dilation in its first block, too, and
-    max pooling rounds sizes up.
+    In Caffe's ResNet, the first 1x1 convolution of a layer has the layer's stride, the first block
+    is dilated like the others, and max pooling rounds sizes up.
     """
     for name, module in network.named_children():
         if name == "maxpool":
@@ -146,7 +147,7 @@ def _timm_features(name: str, settings: NetworkSettings, places: list[int]) -> A
             name, pretrained=False, output_stride=settings.output_stride, **wanted
         )
     except TypeError as error:
-        # A transformer: its stride is its patch, and it takes any size when it is told to.
+        # A transformer: its stride is its patch size, and these options make it take any size.
         network: Any = timm.create_model(
             name, pretrained=False, dynamic_img_size=True, dynamic_img_pad=True, **wanted
         )
@@ -157,6 +158,6 @@ def _timm_features(name: str, settings: NetworkSettings, places: list[int]) -> A
 
 
 def _own_name(module: str, present: dict[str, nn.Module]) -> str:
-    """timm's name of a module, as its wrapper for features calls it."""
+    """The name that a module of timm has inside timm's wrapper for feature extraction."""
     names = (module, f"model.{module}", module.replace(".", "_"))
     return next((name for name in names if name in present), module)

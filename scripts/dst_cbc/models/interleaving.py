@@ -1,11 +1,12 @@
-"""Dilated depthwise blocks, trained as convolutions of neighbours on interleaved images.
+"""Faster training of dilated depthwise blocks: undilated convolutions of interleaved images.
 
 On a CPU, PyTorch takes two (5x5) to eight times (3x3) as long for a dilated depthwise convolution
-as for a plain one on as many pixels, most of it backwards. But a convolution of dilation d only
-ever combines pixels that lie d apart: it is a plain one on the d x d images of every d-th row and
-column, (N, C, H, W) -> (N d d, C, H/d, W/d). Pointwise layers do not care where a pixel lies, and
-batch normalisation counts the same values. So only the order of summation differs, and that in
-training alone.
+as for an undilated one on as many pixels, mostly in the backward pass. But a convolution of
+dilation d only combines pixels whose distance is a multiple of d. It equals an undilated
+convolution of d x d smaller images, each of every d-th row and column:
+(N, C, H, W) -> (N d d, C, H/d, W/d). Pointwise layers do not depend on the position of a pixel,
+and batch normalisation sees the same values. So only the order of summation differs, and only in
+training.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from torch import nn
 from .segmentation import Network
 
 BLOCKS = {"DepthwiseSeparableConv", "InvertedResidual"}
-"""timm's blocks that do nothing but run their layers and add their input."""
+"""timm's blocks that only run their layers in order and add their input."""
 
 POINTWISE = (
     nn.modules.batchnorm._BatchNorm, nn.Identity, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish,
@@ -26,10 +27,11 @@ POINTWISE = (
 
 
 def interleave(network: Network) -> None:
-    """Let dilated depthwise blocks of the backbone run on interleaved images while it trains.
+    """Make the dilated depthwise blocks of the backbone run on interleaved images in training.
 
-    Hooks do it, and leave parameters, state and evaluation as they are; a second call changes
-    nothing. Sizes that the dilation does not divide take the plain path, as in evaluation.
+    This is done by hooks, which change neither parameters, nor state, nor evaluation; a second call
+    changes nothing. Features whose height or width is no multiple of the dilation are not
+    interleaved.
     """
     for dilation, group in groupby(_blocks(network.backbone), _dilation):
         blocks: list[Any] = list(group)
@@ -40,7 +42,7 @@ def interleave(network: Network) -> None:
 
 
 class _Run:
-    """Consecutive blocks of one dilation: images are taken apart before, put together after."""
+    """Consecutive blocks of one dilation; splits images before them and joins the output."""
 
     def __init__(self, network: nn.Module, blocks: list[nn.Module], dilation: int):
         self.network, self.dilation, self.apart = network, dilation, False
@@ -50,7 +52,7 @@ class _Run:
     def enter(self, _block: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         (images,) = inputs
         divides = not any(side % self.dilation for side in images.shape[2:])
-        # Not the block's own mode: a frozen block is in that of evaluation.
+        # The mode of the network, not of the block: a frozen block is in evaluation mode.
         self._set(self.network.training and divides)
         return (take_apart(images, self.dilation) if self.apart else images,)
 
@@ -61,7 +63,7 @@ class _Run:
         return put_together(output, self.dilation)
 
     def _set(self, apart: bool) -> None:
-        # Every time anew: an exception may have kept `leave` from its work.
+        # Set at every call, because `leave` does not run after an exception.
         self.apart, dilation = apart, 1 if apart else self.dilation
         for part in self.convolutions:
             part.dilation = (dilation, dilation)
@@ -69,13 +71,13 @@ class _Run:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The modules of nested sequences, in the order in which they run."""
+    """Yield the modules inside nested nn.Sequential, in the order in which they run."""
     for child in module.children():
         yield from _blocks(child) if isinstance(child, nn.Sequential) else [child]
 
 
 def _dilation(block: nn.Module) -> int:
-    """The one dilation of a block of depthwise and pointwise layers; 1: it is another block."""
+    """The dilation of a block of only depthwise and pointwise layers; 1 for any other block."""
     layers = [part for part in block.modules() if part is not block and not _is_pointwise(part)]
     if type(block).__name__ not in BLOCKS or not layers:
         return 1
@@ -90,7 +92,7 @@ def _is_pointwise(part: nn.Module) -> bool:
 
 
 def _is_dilated(part: nn.Module, dilation: int) -> TypeGuard[nn.Conv2d]:
-    """Whether it is a depthwise convolution of this dilation that keeps the size."""
+    """Whether `part` is a depthwise convolution of this dilation that keeps the size."""
     return (
         type(part) is nn.Conv2d
         and part.kernel_size != (1, 1)
@@ -103,9 +105,9 @@ def _is_dilated(part: nn.Module, dilation: int) -> TypeGuard[nn.Conv2d]:
 
 
 def take_apart(images: torch.Tensor, step: int) -> torch.Tensor:
-    """(N, C, H, W) -> (N step step, C, H/step, W/step): every step-th row and column.
+    """Split images into smaller ones that hold every step-th row and column.
 
-    The memory format stays, and so it does backwards.
+    (N, C, H, W) -> (N step step, C, H/step, W/step). Images and gradients keep the memory format.
     """
     images, row = _rows_at(images)
     grid = images.unflatten(row + 1, (-1, step)).unflatten(row, (-1, step))
@@ -120,7 +122,7 @@ def put_together(images: torch.Tensor, step: int) -> torch.Tensor:
 
 
 def _rows_at(images: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """The images with their axes in the order of memory, and which of them is that of rows."""
+    """The images with their axes in memory order, and the index of the axis of rows."""
     last = images.is_contiguous(memory_format=torch.channels_last)
     return (images.movedim(1, 3), 1) if last else (images, 2)
 

@@ -1,4 +1,4 @@
-"""Networks and the model file, which alone says everything that is needed to use one."""
+"""Networks, and the model file, which holds everything that is needed to use a network."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from .weights import load_head
 
 @dataclass(frozen=True)
 class SegmentationModel:
-    """A network with what its use needs.
+    """A network and everything that is needed to use it.
 
-    mean, std: of RGB in 0..1, subtracted and divided by. window: values of 16-bit images that
-    are its black and white, None when it was trained on 8 bits. record: where it comes from:
-    `round` and `step` at which these weights were reached, `selected_on`, `score` (mIoU in
-    percent on that subset; None for a last step that was not chosen).
+    classes: colour '#rrggbb' by name, in the order of the class numbers. mean, std: normalisation
+    of RGB in 0..1. window: values of 16-bit images that become black and white; None: it was
+    trained on 8-bit images. record: origin of the weights: `round` and `step` at which they were
+    reached, `selected_on`, `score` (mIoU in percent on that subset; None for a last step that was
+    not selected).
     """
 
     network: Network
@@ -44,8 +45,9 @@ class SegmentationModel:
 class Network(nn.Module):
     """A backbone and a head.
 
-    ends: of its backbone. stride: pixels of the image from one of its logits to the next. grid:
-    the largest stride in it; an image shifted by a multiple of it gives the same features, shifted.
+    ends: as in `Backbone`. stride: image pixels from one logit to the next. grid: the largest
+    stride of its feature maps; an image shifted by a multiple of `grid` gives the same features,
+    shifted.
     """
 
     def __init__(self, backbone: Backbone, head: Any):
@@ -75,10 +77,10 @@ def build(
     root: Path = Path(),
     window: Window | None = None,
 ) -> SegmentationModel:
-    """A model with the initial weights that `settings` names; torch's seed decides the rest.
+    """Build a model with the initial weights that `settings` names; other weights are random.
 
-    root: where a relative path of `weights` starts. A head in that file is taken where it fits.
-    Raises DataError as `build_backbone`.
+    The random weights depend on torch's seed. root: the folder of a relative path in `weights`. If
+    that file has a head that fits, it is loaded, too. Raises DataError as `build_backbone` does.
     """
     network, backbone = _assemble(settings, len(classes), root)
     if backbone.weights:
@@ -89,30 +91,34 @@ def build(
 def going_on(
     path: Path, settings: NetworkSettings, classes: dict[str, str], window: Window | None = None
 ) -> SegmentationModel:
-    """A model with the weights of the earlier one at `path`, its head and window included.
+    """Build a model with the weights, the head and the window of the earlier model at `path`.
 
-    window: where the earlier one saw no 16-bit images. Raises DataError as `read_model`, and when
-    its classes or its network are others.
+    window: used if the earlier model has none. Raises DataError as `read_model` does, and when the
+    earlier model has other classes or another network.
     """
     earlier = read_model(path)
     if list(earlier.classes) != list(classes):
         raise DataError(
-            f"start_from: {path} has the classes {', '.join(earlier.classes)}; expected those of "
-            f"the experiment, in their order: {', '.join(classes)}"
+            f"start_from: {path} has the classes {', '.join(earlier.classes)}; expected the "
+            f"classes of the experiment, in their order: {', '.join(classes)}"
         )
     kept = {"weights": None, "input_scale": 1.0}
     theirs, ours = (s.model_copy(update=kept).canonical() for s in (earlier.settings, settings))
     if theirs != ours:
-        raise DataError(f"start_from: {path} has the network {theirs}; found `network` {ours}")
+        raise DataError(
+            f"start_from: {path} has the network {theirs}; expected `network` of the experiment: "
+            f"{ours}"
+        )
     return replace(
         earlier, settings=settings, classes=classes, window=earlier.window or window, record={}
     )
 
 
 def resize(model: SegmentationModel, images: torch.Tensor, scale: float = 1) -> torch.Tensor:
-    """Images at the size at which the network sees them: `input_scale` times `scale`, antialiased.
+    """Resize images to the size that the network sees, by `input_scale` times `scale`.
 
-    images: of any type; float32 comes back where they are resized, they themselves where not.
+    images: (N, 3, H, W) of any dtype. Returns float32, bilinear and antialiased, or `images`
+    themselves if the factor is 1.
     """
     scale *= model.settings.input_scale
     if scale == 1:
@@ -124,7 +130,10 @@ def resize(model: SegmentationModel, images: torch.Tensor, scale: float = 1) -> 
 def low_logits(
     model: SegmentationModel, images: torch.Tensor, precision: str = "float32"
 ) -> torch.Tensor:
-    """Images in 0..255, normalised here, to logits at the network's stride and in its type."""
+    """Logits at the network's stride, (N, classes, H/stride, W/stride), in the network's dtype.
+
+    images: (N, 3, H, W) of any dtype, in 0..255; they are normalised here.
+    """
     dtype = next((weight.dtype for weight in model.network.parameters()), torch.float32)
     kind = {"device": images.device, "dtype": dtype}
     mean, std = (torch.tensor(v, **kind).view(3, 1, 1) * 255 for v in (model.mean, model.std))
@@ -133,26 +142,26 @@ def low_logits(
 
 
 def upsample(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Bilinear with align_corners=True, as DeepLabV2."""
+    """Upsample logits to `size` (H, W): bilinear with align_corners=True, as in DeepLabV2."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=True)
 
 
 def logits_of(
     model: SegmentationModel, images: torch.Tensor, precision: str = "float32"
 ) -> torch.Tensor:
-    """The same at the images' own size, as training compares them with labels."""
+    """`low_logits`, upsampled to the size of the images, to be compared with labels."""
     return upsample(low_logits(model, images, precision), images.shape[-2:])
 
 
 def cpu_state(model: SegmentationModel) -> dict[str, torch.Tensor]:
-    """The network's state, on the CPU."""
+    """The network's state_dict, on the CPU."""
     return {key: value.detach().cpu() for key, value in model.network.state_dict().items()}
 
 
 def model_bytes(
     model: SegmentationModel, state: dict[str, torch.Tensor], record: dict[str, Any]
 ) -> bytes:
-    """The model file with weights `state`; equal content gives equal bytes."""
+    """The content of a model file with the weights `state`; equal models give equal bytes."""
     buffer = io.BytesIO()
     torch.save(
         {
@@ -173,14 +182,14 @@ def model_bytes(
 def write_model(
     path: Path, model: SegmentationModel, state: dict[str, torch.Tensor], record: dict
 ) -> None:
-    """Write a model file."""
+    """Write a model file with the weights `state`."""
     write_bytes(path, model_bytes(model, state, record))
 
 
 def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationModel:
-    """A model file; runs no code that it may contain.
+    """Read a model file; never runs code that the file may contain.
 
-    Raises DataError when it is missing, damaged, unsafe or of another version.
+    Raises DataError when the file is missing, damaged, contains code or has another format.
     """
     content = read_checkpoint(path)
     found = content.get("format") if isinstance(content, dict) else None
@@ -188,7 +197,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationMo
         raise DataError(f"{path}: not a model file of format 1 (found format {found!r})")
     try:
         settings = NetworkSettings(**content["network"])
-        # The weights come from this file, not from the settings' source.
+        # The state below replaces all weights: the file in `network.weights` need not exist.
         bare = settings.model_copy(update={"weights": None})
         network, _ = _assemble(bare, len(content["classes"]))
         network.load_state_dict(content["state"])
@@ -208,7 +217,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationMo
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A file of torch.save, tensors and plain values only."""
+    """Read a file of torch.save with only tensors and plain values. Raises DataError."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

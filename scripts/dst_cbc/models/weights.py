@@ -16,18 +16,19 @@ from ..runtime.files import DataError, atomic
 
 COCO_FILE = "resnet101COCO-41f33a49.pth"
 COCO_MEAN = (122.675, 116.669, 104.008)
-"""Of red, green and blue in 0..255."""
+"""Mean of red, green and blue in 0..255."""
 
 DESCRIPTION = "dst_cbc"
-"""Under this key of a .safetensors file's metadata stands what goes with its weights."""
+"""Key in the metadata of a .safetensors file: mean, std and backbone of its weights, as JSON."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights, under timm's names, and what must go with them.
+    """The weights of a file, under timm's names, and the settings that they require.
 
-    mean, std: of RGB in 0..1, as trained; None: as the backbone's name says. backbone: the only
-    one whose geometry and constants are those of the weights; None: any that fits.
+    mean, std: normalisation of RGB in 0..1 in their training; None: timm's values for the backbone.
+    backbone: the only backbone whose geometry and constants match the weights; None: any backbone
+    whose names and shapes fit.
     """
 
     path: Path
@@ -38,10 +39,10 @@ class Weights:
 
 
 def read_weights(source: str, root: Path = Path()) -> Weights:
-    """The weights that `network.weights` names. Raises DataError.
+    """Read the weights that `network.weights` names. Raises DataError.
 
-    How images were normalised is believed where a file says it: one that `write_weights` wrote,
-    in itself; one of the Hugging Face hub, in the `config.json` beside it.
+    mean and std come from the file itself if `write_weights` wrote it, else from a `config.json`
+    beside it, as on the Hugging Face hub.
     """
     path = locate(source, root)
     state = _read(path)
@@ -53,7 +54,7 @@ def read_weights(source: str, root: Path = Path()) -> Weights:
 
 
 def write_weights(path: Path, weights: Weights) -> None:
-    """Write a .safetensors file that `read_weights` reads as these, with mean and std."""
+    """Write a .safetensors file for `read_weights`, with mean, std and backbone."""
     made_for = {"mean": weights.mean, "std": weights.std}
     text = json.dumps({"pretrained_cfg": made_for, "backbone": weights.backbone})
     with atomic(path) as temporary:
@@ -61,15 +62,17 @@ def write_weights(path: Path, weights: Weights) -> None:
 
 
 def load_weights(network: nn.Module, backbone: str, weights: Weights) -> list[str]:
-    """Load `weights` into `network`, a backbone that timm calls `backbone`.
+    """Load `weights` into `network`, the backbone with the name `backbone`.
 
-    Every parameter of the network must be among them, with its shape; what they have beyond
-    (the classifier, stages cut off) is left. Returns the names left. Raises DataError.
+    The weights must hold every parameter of the network, with its shape. Further weights (of the
+    classifier, or of stages that were cut off) are ignored. Returns the names of these ignored
+    weights. Raises DataError.
     """
     if weights.backbone not in (None, backbone):
         raise DataError(
             f"{weights.path}: these weights belong to {weights.backbone!r}, found network.backbone "
-            f"{backbone!r}, whose geometry or constants differ; set network.backbone"
+            f"{backbone!r}, whose geometry or constants differ; set network.backbone to "
+            f"{weights.backbone!r}"
         )
     wanted, state = network.state_dict(), weights.state
     source = {key: key if key in state else _plain_name(key) for key in wanted}
@@ -91,10 +94,11 @@ def load_weights(network: nn.Module, backbone: str, weights: Weights) -> list[st
 
 
 def load_head(head: nn.Module, weights: Weights) -> None:
-    """Load the first branches of the head among `weights` where classes and branches suffice.
+    """Load the head from `weights` if it has the same classes and at least as many branches.
 
-    Names: `head.<branch>.weight` and `.bias`. A head of fewer branches than the file's is what the
-    released code made of it. A line says whether it is taken; where there is none, nothing is said.
+    Names in the file: `head.<branch>.weight` and `.bias`. If the file has more branches, the first
+    ones are loaded, as in the released code. Prints whether the head is loaded; prints nothing if
+    the file has no head.
     """
     found = {
         key.removeprefix("head."): value
@@ -108,7 +112,10 @@ def load_head(head: nn.Module, weights: Weights) -> None:
         head.load_state_dict({key: found[key] for key in ours})
         said = f"its head is loaded, {_branches(ours)}"
     else:
-        said = f"its head is left, {_branches(theirs)}; the network's is new, {_branches(ours)}"
+        said = (
+            f"its head is not loaded, {_branches(theirs)}; the network gets a new head, "
+            f"{_branches(ours)}"
+        )
     print(f"{weights.path}: {said}", flush=True)
 
 
@@ -123,16 +130,17 @@ def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def our_name(key: str) -> str:
-    """The name in our network of a parameter of the released one, or of the COCO file's."""
+    """A parameter's name in our network, from its name in the released network or the COCO file."""
     return re.sub(r"^(classifier\.0\.convs|layer5\.conv2d_list)\.", "head.", key)
 
 
 def from_coco(path: Path, backbone: str) -> Weights:
-    """The paper's COCO weights (section 4.2), `resnet101COCO-41f33a49.pth`, for `backbone`.
+    """Read the paper's COCO weights (section 4.2), `resnet101COCO-41f33a49.pth`, for `backbone`.
 
-    They were trained on BGR in 0..255 less its mean. That is the first convolution with its input
-    channels turned round, on RGB with that mean and a deviation of 1; so they are turned here, and
-    nothing else has to know of BGR. Raises DataError for a file without their head.
+    They were trained on BGR in 0..255, minus the mean. On RGB, with this mean and a standard
+    deviation of 1 in 0..255, the network gives the same results if the input channels of its first
+    convolution are reversed. They are reversed here, so that no other code has to handle BGR.
+    Raises DataError if the file does not have the expected head.
     """
     state = _read(path)
     branch = {"weight": (21, 2048, 3, 3), "bias": (21,)}
@@ -143,7 +151,7 @@ def from_coco(path: Path, backbone: str) -> Weights:
         raise DataError(
             f"{path}: layer5.conv2d_list: found {len(found)} tensors, for {classes} classes; "
             "expected 8, weight and bias of four branches, for the 21 classes of PASCAL VOC; "
-            f"convert {COCO_FILE}"
+            f"give the file {COCO_FILE}"
         )
     ours = {
         our_name(key): value.flip(1) if key == "conv1.weight" else value
@@ -153,12 +161,12 @@ def from_coco(path: Path, backbone: str) -> Weights:
 
 
 def _plain_name(key: str) -> str:
-    """The name in timm's whole model of a parameter of its wrappers for features."""
+    """A parameter's name in timm's whole model, from its name in timm's feature wrapper."""
     return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key.removeprefix("model."))
 
 
 def _description(path: Path) -> tuple[tuple | None, tuple | None, str | None]:
-    """mean, std and backbone, as the file itself or a `config.json` beside it says."""
+    """mean, std and backbone from the file itself or a `config.json` beside it; None: unknown."""
     place, text = path, None
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
@@ -175,12 +183,12 @@ def _description(path: Path) -> tuple[tuple | None, tuple | None, str | None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{place}: expected timm's pretrained_cfg with mean and std "
-            f"({type(error).__name__}: {error}); move it away if it is another program's"
+            f"({type(error).__name__}: {error}); move the file away if another program wrote it"
         ) from error
 
 
 def locate(source: str, root: Path = Path()) -> Path:
-    """The file that `network.weights` names: a path, or `package:NAME/FILE`."""
+    """The file that `network.weights` names, by path or `package:NAME/FILE`. Raises DataError."""
     if not source.startswith("package:"):
         path = root / source
     else:
@@ -200,11 +208,11 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch's own words advise to run it.
+        # torch's own message advises to run the code.
         code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         what = f"holds code, {code[1]}, which was not run" if code else "not a file of torch.save"
         raise DataError(
-            f"{path}: not readable as weights: {what}; take one of tensors alone, as "
+            f"{path}: not readable as weights: {what}; expected a file of only tensors, as "
             "torch.save(model.state_dict(), PATH) writes it"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
@@ -214,13 +222,13 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     )
     if not tensors:
         raise DataError(
-            f"{path}: not readable as weights: found a checkpoint with more than tensors by name; "
-            "take out its weights: torch.save(model.state_dict(), PATH)"
+            f"{path}: not readable as weights: expected a dictionary of named tensors; save only "
+            "the weights: torch.save(model.state_dict(), PATH)"
         )
     return state
 
 
-# Blocks per group of EfficientNet-B0 and Lite0; efficientnet-pytorch numbers them through.
+# Blocks per group of EfficientNet-B0 and Lite0; efficientnet-pytorch numbers all blocks in a row.
 _LITE0_REPEATS = (1, 2, 2, 3, 3, 4, 1)
 _LITE0_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head",
               "_bn1": "bn2", "_fc": "classifier"}  # fmt: skip
@@ -235,7 +243,7 @@ _LITE0_BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "co
 
 
 def _timm_names(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Names of efficientnet-pytorch (Lite0) to timm's."""
+    """Rename the weights of a Lite0 of efficientnet-pytorch to timm's names. Raises DataError."""
     places = [(s, i) for s, repeats in enumerate(_LITE0_REPEATS) for i in range(repeats)]
     renamed = {}
     try:
@@ -249,5 +257,5 @@ def _timm_names(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.T
                 layer, _, rest = key.partition(".")
                 renamed[f"{_LITE0_TOP[layer]}.{rest}"] = value
     except (IndexError, KeyError) as error:
-        raise DataError(f"{path}: {key!r} is not a name of EfficientNet-Lite0") from error
+        raise DataError(f"{path}: {key!r} is not a name in EfficientNet-Lite0") from error
     return renamed

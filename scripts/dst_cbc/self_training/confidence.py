@@ -1,11 +1,11 @@
 """Confidence in 16 bits: log-odds of the winning class on a scale that never saturates.
 
-The log-odds L = log(p / (1 - p)) of the winner are its logit minus the logsumexp of the others:
-exact where the probability itself is 1.0 in float32 and an easy class has no ranking left. They
-are stored as asinh(L), quantised linearly: steps of 0.00024 around L = 0, relative steps of
-0.00024 far out, over L in -16 .. 131072 (p below 1/C cannot win; larger L are clipped). A linear
-scale of L itself cannot do both: with logits a thousand times larger it clips, without it a step
-holds too many pixels.
+The log-odds L = log(p / (1 - p)) of the winning class are its logit minus the logsumexp of the
+other logits. They are exact even where the probability itself is 1.0 in float32, so that pixels of
+an easy class still have a ranking. They are stored as asinh(L), quantised linearly: steps of
+0.00024 around L = 0, relative steps of 0.00024 for large L, for L in -16 .. 131072 (the winner has
+p >= 1/C, so L is never lower; larger L are clipped). A linear scale of L would either clip logits
+that are a thousand times larger, or have steps that hold too many pixels.
 """
 
 import functools
@@ -23,13 +23,13 @@ _STEP = (math.asinh(HIGHEST) - _START) / (BINS - 1)
 
 
 def quantise(logits):
-    """The winner of each pixel and its confidence, in float32 on the logits' device.
+    """The winning class of each pixel and its confidence, computed in float32.
 
     logits: float tensor (N, C, H, W), C >= 2. Returns classes uint8 (N, H, W) and confidence
-    int32 (N, H, W) in 0 .. 65535. Raises Unusable where a logit is not finite.
+    int32 (N, H, W) in 0 .. 65535, on the logits' device. Raises Unusable if a logit is not finite.
     """
     logits = logits.float()
-    # The extremes tell, in a twentieth of the time of asking every logit.
+    # Checking minimum and maximum takes a twentieth of the time of checking every logit.
     if not all(extreme.isfinite() for extreme in logits.aminmax()):
         raise Unusable("the network's output is not finite; the model is unusable")
     from ..inference.winners import in_stripes
@@ -38,7 +38,7 @@ def quantise(logits):
 
 
 def _quantise(logits):
-    """The same of a stripe, (C, rows, W)."""
+    """`quantise` for one stripe, (C, rows, W)."""
     import torch
 
     from ..inference.winners import first_zero
@@ -47,9 +47,9 @@ def _quantise(logits):
     behind = logits - logits.amax(0, keepdim=True)
     winner = first_zero(behind)
     behind.scatter_(0, winner.long(), -torch.inf)
-    # A difference may overflow.
+    # A difference may overflow to -inf.
     second = behind.amax(0, keepdim=True).clamp_(min=torch.finfo(behind.dtype).min)
-    # Beside the 1 of the second, what is below e^-80 is nothing, and takes exp six times as long.
+    # The largest summand is 1, so those below e^-80 do not count; exp is six times slower on them.
     others = second + behind.sub_(second).clamp_(min=-80).exp_().sum(0, keepdim=True).log_()
     scaled = (torch.asinh(-others) - _START) / _STEP
     level = scaled.round().clamp(0, BINS - 1).to(torch.int32)
@@ -66,11 +66,11 @@ def lower_edge(level: int) -> float:
 
 
 def level_from(log_odds: float) -> int:
-    """The lowest confidence level whose pixels all reach `log_odds`; inverse of `lower_edge`."""
+    """The lowest level, 0 .. 65536, whose pixels all reach `log_odds`; inverse of `lower_edge`."""
     if math.isinf(log_odds):
         return 0 if log_odds < 0 else BINS
     position = (math.asinh(log_odds) - _START) / _STEP + 0.5
-    # A millionth of a step forgives the rounding of asinh and sinh.
+    # A millionth of a step allows for the rounding of asinh and sinh.
     return min(max(math.ceil(position - 1e-6), 0), BINS)
 
 
@@ -82,7 +82,7 @@ def probabilities() -> np.ndarray:
 
 
 def probability(log_odds: float) -> float:
-    """p of log(p / (1 - p)), for people to read."""
+    """The probability p, 0..1, of log-odds log(p / (1 - p)); only for display."""
     if log_odds < -700:
         return 0.0
     return 1 / (1 + math.exp(-log_odds))

@@ -1,4 +1,4 @@
-"""The labeling model over the unlabeled images: predictions, or labels by the rule of CBST."""
+"""Run the labeling model on the unlabeled images: predictions, or labels by the rule of CBST."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,11 @@ def predict_part(
     device: torch.device,
     workers: int = 0,
 ) -> None:
-    """Predict the images of one part and close it: HDF5 file and histogram.
+    """Predict the images of one part: write its HDF5 file, then its histogram.
 
-    rows: of all unlabeled images; part p holds the images p * PART_IMAGES and on. The file has
-    every pixel, at `settings.size` where there is one; the histogram counts every
-    `settings.sampling`-th pixel of a batch (N, H, W), flattened.
+    rows: all unlabeled images; part p holds PART_IMAGES of them, from p * PART_IMAGES on. The file
+    has every pixel, at `settings.size` if it is set; the histogram counts every
+    `settings.sampling`-th pixel of each batch (N, H, W), flattened.
     """
     first = part * predictions.PART_IMAGES
     mine = rows[first : first + predictions.PART_IMAGES]
@@ -40,8 +40,8 @@ def predict_part(
     loader = loader_of(Images(root, mine, model, settings), batches, workers, device)
     bins = len(model.classes) * confidence.BINS
     counts = torch.zeros(bins, dtype=torch.int64, device=device)
-    # Written while the network computes the next batch; and HDF5's many small allocations stay out
-    # of the main thread's heap, where they would keep torch's freed blocks from being used again.
+    # A thread writes while the network computes the next batch. It also keeps HDF5's many small
+    # allocations out of the main thread's heap, where they would keep torch from reusing memory.
     with predictions.new_part(folder, part) as file, ThreadPoolExecutor(1) as writer:
         written = writer.submit(lambda: None)
         for indexes, (pixels,) in zip(batches, loader, strict=True):
@@ -68,15 +68,16 @@ def normalized_labels(
     device: torch.device,
     workers: int = 0,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Ids and labels uint8 (H, W) by the rule of CBST: argmax over c of p_c / t_c where it is >= 1.
+    """Yield ids and labels by the rule of CBST: argmax over c of p_c / t_c if it is >= 1, else 255.
 
-    H, W: `settings.size` where there is one, else the image's own.
-    thresholds: log-odds of t_c, one a class; inf: nothing becomes the class, -inf: all it wins.
+    labels: uint8 (H, W), at `settings.size` if it is set, else at the image's own size.
+    thresholds: log-odds of t_c, one per class; inf: no pixel gets the class; -inf: the class has no
+    limit, and precedes all classes that have one.
     """
     edges = torch.tensor(thresholds, dtype=torch.float64, device=device).view(-1, 1, 1)
 
     def label(logits: torch.Tensor) -> tuple[torch.Tensor]:
-        # In float64: there an easy class still has a ranking.
+        # In float64, because in float32 the pixels of an easy class would have no ranking.
         log_shares = logits.double().log_softmax(1)
         above = log_shares - F.logsigmoid(edges)
         above = torch.where(edges == -math.inf, log_shares + _FOR_SURE, above)
@@ -91,9 +92,9 @@ def normalized_labels(
 
 
 _FOR_SURE = 1e6
-"""Beyond every logarithm of a probability: among classes without a limit the likeliest wins."""
+"""Above every log p_c - log t_c; of several classes without a limit, the most probable wins."""
 
 
 def _pixels(classes: torch.Tensor, levels: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Three bytes a pixel: classes uint8, confidence uint16."""
+    """Yield classes, uint8, and confidence, uint16, of each image: three bytes per pixel."""
     return zip(classes.cpu().numpy(), levels.to(torch.uint16).cpu().numpy(), strict=True)

@@ -1,8 +1,9 @@
-"""`predictions.h5` and `histogram.npz`: what a model says of every unlabeled pixel, streamed.
+"""`predictions.h5` and `histogram.npz`: class and confidence of every unlabeled pixel.
 
-The pass over the images is cut into parts. A part is an HDF5 file and its histogram, written
-whole; a killed pass goes on with the first part that is missing. Parts are joined at the end, and
-so are shards: neighbouring parts that one job has joined.
+A pass over the images is divided into parts. A part is an HDF5 file and its histogram, both written
+atomically; a killed pass continues with the first missing part. At the end, the parts are joined
+into one file. If several jobs share a pass, each joins its consecutive parts into a shard, and the
+shards are joined in the same way.
 """
 
 import io
@@ -23,13 +24,13 @@ from . import confidence
 
 KINDS = ("classes", "confidence")
 
-# Images that are read from a file before it is opened anew.
+# A file is reopened after this many images have been read.
 _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image: its row in the id list, its id, classes uint8 (H, W), confidence uint16 (H, W)."""
+    """Of one image: row in the id list, id, classes uint8 (H, W), confidence uint16 (H, W)."""
 
     row: int
     id: str
@@ -38,19 +39,19 @@ class Prediction:
 
 
 def part_file(folder: Path, part: int) -> Path:
-    """Name of the HDF5 file of a part; its histogram has the suffix .npz instead."""
+    """Path of the HDF5 file of a part; the part's histogram has the suffix .npz instead."""
     return folder / f"{part:06d}.h5"
 
 
 @contextmanager
 def new_part(folder: Path, part: int) -> Iterator[h5py.File]:
-    """The HDF5 file of a part, there under its name once the block succeeds."""
+    """Open the HDF5 file of a new part; the file gets its name when the block succeeds."""
     with atomic(part_file(folder, part)) as path, h5py.File(path, "w", libver="latest") as file:
         yield file
 
 
 def store(file: h5py.File, items: Iterable[Prediction]) -> None:
-    """Add images: of each one chunk for the classes, one for the confidences."""
+    """Add images to the file of a part: per image a chunk of classes and a chunk of confidences."""
     for item in items:
         for kind in KINDS:
             values = getattr(item, kind)
@@ -67,39 +68,39 @@ def store(file: h5py.File, items: Iterable[Prediction]) -> None:
 
 
 def _filtered(values: np.ndarray) -> bytes:
-    """A chunk as HDF5's filters shuffle and gzip read it; equal values give equal bytes."""
+    """Encode a chunk as HDF5's filters shuffle and gzip would; equal values give equal bytes."""
     weights = values.reshape(-1).view(np.uint8).reshape(-1, values.itemsize)
-    # Low bytes are noise, the others come in runs: to look for no more than runs takes half of the
-    # time, and HDF5 itself can only be given a level.
+    # Low bytes are noise, the others come in runs: a search for runs alone takes half of the time.
+    # HDF5 itself does not offer this strategy, only a level.
     deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     return deflate.compress(np.ascontiguousarray(weights.T).data) + deflate.flush()
 
 
 def histogram_beside(predictions: Path) -> Path:
-    """The histogram that was counted in the pass of `predictions.h5`."""
+    """Path of the histogram that belongs to a `predictions.h5`."""
     name = predictions.stem.replace("predictions", "histogram", 1)
     return predictions.with_name(f"{name}.npz")
 
 
 def close_part(folder: Path, part: int, counts: np.ndarray) -> None:
-    """Write the histogram of a part, last: a part without one is made again."""
+    """Write the histogram of a part, after its HDF5 file: a part without one is made again."""
     write_histogram(part_file(folder, part).with_suffix(".npz"), counts)
 
 
 def part_is_closed(folder: Path, part: int) -> bool:
-    """Whether both files of a part are there."""
+    """Whether both files of a part exist."""
     file = part_file(folder, part)
     return file.with_suffix(".npz").is_file() and file.is_file()
 
 
 def parts_of_shard(images: int, shard: int = 1, shards: int = 1) -> range:
-    """The parts of shard 1 .. `shards` of that many images."""
+    """Numbers of the parts in shard `shard`, 1 .. `shards`, of a pass over `images` images."""
     parts = -(-images // PART_IMAGES)
     return range(parts * (shard - 1) // shards, parts * shard // shards)
 
 
 def images_of_shard(images: int, shard: int = 1, shards: int = 1) -> slice:
-    """The images of a shard, of that many."""
+    """The images in a shard, as a slice of all `images` images."""
     parts = parts_of_shard(images, shard, shards)
     return slice(parts.start * PART_IMAGES, parts.stop * PART_IMAGES)
 
@@ -114,8 +115,8 @@ def join_parts(
 def join(files: Sequence[Path], path: Path, attributes: dict[str, str | float]) -> np.ndarray:
     """Copy all images into one file at `path`; returns the sum of the histograms.
 
-    files: HDF5 files of parts or shards, in the order of the images; each has its histogram beside
-    it, under its name with .npz.
+    files: HDF5 files of parts or shards, in the order of the images; the histogram of each file
+    lies beside it, with the suffix .npz. attributes: metadata of the new file.
     """
     with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file.attrs.update(attributes)
@@ -130,23 +131,23 @@ def join(files: Sequence[Path], path: Path, attributes: dict[str, str | float]) 
 
 
 def read_predictions(path: Path, ids: list[str], first: int = 0) -> Iterator[Prediction]:
-    """The predictions of `ids`, in order. Raises DataError when the file is not theirs.
+    """Yield the predictions of `ids` in order. Raises DataError if the file has other images.
 
-    first: row of the first of them in the file.
+    first: the row of `ids[0]` in the file.
     """
-    # An open file remembers every image that was read, 15 KB each; opened anew, it forgets.
+    # An open file keeps 15 KB of memory for every image that was read, until it is closed.
     for start in range(0, len(ids), _AT_ONCE):
         yield from _read_some(path, first + start, ids[start : start + _AT_ONCE])
 
 
 def read_prediction(path: Path, row: int, id: str) -> Prediction:
-    """That of one image, `row` in the id list. Raises DataError when the file has another there."""
+    """The prediction of the image `id` in row `row`. Raises DataError if another image is there."""
     (prediction,) = _read_some(path, row, [id])
     return prediction
 
 
 def read_probabilities(path: Path, row: int, id: str) -> np.ndarray:
-    """float32 (H, W): probability of the winner of one image, in 0..1."""
+    """float32 (H, W), in 0..1: probability of the winning class in each pixel of one image."""
     return confidence.probabilities()[read_prediction(path, row, id).confidence]
 
 
@@ -155,19 +156,21 @@ def _read_some(path: Path, first: int, ids: list[str]) -> Iterator[Prediction]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise DataError(
-            f"{path}: not a readable HDF5 file ({error}); delete it to make it again"
+            f"{path}: not a readable HDF5 file ({error}); delete the file to make it again"
         ) from error
     with file:
         groups = [_own(file, kind, h5py.Group) for kind in KINDS]
         for row, id in enumerate(ids, first):
             classes, confidences = (_own(group, str(row), h5py.Dataset) for group in groups)
             if classes is None or confidences is None or classes.attrs["id"] != id:
-                raise DataError(f"{path}: row {row} is not {id!r}; delete it to make it again")
+                raise DataError(
+                    f"{path}: row {row} is not the image {id!r}; delete the file to make it again"
+                )
             yield Prediction(row, id, classes[...], confidences[...])
 
 
 def _own(holder: h5py.Group | None, name: str, kind: type) -> Any:
-    """A group or data set whose values lie in the file itself; None: by a link, or elsewhere."""
+    """A group or data set stored in the file itself; None if it is missing, a link or elsewhere."""
     try:
         if holder is None or not isinstance(holder.get(name, getlink=True), h5py.HardLink):
             return None
@@ -191,9 +194,12 @@ def read_histogram(path: Path) -> np.ndarray:
         with np.load(path, allow_pickle=False) as file:
             counts = file["counts"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a readable histogram ({error}); delete it") from error
+        raise DataError(
+            f"{path}: not a readable histogram ({error}); delete the file to make it again"
+        ) from error
     if counts.ndim != 2 or counts.shape[1] != confidence.BINS or counts.dtype != np.int64:
         raise DataError(
-            f"{path}: found {counts.dtype} {counts.shape}, expected int64 (classes, 65536)"
+            f"{path}: found {counts.dtype} {counts.shape}, expected int64 (classes, 65536); delete "
+            "the file to make it again"
         )
     return counts

@@ -1,4 +1,4 @@
-"""Algorithm 1, lines 13 to 18: pseudo labels as PNGs, and the manifest that watches over them."""
+"""Algorithm 1, lines 13 to 18: pseudo labels as PNGs, and the manifest that detects changes."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,8 +29,9 @@ from .predictions import Prediction
 class Labeled:
     """One pseudo-labeled image, a row of pseudo_labels.csv.
 
-    correct, compared: pixels that agree with the ground truth, of those kept where the ground
-    truth is not ignored; None without ground truth. edited: a person accepted a changed PNG.
+    counts: int64 (classes,), labeled pixels of each class. compared: labeled pixels whose ground
+    truth is not ignored; correct: compared pixels that agree with the ground truth; None without
+    ground truth. edited: a person changed the PNG and accepted it.
     """
 
     id: str
@@ -57,12 +58,12 @@ def label_pixels(prediction: Prediction, cutoffs: np.ndarray) -> np.ndarray:
     cutoffs: int32 (256,), from `thresholds.read_cutoffs`.
     """
     unsure = prediction.confidence < cutoffs.take(prediction.classes)
-    # A class number or 0, or all bits: 255; a fifth of the time of numpy.where.
+    # Class number | 255 is 255; takes a fifth of the time of numpy.where.
     return prediction.classes | (np.uint8(IGNORED) * unsure)
 
 
 def at_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 labels of a squashed image at its own (height, width), nearest."""
+    """Resize labels, uint8 (h, w), to the image's own (height, width), nearest neighbour."""
     if labels.shape == size:
         return labels
     image = Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST)
@@ -76,11 +77,11 @@ def write_pseudo_labels(
     truth: Callable[[str], np.ndarray | None],
     quality: np.ndarray,
 ) -> Iterator[Labeled]:
-    """Write `<folder>/<id>.png` for each id and uint8 (H, W); yield its row of the manifest.
+    """Write `<folder>/<id>.png` for each id; yield its row of the manifest.
 
-    truth: function of an id to its ground truth, uint8 (H, W), or None; used for figures only.
-    quality: int64 (classes, classes + 1), counts are added to it: row = truth, column = pseudo
-    label, the last one for pixels without.
+    labeled: ids and labels, uint8 (H, W). truth: function from an id to the ground truth,
+    uint8 (H, W), or None; it is used for statistics only. quality: int64 (classes, classes + 1);
+    counts are added to it: row = truth, column = pseudo label, last column = no pseudo label.
     """
     colour_table = palette(colours)
     for id, labels in labeled:
@@ -92,18 +93,18 @@ def write_pseudo_labels(
             valid = (labels != IGNORED) & (ground != IGNORED)
             correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
             quality += _confusion(ground, labels, len(colours))
-        # Half of the time of numpy.bincount.
+        # Pillow's histogram takes half of the time of numpy.bincount.
         counts = np.array(Image.fromarray(labels).histogram()[: len(colours)])
         height, width = labels.shape
         yield Labeled(id, sha256(content), height, width, counts, correct, compared)
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """uint8 (H, W): a PNG of pseudo labels as it is now. DataError where it holds no numbers."""
+    """Read a PNG of pseudo labels, uint8 (H, W). Raises DataError if it holds no class numbers."""
     image = decode(path).image
     if image is None or image.mode not in ("P", "L"):
         found = image.mode if image else "16 bits"
-        raise DataError(f"{path}: found {found}; expected 8-bit class numbers; make it again")
+        raise DataError(f"{path}: found {found}, expected 8-bit class numbers; make it again")
     return np.asarray(image)
 
 
@@ -115,7 +116,7 @@ def _confusion(truth: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarra
 
 
 def write_shard(folder: Path, rows: Iterable[Labeled], names: Sequence[str], quality) -> None:
-    """Leave in a shard's folder what `join_shards` needs beside its PNGs."""
+    """Write the files that `join_shards` needs, in addition to the PNGs, into a shard's folder."""
     write_manifest(folder / "manifest.csv", rows, names)
     write_json(folder / "quality.json", quality.tolist())
 
@@ -123,9 +124,9 @@ def write_shard(folder: Path, rows: Iterable[Labeled], names: Sequence[str], qua
 def join_shards(
     shards: Sequence[Path], folder: Path, names: Sequence[str]
 ) -> tuple[list[Labeled], np.ndarray]:
-    """Give the PNGs of all shards a second name in `folder`; the manifest's rows, and the quality.
+    """Hard-link the PNGs of all shards into `folder`; returns all manifest rows and the quality.
 
-    shards: their folders, in the order of the images.
+    shards: the folders of the shards, in the order of the images.
     """
     rows = []
     for shard in shards:
@@ -145,11 +146,12 @@ QUALITY = [
 
 
 def write_quality(path: Path, quality: np.ndarray, names: Sequence[str]) -> None:
-    """Write pseudo_labels.quality.csv: how right the pseudo labels of each class are.
+    """Write pseudo_labels.quality.csv: precision, recall and IoU of the labels of each class.
 
-    quality: as `write_pseudo_labels` counts it, over images that have a mask. truth: pixels that
-    are of this class; labeled: that are labeled so; correct: both. iou_of_labeled leaves out what
-    has no pseudo label (the paper's figure 5). A share of nothing is empty.
+    quality: as counted by `write_pseudo_labels`, over images that have a mask. Columns: truth,
+    pixels of this class; labeled, pixels with this pseudo label; correct, pixels with both;
+    iou_of_labeled, the IoU over pixels that have a pseudo label (the paper's figure 5). A ratio to
+    zero pixels is left empty.
     """
     correct, labeled = np.diag(quality), quality[:, :-1].sum(0)
     truth, truth_labeled = quality.sum(1), quality[:, :-1].sum(1)
@@ -181,7 +183,7 @@ def write_manifest(path: Path, rows: Iterable[Labeled], names: Sequence[str]) ->
 
 
 def read_manifest(path: Path, names: Sequence[str]) -> list[Labeled]:
-    """pseudo_labels.csv."""
+    """Read pseudo_labels.csv. Raises DataError if it is damaged or has other classes."""
     number = lambda text: int(text) if text else None  # noqa: E731
     return [
         Labeled(
@@ -199,19 +201,20 @@ def read_manifest(path: Path, names: Sequence[str]) -> list[Labeled]:
 
 
 def changed_labels(folder: Path, rows: Iterable[Labeled]) -> list[str]:
-    """Ids whose PNG is missing or is not the one of the manifest."""
+    """Ids whose PNG is missing or has another SHA-256 than its row."""
     return [row.id for row in rows if _digest_or_none(folder / f"{row.id}.png") != row.sha256]
 
 
 def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> None:
-    """Raise DataError that names every missing, changed or unlisted PNG and both ways on."""
+    """Raise DataError if PNGs are missing, changed or not listed, and say how to continue."""
     rows = list(rows)
     listed = {folder / f"{row.id}.png" for row in rows}
     unlisted = sorted(path for path in folder.rglob("*.png") if path not in listed)
     if unlisted:
         raise DataError(
-            f"{manifest}: no row for {len(unlisted)} PNGs, first {unlisted[0]}; remove what is not "
-            f"of this round, or make all again: snakemake {manifest} --forcerun {manifest}"
+            f"{manifest}: no row for {len(unlisted)} PNGs, first {unlisted[0]}; remove PNGs that "
+            "do not belong to this round, or make all again: "
+            f"snakemake {manifest} --forcerun {manifest}"
         )
     changed = changed_labels(folder, rows)
     if changed:
@@ -220,16 +223,17 @@ def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> 
             f"{manifest}: {len(changed)} pseudo labels are missing, or changed since they were "
             "made:\n"
             f"{listed}\n"
-            f"To make them again: snakemake {manifest} --forcerun {manifest} (and the --configfile "
-            "of this study)\n"
+            f"To make them again: snakemake {manifest} --forcerun {manifest} (with the "
+            "--configfile of this study)\n"
             f"To train on them as they are: python scripts/verify.py --accept {manifest}"
         )
 
 
 def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
-    """The manifest's row of a PNG that a person changed.
+    """Return the new row of the manifest for a PNG that a person changed.
 
-    Raises DataError when the PNG is missing, has another size or a value that is no class.
+    Raises DataError if the PNG is missing, has another size, or has a value that is neither a class
+    number nor 255.
     """
     path = folder / f"{row.id}.png"
     try:
@@ -242,7 +246,8 @@ def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
     if counts is None or counts[classes:IGNORED].any():
         raise DataError(
             f"{path}: cannot be accepted: found mode {image.mode}, {image.height} x {image.width}; "
-            f"expected 8-bit indexes, {row.height} x {row.width}, 0 to {classes - 1} or {IGNORED}"
+            f"expected 8-bit class numbers, {row.height} x {row.width}, values 0 to {classes - 1} "
+            f"or {IGNORED}"
         )
     return replace(
         row,

@@ -1,4 +1,4 @@
-"""Algorithm 1, lines 9 to 12: the confidence above which a share alpha of the pixels stays."""
+"""Algorithm 1, lines 9 to 12: the confidence threshold that keeps a share alpha of the pixels."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from . import confidence
 class Threshold:
     """One row of thresholds.csv.
 
-    pixels: predicted as the class, of those that are counted; threshold: log-odds that a pixel
-    must reach (-inf: all stay, inf: none, None: never predicted, nothing to label); kept: pixels
-    that reach it.
+    pixels: counted pixels that are predicted as this class. threshold: log-odds that a pixel must
+    reach (-inf keeps all pixels, inf keeps none, None: the class is never predicted).
+    threshold_probability: the same as a probability. kept: pixels that reach the threshold.
     """
 
     number: int
@@ -34,12 +34,13 @@ HEADER = ["class", *(field.name for field in fields(Threshold) if field.name != 
 
 
 def cut(counts: np.ndarray, alpha: Decimal, sampling: int = 1) -> int:
-    """The confidence level from which on the kept count is nearest to floor(alpha n).
+    """The lowest kept confidence level, which keeps a number of pixels nearest to floor(alpha n).
 
-    counts: int64 (65536,), pixels per level, n > 0 in all. Returns a level in 0 .. 65536;
-    alpha 1 keeps all. Of two levels equally near, the one that keeps fewer. sampling: above 1,
-    as the released code does it, the level of the pixel at place -floor(alpha n) - 1 of the
-    ascending list: one pixel more than alpha says, and all that share its level.
+    counts: int64 (65536,), pixels per level; their sum n is > 0. Returns a level in 0 .. 65536;
+    alpha 1 keeps all. Of two levels equally near, returns the one that keeps fewer pixels.
+    sampling: above 1, the level is chosen as in the released code, which takes the pixel at index
+    -floor(alpha n) - 1 of the ascending list: it keeps one pixel more than alpha says, and all
+    pixels of the same level.
     """
     if alpha == 1:
         return 0
@@ -54,7 +55,7 @@ def cut(counts: np.ndarray, alpha: Decimal, sampling: int = 1) -> int:
 def thresholds(
     counts: np.ndarray, names: Sequence[str], alpha: Decimal, balance: str, sampling: int = 1
 ) -> list[Threshold]:
-    """One threshold per class (`class`), or the same for all (`global`).
+    """One threshold per class (balance `class`), or the same for all classes (`global`).
 
     counts: int64 (classes, 65536), over every `sampling`-th pixel of all unlabeled images.
     """
@@ -63,7 +64,7 @@ def thresholds(
     rows = []
     for number, name in enumerate(names):
         n = int(pixels[number])
-        # A class may be predicted where nothing was counted; alpha 1 labels that, too.
+        # A class may be predicted in pixels that were not sampled; alpha 1 labels these, too.
         if n == 0 and (sampling == 1 or alpha < 1):
             rows.append(Threshold(number, name, 0, None, None, 0, None))
             continue
@@ -84,7 +85,7 @@ def write_thresholds(path: Path, rows: Sequence[Threshold]) -> None:
 def read_cutoffs(path: Path, names: Sequence[str]) -> np.ndarray:
     """int32 (256,): the lowest kept confidence level of each class; 65536 keeps nothing.
 
-    Raises DataError as `read_thresholds`.
+    Raises DataError as `read_thresholds` does.
     """
     cutoffs = np.full(256, confidence.BINS, np.int32)
     edges = read_thresholds(path, names)
@@ -95,15 +96,15 @@ def read_cutoffs(path: Path, names: Sequence[str]) -> np.ndarray:
 def read_thresholds(path: Path, names: Sequence[str]) -> list[float]:
     """The log-odds that each class's pixels must reach; inf for a class without a threshold.
 
-    Reads thresholds.csv or an edited copy of it: only `class` and `threshold` (log-odds) count.
-    Raises DataError that names the line of a value that is none, or a class without a row.
+    Reads thresholds.csv or an edited copy of it, of which only the columns `class` and `threshold`
+    (log-odds) are used. Raises DataError if a value is invalid or a class has no row.
     """
     found: dict[int, float] = {}
     for line, cells in enumerate(read_csv(path, ("class", "threshold")), 2):
         try:
             number, text = int(cells["class"]), cells["threshold"]
             if not 0 <= number < len(names):
-                raise ValueError(f"there are classes 0 to {len(names) - 1}")
+                raise ValueError(f"class {number} is not among the classes 0 to {len(names) - 1}")
             if number in found:
                 raise ValueError(f"class {number} occurs twice")
             found[number] = float(text) if text else math.inf
@@ -111,12 +112,12 @@ def read_thresholds(path: Path, names: Sequence[str]) -> list[float]:
                 raise ValueError("a threshold cannot be NaN")
         except ValueError as error:
             raise DataError(
-                f"{path}, line {line}: {error}; expected class number and log-odds"
+                f"{path}, line {line}: {error}; expected a class number and log-odds"
             ) from None
     missing = [name for number, name in enumerate(names) if number not in found]
     if missing:
         raise DataError(
-            f"{path}: no row for class {missing[0]!r}; delete the file to have it made again, or "
-            "give the class a row: without a threshold it keeps nothing"
+            f"{path}: no row for class {missing[0]!r}; delete the file to make it again, or add a "
+            "row for the class (an empty threshold keeps none of its pixels)"
         )
     return [found[number] for number in range(len(names))]

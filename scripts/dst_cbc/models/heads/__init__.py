@@ -1,10 +1,12 @@
-"""Heads: from a backbone's features to logits. The contract, and the choice by name.
+"""Heads compute logits from a backbone's features: their interface, and their choice by name.
 
-A head is the class `Head` of the module of its name here; its settings are a class of
-`settings/choices.py`. `Head(maps, classes, options)` makes the module: features of these maps,
-a list of float (N, channels, h, w), to logits (N, classes, h, w), one every `stride` pixels of the
-image, an attribute. It gets the last map of the backbone, unless a static method
-`Head.choose(available, options)` says otherwise: places among the available maps, finest first.
+A head is a class `Head`, in the module of this package that has the name of the head. Its settings
+are a class in `settings/choices.py`. `Head(maps, classes, options)` builds an nn.Module. It takes
+a list of features, float (N, channels, h, w), one for each of `maps`, and returns logits
+(N, classes, h, w). Its attribute `stride` is the distance of two logits in image pixels. A head
+gets only the last feature map of the backbone, unless it has a static method
+`Head.choose(available, options)`, which returns the indexes of the maps that it needs, ascending;
+`available` lists all maps, finest first.
 """
 
 from dataclasses import dataclass
@@ -16,12 +18,12 @@ from ...settings.choices import Head as HeadSettings
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Features that a backbone makes. stride: pixels of the image from one to the next."""
+    """A feature map of a backbone. stride: image pixels from one feature to the next."""
 
     channels: int
     stride: int
 
 
 def head_class(options: HeadSettings) -> Any:
-    """The class of the head that these settings choose."""
+    """Return the class `Head` that these settings choose."""
     return import_module(f"{__name__}.{options.name}").Head

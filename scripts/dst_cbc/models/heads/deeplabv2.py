@@ -1,4 +1,4 @@
-"""DeepLabV2: a sum of dilated 3x3 convolutions of the last features (paper, section 4.2)."""
+"""DeepLabV2: the sum of dilated 3x3 convolutions of the last feature map (section 4.2)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from . import FeatureMap
 
 
 class Head(nn.ModuleList):
-    """One branch a rate, on the last map."""
+    """One branch, a convolution of the last feature map, for each dilation rate."""
 
     def __init__(self, maps: Sequence[FeatureMap], classes: int, options: DeepLabV2):
         (last,) = maps
