@@ -55,7 +55,7 @@ def run() -> None:
     try:
         found = export.check(model, arguments.out, export.pictures(model, paths))
     except BaseException:
-        # Nobody must use a file that did not pass the comparison.
+        # A file that did not pass the comparison must not be used.
         for name in (export.ONNX, export.PROGRAM):
             (arguments.out / name).unlink(missing_ok=True)
         raise

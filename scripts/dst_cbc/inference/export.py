@@ -180,7 +180,7 @@ class Agreement:
 def check(
     model: SegmentationModel, folder: Path, pictures: Iterable[torch.Tensor]
 ) -> dict[str, Agreement]:
-    """Compare the files that `write` made with the model in PyTorch; returns results by file name.
+    """Compare the files that `write` made with PyTorch; returns an Agreement for each file name.
 
     pictures: uint8 (3, H, W). Raises DataError if less than LEAST_EQUAL of the mask pixels are
     equal.

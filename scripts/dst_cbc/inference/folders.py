@@ -94,7 +94,9 @@ def claim(out: Path, made_with: dict) -> None:
     if not manifest.is_file():
         sweep(out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise DataError(f"{out} is not an empty folder and has no {MANIFEST}; choose another")
+            raise DataError(
+                f"{out} is not an empty folder and has no {MANIFEST}; choose a new --out"
+            )
         write_json(manifest, made_with)
         return
     found = read_json(manifest)

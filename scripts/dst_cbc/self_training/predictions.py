@@ -135,7 +135,7 @@ def read_predictions(path: Path, ids: list[str], first: int = 0) -> Iterator[Pre
 
     first: the row of `ids[0]` in the file.
     """
-    # An open file keeps 15 KB of memory for every image that was read, until it is closed.
+    # An open file keeps 15 KB of memory for every image that was read; reopening frees them.
     for start in range(0, len(ids), _AT_ONCE):
         yield from _read_some(path, first + start, ids[start : start + _AT_ONCE])
 

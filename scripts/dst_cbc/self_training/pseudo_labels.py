@@ -58,7 +58,7 @@ def label_pixels(prediction: Prediction, cutoffs: np.ndarray) -> np.ndarray:
     cutoffs: int32 (256,), from `thresholds.read_cutoffs`.
     """
     unsure = prediction.confidence < cutoffs.take(prediction.classes)
-    # Class number | 255 is 255; takes a fifth of the time of numpy.where.
+    # `| 0` keeps the class number, `| 255` gives 255; a fifth of the time of numpy.where.
     return prediction.classes | (np.uint8(IGNORED) * unsure)
 
 
