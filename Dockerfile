@@ -1,9 +1,9 @@
-# The workflow's software, as pinned in requirements.lock; the workflow itself is mounted.
+# An image with the software pinned in requirements.lock; the workflow itself is mounted:
 #   docker build -t dst-cbc .
 #   docker run --rm --user "$(id -u):$(id -g)" --network none --shm-size 8g -v "$PWD":/work dst-cbc snakemake --cores 2
 FROM python:3.11-slim-bookworm
 
-# Here and in no job is a network needed. git: which commit made a model.
+# Only the build needs a network, no job does. git tells which commit made a model.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends git \
  && rm -rf /var/lib/apt/lists/*

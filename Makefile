@@ -1,4 +1,4 @@
-# make demo, make test: all in one .venv, made once, remade only when requirements.lock changes.
+# All targets use one .venv, which is made once and remade only when requirements.lock changes.
 
 PYTHON ?= python3
 CORES ?= 2
@@ -6,8 +6,8 @@ SEED ?= 1
 COUNT ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread a test process: more would only wait for each other.
-# A file's tests stay in one process: they share studies that take their time.
+# One thread per test process, because the processes use all cores already.
+# All tests of a file run in one process, because they share studies that take long to make.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
 .PHONY: demo test test-slow test-slurm faults lint format bench document lock venv clean
@@ -15,20 +15,20 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 venv:
 	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
 
-demo: venv  ## the embedded default: from drawn scenes to the summary, under 5 minutes
+demo: venv  ## run config.yaml, from drawn scenes to the summary, in under 5 minutes
 	$(BIN)/snakemake --cores $(CORES)
 	@cat results/demo/summary.md
 
 test: venv  ## every test but the slow ones
 	$(PYTEST) -m "not slow"
 
-test-slow: venv  ## the slow ones: whole studies, faults
+test-slow: venv  ## the slow tests: whole studies, injected faults
 	$(PYTEST) -m slow
 
-faults: venv  ## SEED=1 COUNT=60: killed anywhere, disks full, files damaged; all ends in the same bytes
+faults: venv  ## SEED=1 COUNT=60: kill jobs, fill disks, damage files; each run must end in the same bytes
 	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv $(PYTEST) tests/faults
 
-test-slurm: venv  ## the demo on a real SLURM of one node, disturbed: all goes on, same bytes; root
+test-slurm: venv  ## the demo on a real one-node SLURM, disturbed; must end in the same bytes; needs root
 	$(BIN)/python tests/slurm/run.py $(if $(TABLE),--table $(TABLE))
 
 lint: venv
@@ -45,13 +45,13 @@ format: venv
 	$(BIN)/ruff format scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile workflow
 
-bench: venv  ## every figure beside its lower bound, one table; results/bench.csv
+bench: venv  ## measure each time beside its lower bound: one table, and results/bench.csv
 	$(BIN)/python benchmarks/table.py
 
-document: venv  ## what is generated: schema, conda environment, tables of the README
+document: venv  ## remake what is generated: schema, conda environment, tables of the README
 	$(BIN)/python scripts/document.py
 
-lock:  ## requirements.lock anew, from the ranges of pyproject.toml
+lock:  ## remake requirements.lock from the version ranges of pyproject.toml
 	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
 	.lock-venv/bin/pip install --quiet ".[demo,workflow,export,weights,dev]"
@@ -59,5 +59,5 @@ lock:  ## requirements.lock anew, from the ranges of pyproject.toml
 	 .lock-venv/bin/pip freeze --exclude dst-cbc | grep -vE "^(nvidia|cuda|triton)") > requirements.lock
 	rm -rf .lock-venv build scripts/*.egg-info
 
-clean:  ## everything but results
+clean:  ## remove everything but results
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
-"""Front door of DST-CBC: the configuration becomes a plan of models, rules make them.
+"""Entry point of DST-CBC: plans the models of an experiment file and includes the rules.
 
-`snakemake` alone runs config.yaml; `--configfile FILE` runs FILE, and nothing of config.yaml.
+`snakemake` alone runs config.yaml; `--configfile FILE` runs FILE and ignores config.yaml.
 """
 
 
@@ -25,6 +25,7 @@ include: "workflow/rules/download.smk"
 
 
 rule all:
+    """Make the whole study: summary, table, figures, contact sheets and gallery pages."""
     default_target: True
     input:
         f"{STUDY}/summary.csv",

@@ -1,6 +1,6 @@
-"""Draw a sheet of images with their masks, predictions and pseudo labels of one round.
+"""Draw a contact sheet of one round: images beside their masks, predictions and pseudo labels.
 
-Twelve of the unlabeled images, evenly spaced by their ids, as a JPEG.
+The sheet is a JPEG of at most twelve unlabeled images, evenly spaced by their ids.
 """
 
 from dst_cbc.cli import Parser, main
@@ -15,8 +15,8 @@ def run() -> None:
     parser.settings(DatasetStage)
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
-    parser.path("--unlabeled", "list of predicted ids")
-    parser.path("--predictions", "predictions.h5 of the model that labeled, of the round before")
+    parser.path("--unlabeled", "list of the ids of the unlabeled images")
+    parser.path("--predictions", "predictions.h5 that the labels were made from")
     parser.path("--labels", "folder of the round's PNGs")
     parser.path("--out", "contact_sheet.jpg to write")
     arguments = parser.parse_args()

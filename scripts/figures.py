@@ -9,7 +9,7 @@ from dst_cbc.cli import Parser, main
 
 def run() -> None:
     with TemporaryDirectory() as cache:
-        # matplotlib writes its list of fonts, by default into the user's home.
+        # matplotlib writes a cache of fonts, by default into the user's home.
         os.environ.setdefault("MPLCONFIGDIR", cache)
         from dst_cbc.report.figure_data import read_models
         from dst_cbc.report.figures import FIGURES, write
@@ -21,8 +21,10 @@ def run() -> None:
         parser.add_argument(
             "figures", nargs="+", choices=FIGURES, metavar="FIGURE", help=", ".join(FIGURES)
         )
-        parser.add_argument("--subset", required=True, help="whose mIoU: train, val or test")
-        parser.path("--out", "folder of <figure>.svg and <figure>.png")
+        parser.add_argument(
+            "--subset", required=True, help="subset whose mIoU is shown: train, val or test"
+        )
+        parser.path("--out", "folder to write <figure>.svg and <figure>.png into")
         arguments = parser.parse_args()
         models = read_models(arguments.study, arguments.subset)
         for name in arguments.figures:

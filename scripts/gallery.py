@@ -1,7 +1,7 @@
-"""Make a page to leaf through the unlabeled images of a method, round by round, in a browser.
+"""Make a page to browse the unlabeled images of a method, round by round.
 
-One HTML file that needs no network. agreement.csv, beside it, says of every image and round how
-much is labeled, how far it agrees with the round before, and how sure the model was.
+The page is one HTML file that needs no network. agreement.csv has a row for every image and round:
+how many pixels are labeled, how far they agree with the round before, and the model's confidence.
 """
 
 from tqdm import tqdm
@@ -19,11 +19,11 @@ def run() -> None:
     parser.settings(DatasetStage)
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
-    parser.path("--unlabeled", "list of the labeled rounds' ids")
+    parser.path("--unlabeled", "list of the ids of the unlabeled images")
     parser.path("--rounds", "folders of the rounds, e.g. results/demo/12_0/st/round1", nargs="+")
     parser.add_argument(
         "--keep-predictions", default="all", choices=("all", "supervised"),
-        help="supervised: those of round 1 and later are deleted after use, or will be",
+        help="supervised: ignore predictions of round 1 and later, which are deleted after use",
     )  # fmt: skip
     parser.path("--agreement", "agreement.csv to write")
     parser.path("--out", "gallery.html to write")

@@ -1,4 +1,4 @@
-"""Summarize a study: every model's figures in one CSV file, and as tables for people."""
+"""Summarize a study: the metrics of all models in one CSV file, and as tables in Markdown."""
 
 from pathlib import Path
 
@@ -13,9 +13,18 @@ def run() -> None:
     parser.add_argument(
         "study", type=Path, metavar="STUDY", help="folder of the study, e.g. results/demo"
     )
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="e.g. 12_0/dst-cbc/round5")
     parser.add_argument(
-        "--report", nargs="+", default=["val"], metavar="SUBSET", help="default: val"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="model's folder below STUDY, e.g. 12_0/dst-cbc/round5",
+    )
+    parser.add_argument(
+        "--report",
+        nargs="+",
+        default=["val"],
+        metavar="SUBSET",
+        help="subsets to report (default: val)",
     )
     parser.path("--csv", "summary.csv to write")
     parser.path("--markdown", "summary.md to write")

@@ -1,7 +1,7 @@
-"""Write the table of a study, mean and spread over seeds: table.csv, table.md, table.tex.
+"""Write the table of a study, mean and deviation over seeds: table.csv, table.md, table.tex.
 
-Into the folder --out. The CSV file has every round; the others, for people and papers, the last
-round of each method. What has not run is a line without figures.
+table.csv has every round; table.md and table.tex have the last round of each method. A run that is
+missing is a line without figures.
 """
 
 from pathlib import Path
@@ -16,8 +16,10 @@ from dst_cbc.settings.experiment import ReportSettings
 def run() -> None:
     parser = Parser(__doc__)
     parser.settings(ReportSettings)
-    parser.add_argument("study", type=Path, metavar="STUDY", help="folder, e.g. results/demo")
-    parser.path("--out", "folder to write into")
+    parser.add_argument(
+        "study", type=Path, metavar="STUDY", help="folder of the study, e.g. results/demo"
+    )
+    parser.path("--out", "folder to write the tables into")
     arguments = parser.parse_args()
     settings: ReportSettings = arguments.settings
     rows = with_seconds(arguments.study, read_summary(arguments.study / "summary.csv"))

@@ -158,9 +158,9 @@ def test_the_card_tells_of_the_study(handed_over):
         "| 2 | car | `#ff0000` |  |",
         "step 7 of round 0, chosen as the best on val with an mIoU of 61.23 %",
         "Images: 2 train, 4 val.",
-        "Of the training images 1 labeled, 1 unlabeled.",
+        "Training images: 1 labeled, 1 unlabeled.",
         "| val | 4 | 61.23 | 80.00 |",
-        "the figures of val are flattered",
+        "its figures on val are too good",
         "commit abc",
         "Code (DST-CBC): Apache-2.0.",
         "Initial weights: none, random.",
@@ -178,7 +178,7 @@ def test_a_model_alone_has_a_card_too_and_is_compared_on_made_up_images(tmp_path
     text = (tmp_path / "out/model.md").read_text()
     assert text.startswith("# model\n") and "| 1 | road | `#808080` |" in text
     assert "chosen as the best on val with an mIoU of 61.23 %" in text
-    assert "`metrics.json` did not lie beside the model" in text
+    assert "there was no `metrics.json` beside the model" in text
 
 
 def test_weights_are_named_with_their_licence():

@@ -339,7 +339,7 @@ def test_every_kind_of_method_runs_in_one_study_and_nothing_is_made_twice(study)
     galleries = {path.parent.name for path in folder.rglob("gallery.html")}
     assert galleries == set(kinds) - {"ost-na"}
     said = project.snakemake("-n", "results/tiny/6_0/ost-na/gallery.html", fails=True)
-    assert "6_0/ost-na: has no files of pseudo labels to look at" in said
+    assert "6_0/ost-na: has no pseudo label files to show" in said
     # No method has several rounds, so there are no figures over rounds.
     assert {path.name for path in project.study.rglob("*.svg")} == {"cost.svg"}
     summary = (project.study / "summary.csv").read_text()

@@ -1,7 +1,8 @@
-"""The data set: drawn (the demo), checked, indexed, split."""
+"""The data set: draw it (for the demo), check it, split it into labeled and unlabeled images."""
 
 
 rule draw_digits:
+    """Draw the demo's data set: scenes of scikit-learn's handwritten digits, with their masks."""
     output:
         f"{EXPERIMENT.data}/scenes.json",
     log:
@@ -18,6 +19,10 @@ rule draw_digits:
 
 
 rule check_data:
+    """Decode every image and mask of the data set, and write dataset.csv, one row per image.
+
+    Fails with the names of all bad files at once.
+    """
     input:
         scenes=drawn_scenes,
         lists=imported_lists,
@@ -41,6 +46,7 @@ rule check_data:
 
 
 rule split:
+    """Divide the training images of dataset.csv into two lists of ids: labeled and unlabeled."""
     input:
         index=index_of_training_ids,
         lists=imported_list_of,

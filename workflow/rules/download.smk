@@ -1,7 +1,8 @@
-"""Public data sets, for users with a network: never run unless asked for by name."""
+"""Downloads of public data sets; these rules run only if they are asked for by name."""
 
 
 rule download_camvid:
+    """Download CamVid into results/downloads/camvid, and check its contents."""
     output:
         directory("results/downloads/camvid"),
     log:
@@ -17,6 +18,7 @@ rule download_camvid:
 
 
 use rule download_camvid as download_voc2012 with:
+    """Download PASCAL VOC 2012 into results/downloads/voc2012, and check its SHA-256."""
     output:
         directory("results/downloads/voc2012"),
     log:
@@ -24,6 +26,7 @@ use rule download_camvid as download_voc2012 with:
 
 
 use rule download_camvid as download_sbd with:
+    """Download the Semantic Boundaries Dataset (SBD), and check its SHA-256."""
     output:
         directory("results/downloads/sbd"),
     log:
@@ -31,6 +34,7 @@ use rule download_camvid as download_sbd with:
 
 
 rule download_voc:
+    """Combine VOC 2012 with the masks of SBD into one data set of 10582 training images."""
     input:
         voc="results/downloads/voc2012",
         sbd="results/downloads/sbd",

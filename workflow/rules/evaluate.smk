@@ -1,7 +1,11 @@
-"""Figures: of each model, of the study; and whether its pseudo labels are still what they were."""
+"""Metrics of each model, the summary of the study, and a check of its pseudo label files."""
 
 
 rule evaluate:
+    """Compute mIoU, IoU per class and confusion matrix of a model, on the reported subsets.
+
+    metrics.json has them for model.pt (best of the chain) and last.pt (last step).
+    """
     input:
         index=index_for(evaluated_files, f"{MODEL}/metrics.json"),
         images=images,
@@ -29,9 +33,10 @@ rule evaluate:
 
 
 rule summary:
+    """Collect the metrics of all models in summary.csv, and as tables in summary.md."""
     input:
         metrics=[f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
-        # Read for what a person edited: the tables say so.
+        # Read because the tables name the rounds that a person edited.
         manifests=of_labeled_rounds("pseudo_labels.csv"),
         thresholds=edited_thresholds,
     output:
@@ -53,6 +58,10 @@ rule summary:
 
 
 rule verify:
+    """Check that all pseudo label PNGs of the study still have the SHA-256 of their manifests.
+
+    Makes no file; asked for by name: `snakemake verify`.
+    """
     log:
         f"{STUDY}/logs/verify.log",
     localrule: True

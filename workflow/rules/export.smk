@@ -1,7 +1,11 @@
-"""Handing a model over, asked for by name: `snakemake results/demo/…/round5/export/model.onnx`."""
+"""Export of a model, asked for by name: `snakemake results/demo/…/round5/export/model.onnx`."""
 
 
 rule export:
+    """Export a model as model.onnx (ONNX) and model.pt2 (torch.export), with a model card.
+
+    Fails if an exported file gives other masks than PyTorch.
+    """
     input:
         index=ancient(INDEX),
         images=images,

@@ -1,4 +1,4 @@
-"""What rules read, and the parameters that decide whether they run again."""
+"""Functions for the `input` and `params` of rules, which decide whether jobs run again."""
 
 import shlex
 from functools import cache
@@ -11,18 +11,18 @@ from snakemake.settings.types import DeploymentMethod
 
 # -------------------------------------------------------------- how stages run
 
-# Conda and a container bring their own Python.
+# Conda environments and containers bring their own Python.
 BROUGHT = {DeploymentMethod.CONDA, DeploymentMethod.APPTAINER}
 BROUGHT &= workflow.deployment_settings.deployment_method
 PYTHON = "python" if BROUGHT else sys.executable
 
 
 def stage(script, *options):
-    """Parameter function: the command of a stage, with some of the `options` --data, …
+    """Return a params function that gives the command of a stage. options: keys of `values`.
 
-    It takes `input`, so that Snakemake counts it as derived and leaves it out of what reruns a job:
-    a moved folder, another device or number of workers reruns nothing. A job is tied to the
-    process that started it; `exec` makes that Snakemake itself.
+    The params function takes `input`, so Snakemake does not compare its value to decide about a
+    rerun: a moved data set, another device or another number of workers reruns nothing.
+    END_WITH_PARENT=1 ends a stage with its parent process; `exec` makes Snakemake that parent.
     """
     values = {
         "data": DATA,
@@ -38,7 +38,7 @@ def stage(script, *options):
 
 
 def given(options):
-    """`--option file` of each, for a shell."""
+    """Shell text with `--option file` for each item of `options`."""
     return " ".join(f"--{option} {shlex.quote(str(file))}" for option, file in options.items())
 
 
@@ -65,7 +65,7 @@ def prediction_settings(wildcards):
 
 
 def training_files(wildcards):
-    """(ids, whether their masks count) of what a training reads."""
+    """Yield (ids, whether it reads their masks, too) of the images that a training reads."""
     model, split = model_of(wildcards), split_of(wildcards)
     validated = [record.id for record in selecting(RECORDS, model.settings.train)]
     yield split.labeled + validated, True
@@ -73,17 +73,17 @@ def training_files(wildcards):
 
 
 def predicted_files(wildcards):
-    """The same of a prediction."""
+    """The same for a prediction, which reads no masks."""
     yield split_of(wildcards).unlabeled, False
 
 
 def evaluated_files(wildcards):
-    """The same of an evaluation."""
+    """The same for an evaluation."""
     for subset in PLAN.evaluate.report:
         yield SUBSETS[subset], True
 
 
-# Many jobs of a study use the same files.
+# Cached, because many jobs of a study use the same files.
 @cache
 def contents_of(ids, labels):
     return FILES.used(ids, labels)
@@ -95,7 +95,7 @@ def are_changed(ids, labels):
 
 
 def digest_of(files):
-    """Parameter function: changes with the contents of `files`."""
+    """Return a params function whose value changes if the contents of `files` change."""
 
     def of_contents(wildcards):
         return [contents_of(tuple(ids), labels) for ids, labels in files(wildcards)]
@@ -104,11 +104,12 @@ def digest_of(files):
 
 
 def index_for(files, output):
-    """Input function: the index; its own time starts nothing unless `files` have changed.
+    """Return an input function for dataset.csv that ignores its time unless `files` changed.
 
-    A data check runs whenever any file changes, and must not retrain what used none of them.
-    What has other reasons to run must not take the index as ancient: Snakemake does not look at
-    jobs behind an ancient file that is being made.
+    files: function that yields (ids, masks); output: path pattern of what the job makes. The data
+    check runs if any file changes, and must not rerun jobs that use none of the changed files.
+    So dataset.csv is ancient for a job that has no other reason to run. It must not be ancient for
+    the other jobs: Snakemake does not look at the jobs behind an ancient file.
     """
 
     def index(wildcards):
@@ -121,7 +122,7 @@ def index_for(files, output):
 
 
 def index_of_training_ids(wildcards):
-    """Input function: the same for a split, which depends on the ids of the training images."""
+    """Input function of a split: dataset.csv, ancient unless the training ids have changed."""
     checked = [row.id for row in CHECKED.values() if row.subset == "train"]
     return ancient(INDEX) if checked == SUBSETS["train"] else INDEX
 
@@ -131,17 +132,17 @@ def drawn_scenes(wildcards):
 
 
 def images(wildcards):
-    """Input function: scenes that were drawn and deleted are drawn again; nothing else."""
+    """Input function: drawn scenes, so that deleted ones are drawn again; their time is ignored."""
     return [ancient(path) for path in drawn_scenes(wildcards)]
 
 
 def files_of_the_user(paths):
-    """Paths that are not the rules' and so have no prefix."""
+    """Mark paths as files of the user, to which the `prefix:` of a module does not apply."""
     return [local(path) for path in paths]
 
 
 def imported_lists(wildcards):
-    """Lists of the splits that come from files."""
+    """Input function: the user's lists of labeled ids, for splits that are given as `files`."""
     rules = [split.stage.rule.files for split in PLAN.splits.values()]
     return files_of_the_user(sorted({files.labeled for files in rules if files}))
 
@@ -153,7 +154,7 @@ def imported_list_of(wildcards):
 
 # -------------------------------------------------------------- training
 
-# What every training makes.
+# The files that every training writes.
 TRAINED = {
     "model": f"{MODEL}/model.pt",
     "last": f"{MODEL}/last.pt",
@@ -164,23 +165,23 @@ TRAINED = {
 
 
 def rounds_of(methods):
-    """Constraint of `model`: the rounds of these methods."""
+    """Regular expression for the wildcard `model`: all rounds of these methods."""
     return rf"(?:{'|'.join(map(re.escape, methods)) or 'none'})/round[1-9]\d*"
 
 
 def initial_weights(wildcards):
-    """The files of the user's that training starts from: weights, an earlier model."""
+    """Input function: files of the user that round 0 starts from: weights, an earlier model."""
     weights = [EXPERIMENT.network.weights, EXPERIMENT.start_from]
     return files_of_the_user(p for p in weights if p and not p.startswith("package:"))
 
 
 def weights_of_round(wildcards):
-    """The same of a round, which mostly goes on from the round before."""
+    """The same for a later round; nothing if it continues from the round before."""
     return initial_weights(wildcards) if model_of(wildcards).starts_anew else []
 
 
 def read_by_training(option):
-    """Input function: the file that a training reads by this option of train.py; none without."""
+    """Return an input function for the file of an option of train.py; none if it is not used."""
 
     def file(wildcards):
         path = model_of(wildcards).reads.get(option)
@@ -192,7 +193,7 @@ def read_by_training(option):
 
 
 def training_options(wildcards, input):
-    """What a training reads beside the labeled images, for the command."""
+    """Options of train.py for the files that a training reads besides the labeled images."""
     reads = model_of(wildcards).reads
     return given({option: getattr(input, option.replace("-", "_")) for option in reads})
 
@@ -206,7 +207,7 @@ def pseudo_label_folder(wildcards):
 
 
 def labeled_from(name, suffix):
-    """Input function: a file of the predictions that a round's labels are made from."""
+    """Return an input function for a file of the predictions that a round is labeled from."""
 
     def file(wildcards):
         return f"{STUDY}/{model_of(wildcards).labeling(name, suffix)}"
@@ -215,19 +216,19 @@ def labeled_from(name, suffix):
 
 
 def labeling_predictions(wildcards):
-    """What is labeled from: predictions …"""
+    """Input function: the predictions that labels are made from; none if a model is needed."""
     needs_pass = model_of(wildcards).needs_pass
     return [] if needs_pass else labeled_from("predictions", ".h5")(wildcards)
 
 
 def labeling_model(wildcards):
-    """… or the model that made them, where the labels need a pass of their own."""
+    """Input function: the labeling model, if the labels need the probabilities of all classes."""
     model = model_of(wildcards)
     return f"{STUDY}/{model.labeled_by.path}/model.pt" if model.needs_pass else []
 
 
 def labeling_options(wildcards, input):
-    """The same for the command."""
+    """Options of pseudo_labels.py for these predictions or for this model."""
     if not input.model:
         return given({"predictions": input.predictions})
     settings = model_of(wildcards).settings.predict.canonical()
@@ -235,7 +236,7 @@ def labeling_options(wildcards, input):
 
 
 def thresholds_in_use(wildcards):
-    """What a person edited where it exists, else what was computed."""
+    """Input function: thresholds.edited.csv if a person made one, else thresholds.csv."""
     folder = f"{STUDY}/{model_of(wildcards).path}"
     edited = f"{folder}/thresholds.edited.csv"
     return edited if on_disk(edited).is_file() else f"{folder}/thresholds.csv"
@@ -247,14 +248,16 @@ def edited_thresholds(wildcards):
 
 
 def later_predictions(path):
-    """Predictions of round 1 and later: kept, or deleted after their use."""
+    """Mark predictions of round 1 and later as temporary, unless all predictions are kept."""
     return path if EXPERIMENT.keep_predictions == "all" else temp(path)
 
 
 def shards_for(name, joined):
-    """Input function: the files `name` of all shards; none for one of them, or for a whole.
+    """Return an input function for the files of all shards that a job joins.
 
-    What is there is what it was made of: another number of shards reruns nothing.
+    name, joined: path patterns of a shard's file and of the joined file. A job that makes a shard,
+    or that is not divided, joins none. An existing joined file keeps the shards that it was made
+    from, so that another number of shards reruns nothing.
     """
 
     def shards(wildcards):
@@ -267,7 +270,7 @@ def shards_for(name, joined):
             before = before.format(**wildcards)
             is_shard = re.compile(rf".*/{re.escape(before)}(\d+)of\d+{re.escape(after)}")
             found = filter(None, map(is_shard.fullmatch, made_of))
-            # As they lie on disk, with the prefix.
+            # These recorded paths have the module's prefix already.
             return [local(match[0]) for match in sorted(found, key=lambda match: int(match[1]))]
         count = min(EXPERIMENT.shards, -(-len(split_of(wildcards).unlabeled) // PART_IMAGES))
         numbers = range(1, count + 1) if count > 1 else []
@@ -277,17 +280,17 @@ def shards_for(name, joined):
 
 
 def shard_options(wildcards, input):
-    """Which shard a job is, or which it joins, for the command."""
+    """Options of a stage: the shard that the job makes, or the shards that it joins."""
     if "shard" in wildcards.keys():
         return f"--shard {wildcards.shard} {wildcards.shards}"
     return f"--join {shlex.join(input.shards)}" if input.shards else ""
 
 
-# -------------------------------------------------------------- pages of a method
+# -------------------------------------------------------------- gallery page of a method
 
 
 def labeled_rounds(wildcards):
-    """Folders of the rounds of a method whose labels lie in files."""
+    """Folders of the rounds of a method that have pseudo label files."""
     found = [
         f"{STUDY}/{model.path}"
         for model in LABELED_ROUNDS
@@ -295,8 +298,8 @@ def labeled_rounds(wildcards):
     ]
     if not found:
         raise WorkflowError(
-            f"{STUDY}/{wildcards.division}/{wildcards.method}: has no files of pseudo labels to "
-            "look at: the model in training labels, or no image is labeled"
+            f"{STUDY}/{wildcards.division}/{wildcards.method}: has no pseudo label files to show: "
+            "its images are labeled during training, or it uses no unlabeled images"
         )
     return found
 
@@ -310,7 +313,7 @@ def manifests_of_method(wildcards):
 
 
 def settings_of_method(wildcards):
-    """Settings that tell whose predictions the labels are from, where not of the round before."""
+    """Input function: settings.json of the rounds that name other predictions in labels_from."""
     foreign = {f"{STUDY}/{m.path}" for m in LABELED_ROUNDS if m.settings.labels_from}
     rounds = labeled_rounds(wildcards)
     return [f"{folder}/settings.json" for folder in rounds if folder in foreign]

@@ -1,7 +1,12 @@
-"""Pseudo labels of one round: predictions and their histogram, thresholds, PNGs (Algorithm 1)."""
+"""Pseudo labels of a round (Algorithm 1): predictions, their histogram, thresholds, label PNGs."""
 
 
 rule predict:
+    """Predict the unlabeled images with the model of round 0: class and confidence of every pixel.
+
+    The histogram counts the pixels by class and confidence. With several shards, this rule joins
+    the files of predict_shard.
+    """
     input:
         index=index_for(predicted_files, f"{MODEL}/histogram{{variant}}.npz"),
         images=images,
@@ -10,7 +15,7 @@ rule predict:
         shards=shards_for(
             f"{MODEL}/predictions{{variant}}.{SHARD}.h5", f"{MODEL}/histogram{{variant}}.npz"
         ),
-        # Beside them; named, so that they are kept until they are read.
+        # Found beside the shards; named as inputs so that Snakemake keeps these temporary files.
         histograms=shards_for(
             f"{MODEL}/predictions{{variant}}.{SHARD}.npz", f"{MODEL}/histogram{{variant}}.npz"
         ),
@@ -45,6 +50,10 @@ rule predict:
 
 
 use rule predict as predict_round with:
+    """Predict the unlabeled images with the model of a later round, for the labels of the next.
+
+    `keep_predictions: supervised` deletes these predictions after use.
+    """
     output:
         predictions=later_predictions(f"{MODEL}/predictions{{variant}}.h5"),
         histogram=f"{MODEL}/histogram{{variant}}.npz",
@@ -53,6 +62,7 @@ use rule predict as predict_round with:
 
 
 use rule predict as predict_shard with:
+    """Predict one of several shards of the unlabeled images (`shards` in the experiment file)."""
     output:
         predictions=temp(f"{MODEL}/predictions{{variant}}.{SHARD}.h5"),
         histogram=temp(f"{MODEL}/predictions{{variant}}.{SHARD}.npz"),
@@ -67,6 +77,10 @@ use rule predict as predict_shard with:
 
 
 rule thresholds:
+    """Compute each class's confidence threshold from the histogram of the predictions.
+
+    The threshold keeps the share of pixels that the method's curriculum sets for the round.
+    """
     input:
         labeled_from("histogram", ".npz"),
     output:
@@ -86,6 +100,12 @@ rule thresholds:
 
 
 rule pseudo_labels:
+    """Label the predicted pixels that reach their thresholds: one PNG per unlabeled image.
+
+    The manifest pseudo_labels.csv has one row per PNG; pseudo_labels.quality.csv compares the
+    labels with masks, by class, where masks exist. A file thresholds.edited.csv is used in place
+    of thresholds.csv. With several shards, this rule joins the folders of label_shard.
+    """
     input:
         index=ancient(INDEX),
         images=images,
@@ -97,7 +117,7 @@ rule pseudo_labels:
         shards=shards_for(f"{ROUND}/pseudo_labels.{SHARD}", f"{ROUND}/pseudo_labels.csv"),
     output:
         labels=directory(f"{ROUND}/pseudo_labels"),
-        # Read by no rule: what it tells of masks may reach no model.
+        # Made with masks of unlabeled images, so no rule that makes a model may read it.
         quality=f"{ROUND}/pseudo_labels.quality.csv",
         manifest=f"{ROUND}/pseudo_labels.csv",
     log:
@@ -121,6 +141,7 @@ rule pseudo_labels:
 
 
 use rule pseudo_labels as label_shard with:
+    """Label one of several shards of the unlabeled images (`shards` in the experiment file)."""
     output:
         labels=temp(directory(f"{ROUND}/pseudo_labels.{SHARD}")),
     log:

@@ -1,4 +1,4 @@
-"""What a run says at its start, and where it failed."""
+"""Messages of a run: the cost estimate at its start, and advice after a failure."""
 
 import json
 import shutil
@@ -7,11 +7,11 @@ import subprocess
 from dst_cbc.runtime.devices import free_memory, memory_now
 from dst_cbc.runtime.files import no_space
 
-MEASURED_FROM = 5000  # steps: shorter work is over sooner than it is worth to measure
+MEASURED_FROM = 5000  # steps; measuring a shorter run is not worth its time
 
 
 def cost_estimate():
-    """What the run will take; long work is measured first, once."""
+    """Return the cost estimate of the run as text. A long run is measured first, once."""
     study = on_disk(STUDY)
     work = cost.schedule(PLAN, RECORDS, study)
     if work.steps >= MEASURED_FROM and not ON_SLURM and not cost.remembered(PLAN, study):
@@ -19,10 +19,10 @@ def cost_estimate():
         files = settings.configfiles or [REPOSITORY / "config.yaml"]
         pairs = [f"{key}={json.dumps(value)}" for key, value in settings.config.items()]
         command = [sys.executable, REPOSITORY / "scripts/cost.py", *files, "--config", *pairs]
-        # In a process of its own: torch stays out of this one. Its failure stops nothing.
+        # A separate process keeps torch out of Snakemake. A failure does not stop the run.
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            return f"no estimate: {done.stderr.strip()}"
+            return f"no cost estimate: {done.stderr.strip()}"
     free = shutil.disk_usage(".").free
     if ON_SLURM:
         jobs, memory_here = workflow.resource_settings.nodes, 0
@@ -34,17 +34,17 @@ def cost_estimate():
 
 
 def last_words(log):
-    """Why jobs died where they could not say so themselves. log: Snakemake's own, its text."""
-    words = ["Each failed job's own words stand above, and in its log."]
+    """Advice for failures that a job could not report itself. log: text of Snakemake's log."""
+    words = ["The error message of each failed job is above, and in its log file."]
     if shutil.disk_usage("results").free < 1 << 20:
-        # Their logs lie on the same disk.
+        # On a full disk the jobs could not write their logs either.
         words = [no_space("results/")]
     signals = sorted(set(re.findall(r"died with <Signals[.](SIG\w+)", log)))
     if signals:
         words.append(
-            f"A job was ended by {', '.join(signals)}, not by itself. SIGKILL is what the system "
-            f"does when memory runs out ({memory_now()}; `dmesg | tail` tells). Lower train.batch "
-            "or train.crop, in prediction and evaluation evaluation.batch or evaluation.tile, or "
-            "run fewer jobs at once: --cores. The same command goes on from the last save."
+            f"A job was ended by {', '.join(signals)}. The system sends SIGKILL when memory runs "
+            f"out ({memory_now()}; `dmesg | tail` tells). Lower train.batch or train.crop; in "
+            "prediction and evaluation, lower evaluation.batch or evaluation.tile. Or run fewer "
+            "jobs at once: --cores. The same command continues from the last save."
         )
     return "\n".join(words)

@@ -1,4 +1,4 @@
-"""The configuration becomes a plan: the models of a study, and where their files lie."""
+"""Reads the experiment file and plans the models of the study and the paths of their files."""
 
 import re
 import sys
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# Not workflow.basedir: where this is a module, that is another workflow's.
+# Not workflow.basedir: in a module that is the folder of the outer workflow.
 REPOSITORY = Path(str(workflow.current_basedir.get_path_or_uri(secret_free=True))).parents[1]
 if not (REPOSITORY / "scripts").is_dir():
     raise WorkflowError(
-        f"{REPOSITORY}: no folder of this machine with scripts/ in it; `snakefile:` of a module "
+        f"{REPOSITORY}: not a local folder with scripts/ in it; `snakefile:` of the module "
         "statement must name the Snakefile of a local copy of DST-CBC: git clone it"
     )
 sys.path.insert(0, str(REPOSITORY / "scripts"))
@@ -27,13 +27,13 @@ PATHS = workflow.modifier.path_modifier
 
 
 def on_disk(path):
-    """Where a path of the rules lies: `prefix:` of a module statement goes before all of them."""
+    """The path on disk of a path in the rules: with the `prefix:` of a module statement."""
     return Path(PATHS.replace_prefix(str(path)))
 
 
 try:
     if workflow.modifier.skip_configfile:
-        # `config:` of a module statement is the experiment.
+        # `config:` of the module statement holds the experiment.
         EXPERIMENT, RECORDS, PLAN = load_plan(REPOSITORY, [config], {})
     else:
         EXPERIMENT, RECORDS, PLAN = load_plan(
@@ -45,16 +45,16 @@ except (ConfigError, DataError, ValueError) as error:
     raise WorkflowError(str(error))
 
 INDEX = f"{STUDY}/dataset.csv"
-# Of no rule, and so with the prefix.
+# No rule makes these folders, so Snakemake does not add the prefix of a module.
 STATE = on_disk(f"results/.resume/{EXPERIMENT.name}")
 BOARD = on_disk(f"{STUDY}/tensorboard")
-# The folder of one model, and that of one round of self-training.
+# Path patterns: the folder of a model, and the folder of a round of self-training.
 MODEL = f"{STUDY}/{{division}}/{{model}}"
 ROUND = f"{STUDY}/{{division}}/{{method}}/round{{round}}"
-# Of files that one of several jobs makes and another joins.
+# In the names of files that each of several jobs makes a part of, and another job joins.
 SHARD = "{shard}of{shards}"
 
-# Scenes that are drawn are files of a rule; a data set of the user's is where it is.
+# A rule makes drawn scenes, so they get the prefix of a module; the user's data do not.
 DRAWN = EXPERIMENT.format == "digits"
 DATA = on_disk(EXPERIMENT.data) if DRAWN else Path(EXPERIMENT.data)
 FILES = Fingerprints(DATA, RECORDS, PLAN.dataset, on_disk(f"{STUDY}/.fingerprints.json"))
@@ -70,20 +70,20 @@ KEEP_SNAPSHOTS = sorted({m.method for m in MODELS if m.settings.train.snapshots}
 LABELED_ROUNDS = [m for m in MODELS if m.labeled_by]
 
 REPORT = f"{STUDY}/report/{EXPERIMENT.report.name or EXPERIMENT.name}"
-# By method: one page, and the figures that need no ground truth.
+# Each method with label files gets one gallery page, and one agreement.csv.
 LABELED_METHODS = sorted({f"{STUDY}/{m.division}/{m.method}" for m in LABELED_ROUNDS})
 GALLERIES = [f"{folder}/gallery.html" for folder in LABELED_METHODS]
 CHAINS = [m for m in LABELED_ROUNDS if m.round > 1 and "@" not in m.method]
 MASKED = {record.id for record in RECORDS if record.label}
 COMPARABLE = any(MASKED.intersection(PLAN.splits[m.division].unlabeled) for m in CHAINS)
-# Those that have something to show.
+# Only the figures that have something to show.
 FIGURES = [
     *(["rounds", "classes", "pseudo_labels", "agreement"] if CHAINS else []),
     *(["kept"] if COMPARABLE else []),
     *(["cost"] if SELF_TRAINED else []),
     *(["sweep"] if any(run.vary for run in EXPERIMENT.runs) else []),
 ]
-# What the figures show, where a study reports several subsets.
+# If a study reports several subsets, the figures show the last one.
 SHOWN_SUBSET = PLAN.evaluate.report[-1]
 SELECTIONS = sorted({split.select for split in PLAN.splits.values()})
 WHAT_IS_SHOWN = (
@@ -93,8 +93,8 @@ WHAT_IS_SHOWN = (
 
 if DRAWN and (Path(EXPERIMENT.data).parts[:1] != ("results",) or ".." in DATA.parts):
     raise WorkflowError(
-        f"data: found {EXPERIMENT.data!r}; format `digits` draws its scenes, and nothing is "
-        "written outside results/: choose a folder there, e.g. results/digits"
+        f"data: found {EXPERIMENT.data!r}; format `digits` writes its scenes there, and nothing is "
+        "written outside results/: choose a folder below it, e.g. results/digits"
     )
 if REPLACED and not EXPERIMENT.replace:
     raise WorkflowError(
@@ -108,7 +108,7 @@ if REPLACED and not EXPERIMENT.replace:
 wildcard_constraints:
     division="|".join(map(re.escape, PLAN.splits)),
     method="|".join(map(re.escape, SELF_TRAINED)) or "none",
-    # Empty for the pass that all methods share.
+    # Empty for the predictions that all methods share.
     variant=f"(?:{'|'.join(map(re.escape, filter(None, PLAN.variants)))})?",
     round=r"[1-9]\d*",
     shard=r"\d+",
@@ -116,12 +116,12 @@ wildcard_constraints:
 
 
 def of_labeled_rounds(name):
-    """A file of every round whose labels lie in files."""
+    """Paths of the file `name` in all rounds that have pseudo label files."""
     return [f"{STUDY}/{model.path}/{name}" for model in LABELED_ROUNDS]
 
 
 def model_of(wildcards):
-    """The planned model that a path names."""
+    """The planned model that the wildcards of a path name."""
     name = wildcards.get("model") or f"{wildcards.method}/round{wildcards.round}"
     path = f"{wildcards.division}/{name}"
     if path not in PLAN.models:
@@ -130,5 +130,5 @@ def model_of(wildcards):
 
 
 def split_of(wildcards):
-    """The labeled split that a path names."""
+    """The labeled split that the wildcards of a path name."""
     return PLAN.splits[wildcards.division]

@@ -1,7 +1,11 @@
-"""What people read: table, figures, a sheet of images per round, a page of images per method."""
+"""Outputs for people: table, figures, a contact sheet per round, a gallery page per method."""
 
 
 rule tables:
+    """Write the table of the study from summary.csv: mean and deviation over the split seeds.
+
+    table.csv has every round; table.md and table.tex have the last round of each method.
+    """
     input:
         f"{STUDY}/summary.csv",
     output:
@@ -25,6 +29,7 @@ rule tables:
 
 
 rule figures:
+    """Draw the figures of the study, each as SVG and PNG, from the files of its rounds."""
     input:
         summary=f"{STUDY}/summary.csv",
         thresholds=of_labeled_rounds("thresholds.csv"),
@@ -61,6 +66,7 @@ rule figures:
 
 
 rule contact_sheet:
+    """Draw a dozen unlabeled images beside mask, prediction, pseudo label and confidence."""
     input:
         index=ancient(INDEX),
         images=images,
@@ -92,12 +98,16 @@ rule contact_sheet:
 
 
 rule gallery:
+    """Make a page to browse the unlabeled images of a method, round by round.
+
+    agreement.csv tells per image and round how far the labels agree with the round before.
+    """
     input:
         index=ancient(INDEX),
         images=images,
         unlabeled=f"{STUDY}/splits/{{division}}.unlabeled.txt",
-        # Predictions are older than these and read where they exist. As inputs, those that are
-        # deleted after use would be made again for one more round, and all that once read them.
+        # Predictions are read where they exist, but are no inputs: for one more round, Snakemake
+        # would make deleted predictions again, and then every file that was made from them.
         manifests=manifests_of_method,
         settings=settings_of_method,
     output:

@@ -1,19 +1,19 @@
-"""What jobs ask for: GPUs, threads, and of a cluster time and memory by the cost estimate."""
+"""Resources of jobs: GPUs and threads, and for a cluster time and memory by the cost estimate."""
 
 from dst_cbc.planning import cost
 from dst_cbc.runtime.devices import cuda_is_likely
 
-# Where jobs run elsewhere: this machine, a login node, then tells nothing of theirs.
+# On SLURM, jobs run on other machines; whether this login node has a GPU means nothing.
 ON_SLURM = "slurm_partition" in (workflow.resource_settings.default_resources or {})
-# One `gpu` token where a stage will use CUDA, none on a CPU.
+# 1 `gpu` token for a job if stages will use CUDA, else 0.
 GPU = int(
     EXPERIMENT.device == "cuda" or (EXPERIMENT.device == "auto" and (ON_SLURM or cuda_is_likely()))
 )
-# Processes of a stage that reads images without a network.
+# Processes of a stage that reads images and runs no network.
 READERS = 4 if ON_SLURM else workflow.cores
 CPUS = EXPERIMENT.compute_threads + EXPERIMENT.workers
 
-# Without a cluster it says nothing.
+# Only a cluster uses this estimate. A measurement on another kind of device does not count.
 COST = cost.remembered(PLAN, on_disk(STUDY))
 if not COST or COST.device.startswith("cuda") != bool(GPU):
     COST = cost.GUESS
@@ -28,7 +28,7 @@ def prediction_time(wildcards):
     return cost.minutes(COST.image * images)
 
 
-# What starts anew when its time is over gets more of it.
+# These stages start from the beginning after a timeout, so each attempt gets more time.
 def evaluation_time(wildcards, attempt):
     images = sum(len(SUBSETS[subset]) for subset in PLAN.evaluate.report)
     return attempt * cost.minutes(2 * COST.image * images)
@@ -52,7 +52,7 @@ def training_memory(wildcards, attempt):
 
 
 def training_gpus(wildcards):
-    """Tokens of a training: one for each GPU that it uses."""
+    """`gpu` tokens of a training: one for each GPU that it uses."""
     return GPU * model_of(wildcards).settings.train.gpus
 
 
@@ -66,10 +66,10 @@ def training_cpus(wildcards):
 
 
 def prediction_gpus(wildcards, input):
-    """Tokens of a prediction: it has a pass of its own unless it joins shards."""
+    """`gpu` tokens of a prediction: none if it only joins shards."""
     return 0 if input.get("shards") else GPU
 
 
 def labeling_gpus(wildcards, input):
-    """The same of a labeling, which has a pass where it needs all probabilities."""
+    """`gpu` tokens of a labeling: only if it runs the network, for all classes' probabilities."""
     return 0 if input.get("shards") or not model_of(wildcards).needs_pass else GPU

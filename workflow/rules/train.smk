@@ -1,7 +1,13 @@
-"""Training: from initial weights on labeled images, and round by round on pseudo labels too."""
+"""Training: on labeled images only, then round by round on pseudo-labeled images as well."""
 
 
 rule train:
+    """Train a model on labeled images only: round 0 (`supervised`), or a control.
+
+    model.pt is the best model on the images of `evaluation.select`, last.pt the model after the
+    last step. settings.json has every setting of the training, history.csv one row per validation,
+    run.json the versions, device and seconds.
+    """
     input:
         index=index_for(training_files, f"{MODEL}/model.pt"),
         images=images,
@@ -38,13 +44,18 @@ rule train:
 
 
 use rule train as finetune with:
+    """Train one round of self-training on labeled and pseudo-labeled images.
+
+    It starts from the model of the round before, or from initial weights (`start: restart`), and
+    writes the same files as train. model.pt is the best model of the chain of rounds so far.
+    """
     input:
         index=index_for(training_files, f"{MODEL}/model.pt"),
         images=images,
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
         weights=weights_of_round,
         previous=read_by_training("previous"),
-        # The manifest speaks for the PNGs: the time of a folder says nothing.
+        # Ancient: a changed PNG shows in the manifest, and the time of a folder means nothing.
         labels=pseudo_label_folder,
         pseudo_labels=read_by_training("pseudo-labels"),
         unlabeled=read_by_training("unlabeled"),
@@ -60,6 +71,7 @@ use rule train as finetune with:
 
 
 use rule finetune as finetune_with_snapshots with:
+    """Like finetune, for methods that keep `snapshots`: weights saved at equal distances."""
     output:
         **TRAINED,
         snapshots=directory(f"{MODEL}/snapshots"),

@@ -1,1 +1,1 @@
-"""What people read of a study: tables, figures, sheets, pages, the model card."""
+"""Outputs for people: tables, figures, contact sheets, gallery pages, the model card."""

@@ -1,4 +1,4 @@
-"""What the rounds of a method say of themselves, without ground truth: `agreement.csv`."""
+"""Agreement between the rounds of a method, without ground truth: `agreement.csv`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,9 +17,9 @@ from ..settings.data import IGNORED
 
 @dataclass(frozen=True)
 class Round:
-    """Labels of one round. labels: folder of the PNGs; predictions: what they were made from.
+    """The pseudo labels of one round, and the predictions that they were made from.
 
-    predictions is None where they are deleted.
+    labels: folder of the PNGs; predictions: predictions.h5, None if it is deleted or soon will be.
     """
 
     number: int
@@ -31,10 +31,11 @@ class Round:
 class Agreement:
     """One image in one round, a row of agreement.csv.
 
-    kept, both, same: pixels with a label; of these with one in the round before, too; of those
-    with the same class. changed: share of all pixels whose predicted class, before any threshold,
-    is another than in the round before. confidence: mean over all pixels of the probability of
-    the predicted class. None where there is no round before, or no prediction.
+    height, width: of the image, pixels. kept: pixels with a pseudo label; both: pixels with a
+    pseudo label in this round and in the round before; same: pixels of `both` that have the same
+    class in both rounds. changed: share of all pixels whose predicted class, before any
+    threshold, differs from the round before, 0..1. confidence: mean probability of the predicted
+    class over all pixels, 0..1. None where there is no round before, or no prediction.
     """
 
     id: str
@@ -52,13 +53,14 @@ COLUMNS = [field.name for field in fields(Agreement)]
 
 
 def labels_from(folder: Path) -> Path:
-    """The predictions that the labels of `…/<method>/round<r>` are made from.
+    """Return the path of the predictions that the labels of `…/<method>/round<r>` are made from.
 
-    `predictions.h5` of the round before, unless the folder's settings.json names others.
+    This is `predictions.h5` of the round before (for round 1, of `supervised`), unless the key
+    `labels_from` in the round's settings.json names another file.
     """
     written = folder / "settings.json"
     named = read_json(written).get("labels_from") if written.is_file() else None
-    # Below the split's folder; a method may be a folder in a folder.
+    # `labels_from` is relative to the split's folder. A method may have subfolders: peers/a.
     above = (parent for parent in folder.parents if (parent / "supervised").is_dir())
     split = next(above, folder.parents[1])
     if named:
@@ -69,9 +71,9 @@ def labels_from(folder: Path) -> Path:
 
 
 def round_in(folder: Path, later: bool = True) -> Round:
-    """The round of a folder `…/<method>/round<r>`.
+    """Return the Round in the folder `…/<method>/round<r>`.
 
-    later: whether predictions of models of round 1 and later are taken where they exist.
+    later: False ignores predictions of round 1 and later, because they are deleted after use.
     """
     predictions = labels_from(folder)
     known = predictions.is_file() and (later or predictions.parent.name == "supervised")
@@ -80,19 +82,22 @@ def round_in(folder: Path, later: bool = True) -> Round:
 
 
 def labels_of(round: Round, row: Row) -> np.ndarray:
-    """uint8 (H, W): the pseudo label of an image; DataError where it is not of the image's size."""
+    """Read the pseudo label of an image, uint8 (H, W); DataError if it has another size."""
     path = round.labels / f"{row.id}.png"
     labels = read_labels(path)
     if labels.shape != (row.height, row.width):
         raise DataError(
             f"{path}: found {labels.shape[0]} x {labels.shape[1]} pixels, expected {row.height} x "
-            f"{row.width}; make it again"
+            f"{row.width}, the size of the image; make the pseudo labels of this round again"
         )
     return labels
 
 
 def measure(rounds: Sequence[Round], rows: Sequence[Row]) -> Iterator[list[Agreement]]:
-    """Of each image its rounds. rows: all unlabeled images, in the order of the id list."""
+    """Yield for each image its Agreement in every round.
+
+    rounds: in order; rows: all unlabeled images, in the order of the id list.
+    """
     ids = [row.id for row in rows]
     streams = [
         read_predictions(round.predictions, ids) if round.predictions else repeat(None)

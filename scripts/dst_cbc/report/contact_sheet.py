@@ -1,4 +1,4 @@
-"""A sheet of images with their masks, predictions and pseudo labels of one round, to look at."""
+"""A contact sheet of one round: images beside their masks, predictions and pseudo labels."""
 
 import functools
 import io
@@ -28,11 +28,17 @@ CIVIDIS = np.frombuffer(
     bytes.fromhex("00224e08337035456c4f576c6669707d7c78948e77aea371c8b866e5cf52fee838"),
     np.uint8,
 ).reshape(-1, 3)
-"""Eleven stations of the colour map cividis, RGB: seen alike with any colour vision and in grey."""
+"""The colour map cividis at eleven even steps, RGB.
+
+It looks the same with any colour vision, and it keeps its order in grey.
+"""
 
 
 def choose(ids: Sequence[str]) -> list[int]:
-    """Places in `ids` of the shown ones: at most ROWS, evenly spaced from the first when sorted."""
+    """Return the positions in `ids` of the images to show.
+
+    They are at most ROWS, evenly spaced in the sorted ids, from the first on.
+    """
     order = sorted(range(len(ids)), key=ids.__getitem__)
     count = min(ROWS, len(ids))
     return [order[i * len(ids) // count] for i in range(count)]
@@ -46,12 +52,12 @@ def contact_sheet(
     predictions: Path,
     labels: Path,
 ) -> Image.Image:
-    """RGB: one line an image, one column for each of COLUMNS, and the legend.
+    """Return an RGB sheet: one row per image, one column for each of COLUMNS, and a legend.
 
-    rows: all unlabeled images, in the order of the id list; predictions: of the model that
-    labeled; labels: folder of the PNGs, which are shown as they are now, in the data set's
-    colours. A mask that is missing or damaged is a grey tile; of any other file DataError is
-    raised, with its name.
+    rows: all unlabeled images, in the order of the id list; predictions: the predictions.h5 that
+    the labels were made from; labels: folder of the PNGs, which are drawn as they are now, in the
+    data set's colours. A missing or damaged mask becomes a grey tile. Any other missing or
+    damaged file raises DataError with its name.
     """
     shown = [(place, rows[place]) for place in choose([row.id for row in rows])]
     strips = [
@@ -90,7 +96,7 @@ def write(path: Path, sheet: Image.Image) -> None:
 def _tiles(
     dataset: DatasetStage, root: Path, place: int, row: Row, predictions: Path, labels: Path
 ) -> Iterator[Image.Image]:
-    """Thumbnails of one image, one for each column, all of one size."""
+    """Yield the thumbnails of one image, one for each column, all of the same size."""
     image = open_image(root / row.image, window_of([row]))
     scale = SIDE / max(image.size)
     size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
@@ -122,14 +128,14 @@ def _coloured(classes: np.ndarray, colours: list[int], size: tuple[int, int]) ->
 
 
 def heat(shares: np.ndarray) -> np.ndarray:
-    """uint8 (..., 3) colours of shares in 0..1: dark blue, grey, yellow."""
+    """Return RGB colours, uint8 (..., 3), of values in 0..1: 0 is dark blue, 1 is yellow."""
     at = np.linspace(0, 1, len(CIVIDIS))
     channels = [np.interp(shares, at, CIVIDIS[:, channel]) for channel in range(3)]
     return np.rint(np.stack(channels, -1)).astype(np.uint8)
 
 
 def _legend(classes: Mapping[str, str], width: int) -> Image.Image:
-    """Names and colours of the classes in lines, and the scale of the confidence."""
+    """Draw the names and colours of the classes, and the colour scale of the confidence."""
     entries = [*classes.items(), ("ignored, or no pseudo label", "#ffffff")]
     places, x, y = [], GAP, GAP
     for name, _ in entries:
@@ -154,8 +160,8 @@ def _legend(classes: Mapping[str, str], width: int) -> Image.Image:
 def _text(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, fill: str = "black"
 ) -> None:
-    """One line of text, cut where it is too wide."""
-    # Pillow's own font has ASCII alone; other letters would all be the same empty box.
+    """Draw one line of text, cut off where it is wider than `width` pixels."""
+    # Pillow's built-in font has only ASCII; any other letter would be the same empty box.
     text = ascii(text[:width])[1:-1]
     while text and _font().getlength(text) > width - 2 * GAP:
         text = f"{text[:-2]}…" if len(text) > 1 else ""

@@ -1,6 +1,7 @@
-"""The numbers of the figures, out of a study's files; what is not there gives no number.
+"""The numbers behind the figures, read from a study's files; a missing file gives no number.
 
-Shares are in percent. `models` are those of one labeled split where a function says so.
+Shares are in percent. Where a docstring says "on one split", `models` must be rows of that
+labeled split only.
 """
 
 import re
@@ -22,15 +23,15 @@ from .summary import folder_of, read_summary
 SUPERVISED = "supervised"
 
 Points = dict[Any, dict[int, float]]
-"""Numbers of x and seed."""
+"""{x: {seed: value}}."""
 
 
 @dataclass(frozen=True)
 class SummaryRow:
     """One row of summary.csv: a model's best of the chain, or its last step, on one subset.
 
-    split: in words, as a title; path: of its folder, below the study's; miou: in percent, None
-    where the run is missing; edited: what a person changed by hand.
+    split: title of a panel, e.g. `split 12`; path: the model's folder, relative to the study's;
+    miou: percent, None where the run is missing; edited: what a person changed by hand.
     """
 
     split: str
@@ -47,7 +48,7 @@ class SummaryRow:
 
 @dataclass(frozen=True)
 class Series:
-    """Mean and standard deviation over `seeds` at each of `x`; one seed deviates by 0."""
+    """Mean and standard deviation over `seeds` at each `x`; the deviation of one seed is 0."""
 
     x: list
     mean: list[float]
@@ -56,9 +57,9 @@ class Series:
 
 
 def read_models(study: Path, subset: str) -> list[SummaryRow]:
-    """The rows of summary.csv on `subset`.
+    """Read the rows of summary.csv on `subset`.
 
-    Raises DataError where a number is none, or no row is on `subset`.
+    Raises DataError if a cell is not the number that it should be, or if no row is on `subset`.
     """
     path = study / "summary.csv"
     try:
@@ -67,7 +68,7 @@ def read_models(study: Path, subset: str) -> list[SummaryRow]:
         raise DataError(f"{path}: {error}; delete it to make it again") from error
     reported = list(dict.fromkeys(row["subset"] for row in rows))
     if rows and subset not in reported:
-        raise DataError(f"{path}: no row on {subset!r}; found {', '.join(reported)}: name one")
+        raise DataError(f"{path}: no row on {subset!r}; found {', '.join(reported)}: choose one")
     return [_model(row) for row in rows if row["subset"] == subset]
 
 
@@ -79,7 +80,7 @@ def _model(row: Mapping[str, Any]) -> SummaryRow:
 
 
 def seeds_of(models: Iterable[SummaryRow]) -> list[int]:
-    """The seeds that have figures."""
+    """The seeds for which any model has an mIoU, sorted."""
     return sorted({model.seed for model in models if model.miou is not None})
 
 
@@ -93,9 +94,10 @@ def last_rounds(models: Iterable[SummaryRow]) -> dict[str, int]:
 
 
 def series(points: Points) -> Series:
-    """Over the seeds that have the most values of x.
+    """Mean and standard deviation at each x, over the seeds that have values at the most x.
 
-    A mean over these seeds here and others there would show their difference as one of x.
+    All other seeds are left out: a mean over different seeds at different x would show the
+    difference between seeds as an effect of x.
     """
     numbers = Counter(seed for values in points.values() for seed in values)
     most = max(numbers.values(), default=0)
@@ -111,7 +113,7 @@ def series(points: Points) -> Series:
 
 
 def scores(models: Sequence[SummaryRow], method: str, checkpoint: str = "best") -> Points:
-    """mIoU by round, of one split; round 0 is `supervised` of the seeds that the method has."""
+    """mIoU of a method by round, on one split; round 0 is `supervised` of the same seeds."""
     done = [m for m in models if m.miou is not None and m.checkpoint == checkpoint]
     seeds = seeds_of(m for m in done if m.method == method)
     points: Points = {}
@@ -123,9 +125,10 @@ def scores(models: Sequence[SummaryRow], method: str, checkpoint: str = "best") 
 
 @dataclass(frozen=True)
 class ClassIoU:
-    """By class, in the data set's order: IoU in percent of `supervised` and of the last round.
+    """IoU of every class in `supervised` and in the last round of a method.
 
-    Means over those of `seeds` where both have one.
+    pairs: {class: (before, after)}, percent, in the data set's order; each pair is a mean over
+    the seeds that have both values. seeds: the seeds that have both models.
     """
 
     pairs: dict[str, tuple[float, float]]
@@ -133,7 +136,7 @@ class ClassIoU:
 
 
 def class_iou(study: Path, models: Sequence[SummaryRow], method: str) -> ClassIoU:
-    """Of a method on one split, best of the chain."""
+    """Compare a method's last round with `supervised`, on one split, by the best of the chain."""
     last = last_rounds(models)[method]
     base = {m.seed: m for m in _done(models, SUPERVISED)}
     chosen = [m for m in _done(models, method) if m.round == last and m.seed in base]
@@ -164,7 +167,11 @@ def _iou(study: Path, model: SummaryRow) -> dict[str, float | None]:
 
 
 def label_quality(study: Path, models: Sequence[SummaryRow], method: str) -> dict[str, Points]:
-    """By round: mIoU of the pseudo labels where there are some, and the coverage: pixels kept."""
+    """{"miou", "coverage"} of a method's pseudo labels by round, on one split.
+
+    miou: mean IoU of the labeled pixels over the classes that have one, missing without masks;
+    coverage: share of the pixels that have a pseudo label.
+    """
     miou: Points = {}
     coverage: Points = {}
     for model in _done(models, method):
@@ -182,11 +189,11 @@ def label_quality(study: Path, models: Sequence[SummaryRow], method: str) -> dic
 
 
 def agreement(study: Path, models: Sequence[SummaryRow], method: str) -> dict[str, Points]:
-    """By round, what needs no ground truth.
+    """{"confidence", "agreement", "changed"} of a method by round, on one split; needs no masks.
 
-    confidence: mean over the unlabeled pixels, of the model that made the round's labels;
-    agreement: of the pixels labeled in this round and the one before, those with the same class;
-    changed: of all pixels, those that are predicted as another class than in the round before.
+    confidence: mean over all pixels of the unlabeled images, of the model that made the round's
+    labels; agreement: share with the same class, of the pixels labeled in this round and in the
+    round before; changed: share of all pixels whose predicted class differs from the round before.
     """
     found: dict[str, Points] = {"confidence": {}, "agreement": {}, "changed": {}}
     tables: dict[Path, list[dict[str, str]]] = {}
@@ -215,10 +222,11 @@ def agreement(study: Path, models: Sequence[SummaryRow], method: str) -> dict[st
 def kept_and_right(
     study: Path, models: Sequence[SummaryRow], method: str
 ) -> dict[str, tuple[Points, Points]]:
-    """Class: by round, the share of its pixels that is labeled and how much of that is right.
+    """{class: (kept, right)} of a method by round, on one split.
 
-    Of the pixels that the model predicts as the class; labels that a person edited count as they
-    are. A round without labels or masks of the class is left out.
+    kept: pixels labeled as the class, as a share of the pixels predicted as it; right: precision
+    of these labels. Labels that a person edited count as they are now. A round without labels or
+    masks of the class is left out.
     """
     found: dict[str, tuple[Points, Points]] = {}
     for model in _done(models, method):
@@ -229,7 +237,8 @@ def kept_and_right(
         columns = ["height", "width", *(f"pixels {row['name']}" for row in predicted)]
         manifest = _csv(folder / "pseudo_labels.csv", columns)
         native = sum(int(image["height"]) * int(image["width"]) for image in manifest)
-        # Fewer pixels are counted where thresholds are sampled, or images are predicted squashed.
+        # thresholds.csv counts fewer pixels than the images have if pixels are sampled, or if
+        # images are resized for prediction.
         scale = native / max(1, sum(int(row["pixels"]) for row in predicted))
         for row in predicted:
             kept, right = found.setdefault(row["name"], ({}, {}))
@@ -242,9 +251,9 @@ def kept_and_right(
 
 
 def sweeps(models: Sequence[SummaryRow]) -> dict[tuple[str, str], dict[str, dict[str, str]]]:
-    """(method, key): {what is held equal: {value: name}} wherever a key has two values or more.
+    """{(method, key): {the variant's other keys: {value: name}}}, of keys with several values.
 
-    Numbers in their order, other values in that of the study.
+    Numbers are sorted; other values keep the order of the study.
     """
     names = dict.fromkeys(model.method for model in models if "@" in model.method)
     found: dict = {}
@@ -271,7 +280,7 @@ def _ordered(values: dict[str, str]) -> dict[str, str]:
 def final_scores(
     models: Sequence[SummaryRow], names: Mapping[Any, str], checkpoint: str = "best"
 ) -> Points:
-    """mIoU of the last planned round of each method of `names`, by its key there."""
+    """mIoU of the last planned round of each method in `names`, {x: method}, on one split."""
     points: Points = {}
     for x, name in names.items():
         chosen = [m for m in models if m.method == name and m.checkpoint == checkpoint]
@@ -282,14 +291,14 @@ def final_scores(
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one round, mean over the seeds that have a file of it; 0 where none has."""
+    """Seconds of one round, mean over the seeds that have a record of them; 0 if none has."""
 
     training: float
     prediction: float
 
 
 def costs(study: Path, models: Sequence[SummaryRow]) -> dict[tuple[str, int], Cost]:
-    """(method, round): what it took, of one split."""
+    """{(method, round): Cost}, on one split."""
     rounds: dict[tuple[str, int], list[SummaryRow]] = {}
     for model in (m for method in last_rounds(models) for m in _done(models, method)):
         rounds.setdefault((model.method, model.round), []).append(model)
@@ -312,7 +321,7 @@ def _seconds(benchmark: Path) -> float:
         return float(dict(zip(header, first, strict=True))["s"])
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"{benchmark}: not one of Snakemake's benchmarks ({error!r}); delete it"
+            f"{benchmark}: not a benchmark file of Snakemake ({error!r}); delete it"
         ) from error
 
 

@@ -1,9 +1,10 @@
-"""The figures of a study, of the paper's kind, out of its files; `figure_data` has the numbers.
+"""Draws the figures of a study, like those of the paper; `figure_data` computes the numbers.
 
-Every function of FIGURES takes the folder of a study, the rows of its summary.csv on the subset
-whose mIoU is shown, and returns a matplotlib Figure; DataError names a damaged file. Methods have
-the same colour and marker in all figures. Colours are those of Okabe and Ito, told apart with any
-colour vision; markers and line styles tell them apart in black and white.
+Every function in FIGURES takes the folder of a study, the rows of its summary.csv on one subset,
+and the name of that subset, whose mIoU is shown. It returns a matplotlib Figure, and raises
+DataError with the name of a damaged file. A method has the same colour and marker in all figures.
+The colours are those of Okabe and Ito, which are distinct with any colour vision; markers and line
+styles are distinct in black and white.
 """
 
 import io
@@ -23,7 +24,7 @@ from ..runtime.files import write_bytes
 from . import figure_data
 from .figure_data import SUPERVISED, Points, SummaryRow
 
-# From matplotlib's own defaults on: no file of this user's or of this folder changes a byte.
+# Starts from matplotlib's own defaults, so that no matplotlibrc of a user or folder has an effect.
 STYLE = [
     "default",
     {
@@ -47,10 +48,10 @@ STYLE = [
         "svg.hashsalt": "dst-cbc",
     },
 ]
-# Without yellow, which is no line on white; black is the baseline's.
+# Without their yellow, which is too faint on white, and their black, which is the baseline's.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F"]
 MARKERS = "os^DvPX<>ph*"
-# Methods of one round, whose figure is a line to reach.
+# Methods of one round, drawn as horizontal lines to compare with.
 REFERENCES = {"st": "-.", "supervised-long": ":"}
 LAST_STEP = {"linestyle": "--", "alpha": 0.6, "markerfacecolor": "white", "linewidth": 1.0}
 NOTHING = "nothing to show"
@@ -60,7 +61,7 @@ Models = Sequence[SummaryRow]
 
 @style.context(STYLE)
 def rounds(study: Path, models: Models, subset: str) -> Figure:
-    """mIoU of each round, round 0 being the baseline (the paper's figures 3 and 4)."""
+    """mIoU after each round; round 0 is the baseline (the paper's Figures 3 and 4)."""
     shown = [mine for mine in _splits(models) if _chains(mine)]
     figure, panels = _panels(len(shown))
     for axes, mine in zip(panels, shown, strict=True):
@@ -80,29 +81,30 @@ def rounds(study: Path, models: Models, subset: str) -> Figure:
 
 @style.context(STYLE)
 def pseudo_labels(study: Path, models: Models, subset: str) -> Figure:
-    """mIoU of the pseudo labels where there are some (the paper's figure 5), and how many are.
+    """mIoU of the pseudo labels over the labeled pixels (the paper's Figure 5), and their coverage.
 
-    Without masks of unlabeled images how many alone.
+    Coverage is the share of the pixels that have a pseudo label. If no unlabeled image has a mask,
+    only the coverage is shown.
     """
     kinds = {
-        "miou": ("mIoU of pseudo labels", "over the pixels that have one, of images with a mask"),
-        "coverage": ("pixels labeled", "of all unlabeled images"),
+        "miou": ("mIoU of pseudo labels", "over the labeled pixels of the images that have a mask"),
+        "coverage": ("pixels labeled", "share of all pixels of the unlabeled images"),
     }
     return _by_round(study, models, subset, figure_data.label_quality, kinds, ["st"])
 
 
 @style.context(STYLE)
 def agreement(study: Path, models: Models, subset: str) -> Figure:
-    """What needs no mask: how sure the models are, and how far each agrees with the one before."""
+    """Confidence of the models, and agreement of each round with the one before; needs no masks."""
     kinds = {
-        "confidence": ("mean confidence", "of all unlabeled pixels"),
+        "confidence": ("mean confidence", "over all pixels of the unlabeled images"),
         "agreement": (
             "agreement with the round before",
-            "the share of one class, of the pixels labeled in both",
+            "share with the same class, of the pixels labeled in both rounds",
         ),
         "changed": (
             "pixels changed",
-            "of all, those whose predicted class is another than in the round before",
+            "share of all pixels whose predicted class differs from the round before",
         ),
     }
     return _by_round(study, models, subset, figure_data.agreement, kinds)
@@ -132,13 +134,13 @@ def classes(study: Path, models: Models, subset: str) -> Figure:
         axes.set(title=title, xlabel=f"IoU on {subset}, %")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-    note = f"IoU on {subset}; {_best(models)}; dotted: the class has lost"
+    note = f"IoU on {subset}; {_best(models)}; dotted: classes whose IoU has fallen"
     return _finish(figure, models, note, spread=False)
 
 
 @style.context(STYLE)
 def kept(study: Path, models: Models, subset: str) -> Figure:
-    """How right the pseudo labels of each class are, against the share that is kept."""
+    """Precision of each class's pseudo labels against the share of its pixels that is kept."""
     mine = next((mine for mine in _splits(models) if _chains(mine)), [])
     found = {method: figure_data.kept_and_right(study, mine, method) for method in _chains(mine)}
     names = list(dict.fromkeys(name for of in found.values() for name in of if of[name][0]))
@@ -153,9 +155,10 @@ def kept(study: Path, models: Models, subset: str) -> Figure:
         if (place := axes.get_subplotspec()) and place.is_first_col():
             axes.set_ylabel("right, %")
     note = (
-        "kept: pixels labeled as the class, of those predicted as it; right: of the kept; one "
-        "point a round, the last one large; where the class is not in all seeds, over those that "
-        f"have it in most rounds; labels by the {_best(models)}"
+        "kept: pixels labeled as the class, as a share of those predicted as it; right: share of "
+        "the kept pixels that is labeled correctly; one point per round, the last one large; if "
+        "some seeds lack the class, over the seeds that have it in the most rounds; labels made "
+        f"by the {_best(models)}"
     )
     title, nothing = (mine[0].split, "no masks to compare with") if mine else (None, NOTHING)
     return _finish(figure, models, note, title=title, nothing=nothing, spread=False)
@@ -163,7 +166,7 @@ def kept(study: Path, models: Models, subset: str) -> Figure:
 
 @style.context(STYLE)
 def sweep(study: Path, models: Models, subset: str) -> Figure:
-    """mIoU of a method's last round for each value of a key (the paper's tables 1 and 2)."""
+    """mIoU of a method's last round for each value of a key (the paper's Tables 1 and 2)."""
     shown = [
         (mine, *place, lines)
         for mine in _splits(models)
@@ -193,7 +196,7 @@ def sweep(study: Path, models: Models, subset: str) -> Figure:
 
 @style.context(STYLE)
 def cost(study: Path, models: Models, subset: str) -> Figure:
-    """What each round took: training, and the prediction of the unlabeled images after it."""
+    """Time of each round: training, and the prediction of the unlabeled images after it."""
     found = {mine[0].split: figure_data.costs(study, mine) for mine in _splits(models)}
     found = {split: costs for split, costs in found.items() if costs}
     every = [one for costs in found.values() for one in costs.values()]
@@ -239,9 +242,10 @@ def _by_round(
     kinds: Mapping[str, tuple[str, str]],
     references: Sequence[str] = (),
 ) -> Figure:
-    """For each split a line of panels, one for each kind of `numbers` that any method has.
+    """Draw a row of panels per split, with one panel for each kind that any method has.
 
-    kinds: by their key in words, and what they are shares of; references: methods of one round.
+    numbers: returns {kind: points} of a method; kinds: {kind: (axis label, explanation in the
+    footnote)}; references: methods of one round, drawn as horizontal lines.
     """
     shown = [mine for mine in _splits(models) if _chains(mine)]
     found = [
@@ -264,17 +268,17 @@ def _by_round(
         if not axes.lines:
             _say(axes, "no masks to compare with" if kind == "miou" else NOTHING)
     note = "".join(f"{': '.join(kinds[kind])}; " for kind in which)
-    return _finish(figure, models, f"{note}labels by the {_best(models)}")
+    return _finish(figure, models, f"{note}labels made by the {_best(models)}")
 
 
 def _splits(models: Models) -> list[list[SummaryRow]]:
-    """The models of each labeled split."""
+    """Group the models by labeled split."""
     splits = dict.fromkeys(model.split for model in models)
     return [[model for model in models if model.split == split] for split in splits]
 
 
 def _chains(models: Models) -> list[str]:
-    """Methods of several rounds that have figures."""
+    """Methods of several rounds that have an mIoU."""
     return [
         method
         for method, last in figure_data.last_rounds(models).items()
@@ -283,7 +287,7 @@ def _chains(models: Models) -> list[str]:
 
 
 def _look(models: Models, method: str) -> dict[str, Any]:
-    """Colour and marker of a method, by its place in the study: those of several rounds first."""
+    """Colour and marker of a method, by its position; methods of several rounds come first."""
     if method == SUPERVISED:
         return {"color": "black", "marker": "o"}
     last = figure_data.last_rounds(models)
@@ -296,7 +300,7 @@ def _numbered(number: int) -> dict[str, Any]:
 
 
 def _line(axes: Axes, points: Points, look: dict[str, Any], label: str, models: Models) -> None:
-    """Means of `points` as a line, in a band of one standard deviation where it is solid."""
+    """Draw the means of `points` as a line; a solid line gets a band of one standard deviation."""
     found = figure_data.series(points)
     if not found.x:
         return
@@ -308,7 +312,7 @@ def _line(axes: Axes, points: Points, look: dict[str, Any], label: str, models: 
 
 
 def _reference(axes: Axes, points: Points, dashes: str, method: str, models: Models) -> None:
-    """The last mean of `points` as a horizontal line."""
+    """Draw the last mean of `points` as a horizontal line."""
     found = figure_data.series(points)
     if found.x:
         look = {"color": _look(models, method)["color"], "linestyle": dashes, "zorder": 1.5}
@@ -316,7 +320,10 @@ def _reference(axes: Axes, points: Points, dashes: str, method: str, models: Mod
 
 
 def _with_seeds(label: str, seeds: list[int], models: Models) -> str:
-    """A line over other seeds than the figure's says so: seeds differ more than methods."""
+    """Add the seeds to the label of a line over other seeds than the rest of the figure.
+
+    Such a line must not be compared unnoticed: seeds differ more than methods.
+    """
     if label == "_" or seeds == figure_data.seeds_of(models):
         return label
     return f"{label} ({_seeds(seeds)})"
@@ -333,7 +340,7 @@ def _best(models: Models) -> str:
 def _panels(
     count: int, width: float = 4.2, height: float = 3, columns: int = 3, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` axes of this size in inches, at most `columns` in a row."""
+    """Return a figure of `count` axes, each of this size in inches, at most `columns` in a row."""
     columns = max(1, min(columns, count))
     lines = max(1, -(-count // columns))
     figure = Figure((max(5.5, width * columns), height * lines + 0.9))
@@ -354,7 +361,7 @@ def _finish(
     nothing: str = NOTHING,
     spread: bool = True,
 ) -> Figure:
-    """Legend above, footnote below; one sentence where no axes were drawn."""
+    """Add the legend above and the footnote below; a figure without axes says `nothing`."""
     width = figure.get_figwidth()
     if not figure.axes:
         _say(figure.subplots(), nothing)
@@ -374,7 +381,7 @@ def _finish(
 
 
 def _about(models: Models, spread: bool) -> str:
-    """Seeds, missing runs, and what a person has edited, for the footnote."""
+    """End of the footnote: seeds, missing runs, and what a person edited by hand."""
     seeds = figure_data.seeds_of(models)
     mean = f"mean{' ± standard deviation' * spread} over " * (len(seeds) > 1)
     text = f"; {mean}{_seeds(seeds)}" if seeds else ""

@@ -1,4 +1,4 @@
-"""One page to leaf through the unlabeled images of a method, round by round; needs no network."""
+"""A page to browse the unlabeled images of a method, round by round; it needs no network."""
 
 import base64
 import io
@@ -24,23 +24,23 @@ from .contact_sheet import CIVIDIS
 from .templates import render
 
 LIMIT = 200
-"""Images of a page."""
+"""Most images on a page."""
 
 BUDGET = 38_000_000
-"""Bytes of a page."""
+"""Most bytes of a page."""
 
 SIDE = 640
-"""Longer side of an image, pixels, where BUDGET allows it."""
+"""Longer side of an image, pixels; smaller where BUDGET requires it."""
 
 THUMBNAIL = 96
 TEMPLATE = Path(__file__).with_name("gallery.html.j2")
 
 
 def measures(rounds: Sequence[Agreement]) -> dict[str, float | None]:
-    """Of one image over all rounds, shares: what tells whether it deserves a look.
+    """Summarize one image over all rounds, as shares in 0..1, to find images worth a look.
 
-    agreement: of the pixels labeled in two consecutive rounds, those with the same class; kept,
-    changed, confidence: means of the rounds' shares. None where no round has one.
+    agreement: share with the same class, of the pixels labeled in two consecutive rounds; kept,
+    changed, confidence: means over the rounds. None where no round has a value.
     """
     both = sum(round.both or 0 for round in rounds)
     return {
@@ -57,10 +57,11 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def choose(measured: Sequence[Sequence[Agreement]], limit: int) -> list[int]:
-    """Places of the shown images, ordered by id: all, or `limit` of them.
+    """Return the positions of the images to show, ordered by id: all, or `limit` of them.
 
-    Of more, half are those that agree least, are kept least and have changed most, taken in turns;
-    the others are evenly spaced among the remaining ids, so that what goes well is seen, too.
+    With more than `limit` images, half of the shown ones are those that agree least, are kept
+    least or have changed most, taken in turns. The other half is evenly spaced among the remaining
+    ids, so that images without problems are shown, too.
     """
     by_id = sorted(range(len(measured)), key=lambda place: measured[place][0].id)
     if len(by_id) <= limit:
@@ -91,11 +92,12 @@ def gallery(
     limit: int = LIMIT,
     budget: int = BUDGET,
 ) -> str:
-    """The page as HTML: at most `limit` images and `budget` bytes; equal files give equal text.
+    """Return the page as HTML; equal files give equal text.
 
-    rows, measured: all unlabeled images in the order of the id list, and what
-    `agreement.measure` says of them. Raises DataError where an image or a PNG of pseudo labels is
-    damaged; a mask that is damaged is left out.
+    The page has at most `limit` images, scaled down to at most `budget` bytes but not below
+    THUMBNAIL pixels. rows: all unlabeled images, in the order of the id list; measured: the result
+    of `agreement.measure` for them. Raises DataError if an image or a PNG of pseudo labels is
+    damaged; a damaged mask is left out.
     """
     places = choose(measured, limit)
     shown = [(place, rows[place], measured[place]) for place in places]
@@ -112,7 +114,7 @@ def gallery(
 
 
 class _Album:
-    """Encodes the layers of images: each kind as small as it can be, equal ones once."""
+    """Encodes the layers of images, each kind in a small format; equal layers are stored once."""
 
     def __init__(self, dataset, root, rounds, window, side):
         self.dataset, self.root, self.rounds = dataset, root, rounds
@@ -172,7 +174,7 @@ class _Album:
         return self._file("jpeg", small, quality=quality)
 
     def _mask(self, classes: np.ndarray, size: tuple[int, int]) -> int:
-        """Class numbers in the data set's colours; what has none is transparent."""
+        """Encode classes in the data set's colours; pixels without a class are transparent."""
         none = len(self.dataset.classes)
         mask = Image.fromarray(np.minimum(classes, none).astype(np.uint8))
         mask = mask.resize(size, Image.Resampling.NEAREST)
@@ -188,7 +190,7 @@ class _Album:
         return self._file("webp", grey, quality=60, method=2)
 
     def _file(self, kind: str, image: Image.Image, **options) -> int:
-        """Number of the encoded image among `files`."""
+        """Encode an image and return its number in `files`."""
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         content = f"{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -196,7 +198,7 @@ class _Album:
 
 
 def _page(title: str, album: _Album, images: list[dict], total: int) -> str:
-    """The template, filled."""
+    """Fill the template with the data of the page."""
     classes = [{"name": n, "colour": c} for n, c in album.dataset.classes.items()]
     content = {
         "classes": classes,
@@ -204,37 +206,38 @@ def _page(title: str, album: _Album, images: list[dict], total: int) -> str:
         "images": images,
         "files": list(album.files),
     }
-    # No text of a data set may end the element that it stands in.
+    # An id or a class name must not be able to end the <script> element.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
-    # Red, green and blue of the colour map.
+    # The colour map as a table per channel, for an SVG filter.
     tables = [" ".join(f"{value / 255:.3f}" for value in channel) for channel in CIVIDIS.T]
     notes = _notes(album, images, total)
     return render(TEMPLATE, title=title, notes=notes, tables=tables, data=data)
 
 
 def _notes(album: _Album, images: list[dict], total: int) -> Iterable[str]:
-    """What is shown, how it was chosen, and what is not here."""
+    """Yield which images are shown, how they were chosen, and what is missing."""
     if len(images) == total:
         yield f"All {total} unlabeled images are shown."
     else:
         yield (
             f"{len(images)} of {total} unlabeled images are shown, {total - len(images)} are left "
-            f"out: a page holds at most {len(images)}. Half of the shown ones agree least between "
-            "rounds, are kept least or have changed most, taken in turns; the others are evenly "
-            "spaced among the remaining ids. agreement.csv beside this page has figures of all."
+            f"out: a page holds at most {len(images)}. Half of the shown images are those that "
+            "agree least between rounds, are kept least or have changed most, taken in turns; the "
+            "others are evenly spaced among the remaining ids. agreement.csv beside this page has "
+            "the figures of all images."
         )
     low, high = min(album.scales, default=1), max(album.scales, default=1)
     scale = f"{high:.0%}" if low == high else f"{low:.0%} to {high:.0%}"
     yield (
         f"Images are shown at {scale} of their size, at most {album.side} pixels long, and "
-        "compressed; figures are of the full size."
+        "compressed; figures are computed at full size."
     )
     gone = [str(round.number) for round in album.rounds if not round.predictions]
     if gone:
         yield (
             f"The predictions that the labels of round {', '.join(gone)} were made from are not "
-            "kept: there is no prediction, confidence or change of them. keep_predictions: all "
-            "keeps them."
+            "kept, so this page cannot show the prediction, its confidence and its changes. The "
+            "setting keep_predictions: all keeps them."
         )
     masks = sum(image["truth"] is not None for image in images)
     if masks < len(images):

@@ -1,6 +1,6 @@
-"""`model.md`: what a person must know who is handed a model, from what lies beside it.
+"""The model card `model.md`: what a user of a model must know, from the files beside the model.
 
-Of a model file alone it tells less: nothing here is needed but `model.pt`.
+Only `model.pt` is needed; if other files are missing, the card says less.
 """
 
 import math
@@ -27,10 +27,10 @@ FILL_IN = "**to be filled in by you**"
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What lies beside a model in its study; None and empty where there is nothing.
+    """Contents of the files around a model in its study; None or empty where a file is missing.
 
-    name: `<study>/<split>_<seed>/<method>/round<r>`, as far as the folders are called so.
-    labeled, unlabeled: numbers of images.
+    name: `<study>/<split>_<seed>/<method>/round<r>`; `model` for a model outside a study.
+    labeled, unlabeled: numbers of images of the split.
     """
 
     name: str = "model"
@@ -44,9 +44,9 @@ class Surroundings:
 
 
 def surroundings(model: Path) -> Surroundings:
-    """What lies beside `model.pt`, and above it in its study.
+    """Read the files beside `model.pt`, and those of its study in the folders above.
 
-    Raises DataError where one of these files is damaged.
+    Raises DataError if one of these files is damaged.
     """
     folder = model.resolve().parent
     depth = 2 if re.fullmatch(r"round[1-9]\d*", folder.name) else 1
@@ -73,7 +73,7 @@ def _settings(path: Path) -> ModelSettings:
     try:
         return ModelSettings.model_validate(read_json(path))
     except ValidationError as error:
-        raise DataError(f"{path}: not a model's settings ({error}); move it away") from error
+        raise DataError(f"{path}: not the settings of a model ({error}); move it away") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -89,9 +89,10 @@ def card(
     around: Surroundings,
     files: Mapping[str, str],
 ) -> str:
-    """Markdown. network, classes, window, record: of the model file, digest its SHA-256.
+    """Return the model card as Markdown.
 
-    files: what was exported, name: how far it agrees with PyTorch.
+    network, classes, window, record: from the model file; digest: its SHA-256; files: {name of an
+    exported file: how far it agrees with PyTorch}.
     """
     sizes = Counter((row.height, row.width) for row in around.rows)
     usual_size, of_usual_size = sizes.most_common(1)[0] if sizes else (None, 0)
@@ -133,7 +134,7 @@ def _licence(weights: str | None) -> str:
     if not weights:
         return "none, random."
     if not weights.startswith("package:"):
-        return f"`{_plain(Path(weights).name)}`, a file of yours; its licence: {FILL_IN}."
+        return f"`{_plain(Path(weights).name)}`, a file of your own; its licence: {FILL_IN}."
     package = weights.removeprefix("package:").partition("/")[0]
     licence = None
     try:
@@ -147,5 +148,5 @@ def _licence(weights: str | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that cannot end a line or a code span."""
+    """Replace characters that would end a line or a code span in Markdown."""
     return re.sub(r"[`<>|\s]+", " ", text)

@@ -1,4 +1,4 @@
-"""`summary.csv`: one row per model, checkpoint and subset; everything that is told starts here."""
+"""`summary.csv`: one row per model, checkpoint and subset; tables and figures are made from it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ COLUMNS = [
 
 
 def summarize(study: Path, models: Sequence[str], report: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows of summary.csv for the models at `models`, folders below `study`.
+    """Return the rows of summary.csv for `models`, folders relative to `study`.
 
-    mIoU, pixel accuracy in percent; gain: points over `supervised` of the same split, checkpoint
-    and subset; steps: of the whole chain up to this model; labeled, unlabeled: images of the
-    split; edited: what a person changed by hand on the way. A model without metrics gives rows
-    without figures.
+    miou, pixel_accuracy: percent; gain: points over `supervised` of the same split, seed,
+    checkpoint and subset; steps: training steps of the whole chain up to this model; labeled,
+    unlabeled: numbers of images of the split; edited: what a person changed by hand in this round
+    or an earlier one. A model without metrics.json gets rows with empty figures.
     """
     rows = [row for path in models for row in _rows(study, path, report)]
     key = ("split", "seed", "selected_on", "checkpoint", "subset")
@@ -69,7 +69,10 @@ def _images(study: Path, path: str, side: str) -> int | None:
 
 
 def read_summary(path: Path) -> list[dict[str, Any]]:
-    """The rows of summary.csv, or of a record of it, with numbers as numbers, None where empty."""
+    """Read summary.csv, or a record of it in docs/results; empty numbers are None.
+
+    Raises ValueError if a cell is not the number that it should be.
+    """
     return [
         {key: _number(key, text) for key, text in row.items()} for row in read_csv(path, COLUMNS)
     ]
@@ -88,14 +91,14 @@ _REAL = ("miou", "pixel_accuracy", "gain", "seconds")
 
 
 def folder_of(row: Mapping[str, Any]) -> Path:
-    """Folder below the study's of the model that a row of summary.csv is about."""
+    """Folder, relative to the study's, of the model that a row of summary.csv describes."""
     selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
     model = row["method"] if int(row["round"]) == 0 else f"{row['method']}/round{row['round']}"
     return Path(f"{row['split']}_{row['seed']}{selection}", model)
 
 
 def published_note(study: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which splits of the rows are those that the authors published, in words; "" where none is."""
+    """Sentence naming the splits of `rows` that equal a published split; "" if there are none."""
     divisions = dict.fromkeys(folder_of(row).parts[0] for row in rows)
     lists = {
         division: [study / "splits" / f"{division}.{side}.txt" for side in ("labeled", "unlabeled")]
@@ -110,9 +113,9 @@ def published_note(study: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) -> str:
-    """Where images are few: the intervals of the models' mIoU, a list in Markdown; "" if none.
+    """Markdown list of the intervals of the models' mIoU; "" if there are none.
 
-    models: folders below `study`.
+    metrics.json has an interval where a subset has few images. models: folders relative to `study`.
     """
     lines = []
     for path in models:
@@ -128,12 +131,12 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
                 )
     if not lines:
         return ""
-    heading = "Few images: in parentheses the 95 % interval of a bootstrap over the images."
+    heading = "Few images: in parentheses is the 95 % interval of a bootstrap over the images."
     return "\n".join([heading, "", *lines])
 
 
 def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of summary.csv, and the seconds that each model's own training took; None: not known."""
+    """Add `seconds` of each model's own training to rows of summary.csv; None if not known."""
     return [{**row, "seconds": _seconds(study / folder_of(row) / "run.json")} for row in rows]
 
 
@@ -142,7 +145,7 @@ def _seconds(run: Path) -> float | None:
 
 
 def _chain(path: str) -> list[str]:
-    """The folders of the rounds that lead to a model, its own last."""
+    """The folders of the rounds up to a model; the last one is the model's own."""
     parent, _, last = path.rpartition("/")
     if not last.startswith("round"):
         return [path]
@@ -150,7 +153,7 @@ def _chain(path: str) -> list[str]:
 
 
 def _steps(study: Path, path: str) -> int:
-    """Steps of the chain: of round 0, where weights or labels come from it, and of all rounds."""
+    """Training steps of all rounds up to a model, and of round 0 if it gave weights or labels."""
     settings = [read_json(study / p / "settings.json") for p in _chain(path)]
     steps = sum(one["train"]["steps"] for one in settings)
     if settings[0]["network"] is None or settings[0].get("thresholds"):
@@ -160,7 +163,7 @@ def _steps(study: Path, path: str) -> int:
 
 
 def _edited(study: Path, path: str) -> str:
-    """Rounds whose thresholds or labels a person edited, e.g. `thresholds of round 3`."""
+    """Rounds whose thresholds or labels a person edited, e.g. `thresholds of round3`."""
     found = []
     for folder in map(study.joinpath, _chain(path)):
         if (folder / "thresholds.edited.csv").is_file():

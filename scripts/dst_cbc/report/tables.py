@@ -1,11 +1,11 @@
-"""Tables of a study: mean and spread over split seeds, beside baseline, control, oracle, paper."""
+"""Tables of a study: mean and deviation over split seeds; gains over baseline and control."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
 CONTROL = "supervised-long"
-"""The method that trains on labels alone for as many steps as DST-CBC: the honest yardstick."""
+"""The method that trains on labeled images only, for as many steps as DST-CBC: a fair baseline."""
 
 COLUMNS = [
     "split", "labeled", "method", "round", "checkpoint", "selected_on", "subset", "n", "seeds",
@@ -22,15 +22,16 @@ _FIGURE = ("selected_on", "checkpoint", "subset")
 def aggregate(
     rows: Sequence[Row], paper: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[Row]:
-    """One row per model, checkpoint and subset: what the seeds of its split say together.
+    """Return one row per model, checkpoint and subset, aggregated over the seeds of the split.
 
-    rows: of summary.csv, see `summary.read_summary`; with `seconds` where the cost is wanted.
-    paper: method: {split: mIoU in percent}, `<split>_valtiny` where that selects. mIoU and gains
-    are means in points, `_std` the standard deviation of the sample, None below two values. gain:
-    over `supervised` of the same split and seed. over_control: of the last round, over the control
-    of the same split and seed. relative: percent of the mIoU of the oracle, `supervised` where no
-    image is unlabeled. paper, difference: of the last round's best on val. steps, seconds: of the
-    whole chain, the mean.
+    rows: of summary.csv, see `summary.read_summary`; with `seconds` if the cost is wanted.
+    paper: {method: {split: mIoU in percent}}; `<split>_valtiny` for models selected on valtiny.
+
+    miou (percent), gain and over_control (points) are means; `_std` is the standard deviation of
+    the sample, None below two values. gain: over `supervised` of the same split and seed.
+    over_control: of the last round, over the control of the same split and seed. relative: percent
+    of the oracle's mIoU; the oracle is `supervised` where no image is unlabeled. paper, difference:
+    only in the row of the last round's best on val. steps, seconds: mean of the whole chain.
     """
     last = _last(rows)
     of_control = {
@@ -114,7 +115,7 @@ def _over(rows: Iterable[Row], of_control: Mapping[tuple, float | None]) -> list
 
 
 def _chain_seconds(rows: Sequence[Row], row: Row) -> float | None:
-    """Seconds of all trainings that led to a model, round 0 of self-training too."""
+    """Seconds of all trainings up to a model; those of round 0 are left out for the control."""
     same = (*_FIGURE, "split", "seed")
     before = ("supervised",) if row["method"] != CONTROL else ()
     chain: list[Any] = [
@@ -137,11 +138,11 @@ def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
     return _mean(values), stdev(values) if len(values) > 1 else None
 
 
-# --------------------------------------------------------------------------- for people
+# --------------------------------------------------------------------------- Markdown and LaTeX
 
 
 def markdown(title: str, found: Sequence[Row], note: str = "") -> str:
-    """Aggregated rows as Markdown: a heading, a table with its caption per subset, a note."""
+    """Aggregated rows as Markdown: a heading, a table and its caption per subset, and a note."""
     text = [f"# {title}"]
     for subset in dict.fromkeys(row["subset"] for row in found):
         header, lines = table(found, subset)
@@ -157,14 +158,14 @@ def markdown(title: str, found: Sequence[Row], note: str = "") -> str:
 
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; a bar in a cell does not end it."""
+    """A table in Markdown; `|` within a cell is escaped."""
     cells = [header, ["---"] * len(header), *lines]
     escaped = ([cell.replace("|", "\\|") for cell in line] for line in cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
 def latex(title: str, found: Sequence[Row]) -> str:
-    """Aggregated rows as LaTeX: per subset a `table` with the rules of the package booktabs."""
+    """Aggregated rows as LaTeX: one `table` per subset, with the rules of the package booktabs."""
     text = ["% \\usepackage{booktabs}"]
     for subset in dict.fromkeys(row["subset"] for row in found):
         header, lines = table(found, subset)
@@ -195,9 +196,9 @@ def _latex(text: str) -> str:
 
 
 def table(found: Sequence[Row], subset: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: a line per model, its best and its last step side by side.
+    """Header and cells of a table: one line per model, its best and its last step side by side.
 
-    Columns that no line fills are left out.
+    Columns that are empty in all lines are left out.
     """
     lines = [_line(group) for _, group in _groups(_of(found, subset), _MODEL)]
     filled = [name for name in lines[0] if any(line[name] for line in lines)]
@@ -249,13 +250,13 @@ def _text(value: float | None, form: str) -> str:
 
 
 def spread(row: Row, column: str, sign: str = "") -> str:
-    """`mean ± standard deviation` of an aggregated column, the deviation where there is one."""
+    """`mean ± standard deviation` of an aggregated column; the mean alone if there is none."""
     mean, deviation = row[column], row[f"{column}_std"]
     return _text(mean, f"{sign}.2f") + ("" if deviation is None else f" ± {deviation:.2f}")
 
 
 def caption(found: Sequence[Row], subset: str) -> str:
-    """What the figures of a table are: checkpoint rule, subset, and what the columns compare."""
+    """Caption of a table: its subset, how the best was selected, and what the columns compare."""
     rows = _of(found, subset)
     known = {column for row in rows for column, value in row.items() if value is not None}
     sentences = [
@@ -265,16 +266,19 @@ def caption(found: Sequence[Row], subset: str) -> str:
         f"Over control: points over `{CONTROL}` of the same split and seed."
         if "over_control" in known
         else "",
-        "% of oracle: of the mIoU with all labels." if "relative" in known else "",
-        "Steps and minutes of training: of the whole chain."
+        "% of oracle: percent of the mIoU with all labels." if "relative" in known else "",
+        "Steps and minutes: training of the whole chain of rounds."
         if "seconds" in known
-        else "Steps: of the whole chain.",
+        else "Steps: training of the whole chain of rounds.",
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def describe_selection(selections: Iterable[str]) -> str:
-    """What the figures called best are, by what models were selected on."""
+    """Explain the figures called best. selections: what the models were selected on.
+
+    Rules of the workflow have this text in `params`: another text would run them again.
+    """
     found = dict.fromkeys(selections)
     chosen = " or ".join(selection for selection in found if selection != "last")
     words = [f"the best of the chain, selected on {chosen}"] if chosen else []
@@ -286,10 +290,11 @@ def describe_selection(selections: Iterable[str]) -> str:
 
 
 def compare(studies: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of studies side by side. studies: name: rows of summary.csv.
+    """Header and cells of a table of several studies. studies: {name: rows of summary.csv}.
 
-    A line per split, selection, method, checkpoint and subset of the last rounds; behind every
-    study but the first its difference to the first, mean over the seeds that both have.
+    One line per split, selection, method, checkpoint and subset, of the last rounds only. After
+    every study but the first stands its difference from the first: the mean over the seeds that
+    both have.
     """
     columns = ("split", "selected_on", "method", "checkpoint", "subset")
     lasts = {name: _by(last_rounds(rows), columns) for name, rows in studies.items()}
@@ -310,7 +315,7 @@ def compare(studies: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[
 
 
 def _by(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple, dict[int, Any]]:
-    """mIoU by seed of each group; None where a run is missing."""
+    """{group: {seed: mIoU}}; None where a run is missing."""
     return {key: {r["seed"]: r["miou"] for r in group} for key, group in _groups(rows, columns)}
 
 

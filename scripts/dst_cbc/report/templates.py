@@ -1,4 +1,4 @@
-"""Texts from templates, which lie beside the modules that fill them."""
+"""Renders texts from Jinja templates, which lie beside the modules that fill them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render(template: Path, filters: Mapping[str, Callable[..., str]] = {}, **values: Any) -> str:
-    """A template of Jinja with its values; in one for HTML they are escaped.
+    """Return a Jinja template filled with `values`; templates for HTML escape them.
 
-    Raises jinja2.UndefinedError for a value that it names and that is not given.
+    Raises jinja2.UndefinedError if the template uses a value that is not given.
     """
     environment = Environment(
         loader=FileSystemLoader(template.parent),
