@@ -18,7 +18,7 @@ from dst_cbc.self_training.confidence import probabilities
 from dst_cbc.self_training.predictions import Prediction, close_part, join_parts, new_part, store
 from workflow import SCRIPTS
 
-# In no order, so that a place in the list is not a place among the sorted ids.
+# Unsorted, so that a position in the list differs from the position among the sorted ids.
 IDS = ["town/c", "a", "b"]
 SKY, ROAD, CAR, WHITE, GREY = (0, 0, 255), (128, 128, 128), (255, 0, 0), (255,) * 3, (160,) * 3
 COLOURS = {0: SKY, 1: ROAD, 2: CAR, 255: WHITE}
@@ -26,13 +26,13 @@ LEVELS = [0, 33000, 40000, 65535]
 
 
 def quadrants(values, height=20, width=40):
-    """Four values, each in its quarter: no flip or turn leaves them in place."""
+    """Four values, one per quarter, so that a flipped or rotated image is noticed."""
     grid = np.array(values).reshape(2, 2, *np.shape(values)[1:])
     return grid.repeat(height // 2, 0).repeat(width // 2, 1)
 
 
 def quarters(sheet, line, column, side=(240, 120)):
-    """The colours in the middles of the four quarters of a tile of a sheet."""
+    """The colours at the centers of the four quarters of a tile of the sheet."""
     width, height = side
     left = 10 + column * (240 + 10)
     top = 10 + 2 * 20 + line * (20 + height + 10) + 20
@@ -41,7 +41,7 @@ def quarters(sheet, line, column, side=(240, 120)):
 
 
 class Round:
-    """A made-up round of three images; number n of IDS has the values rolled by n."""
+    """A made-up round of three images; the values of image n of IDS are rolled by n."""
 
     def __init__(self, folder, dataset):
         self.folder, self.dataset = folder, dataset
@@ -194,12 +194,12 @@ def test_a_tall_image_fits_and_thin_lines_of_an_image_become_grey(made):
     Image.fromarray(stripes).save(made.folder / "images/a.png")
     sheet = made.sheet()
     assert quarters(sheet, 0, 0, (120, 240)) == [(100,) * 3] * 4
-    # Nothing of the tall one lies right of its 120 columns.
+    # The tall image is 120 pixels wide; the sheet right of it is white.
     assert sheet.getpixel((10 + 122, 10 + 2 * 20 + 20 + 200)) == WHITE
 
 
 def test_labels_are_never_mixed(made):
-    """Shrunk by averages, a line between sky and car would be a colour of no class."""
+    """Averaging would give pixels between sky and car a colour that no class has."""
     classes = np.indices((400, 800)).sum(0).astype(np.uint8) % 3
     made.labels.joinpath("a.png").write_bytes(indexed_png(classes, palette(["#000000"] * 3)))
     sheet = made.sheet()
@@ -237,12 +237,12 @@ def test_any_id_is_only_text_in_one_line(id, made):
     labels = Anything(made.labels / "a.png")
     sheet = made.sheet(title=id, rows=rows, predictions=made.folder / "000001.h5", labels=labels)
     assert sheet.size == plain.size
-    # The margin stays free.
+    # No text reaches into the right margin.
     assert sheet.crop((sheet.width - 9, 0, *sheet.size)).getcolors() == [(9 * sheet.height, WHITE)]
 
 
 class Anything:
-    """A folder where every name is the same file: a hostile id need not be a file's name."""
+    """A folder in which every name is the same file, for ids that cannot be file names."""
 
     def __init__(self, path):
         self.path = path
@@ -272,7 +272,7 @@ def test_the_same_sheet_is_written_in_the_same_bytes(made, tmp_path):
     assert (tmp_path / "1.jpg").read_bytes() == (tmp_path / "2.jpg").read_bytes()
     image = Image.open(tmp_path / "1.jpg")
     assert (image.format, image.mode) == ("JPEG", "RGB")
-    # Colours of the classes survive, to the pixel.
+    # The colours of the classes are kept at full resolution (no chroma subsampling).
     assert {(across, down) for _, across, down, _ in image.layer} == {(1, 1)}
     expected = [COLOURS[value] for value in made.labeled(1)]
     np.testing.assert_allclose(quarters(image, 0, 3), expected, atol=3)

@@ -24,13 +24,13 @@ NAMES = ["sky", "road", "a car"]
 
 
 class Study:
-    """A made-up study that is written row by row; rows are texts, as a CSV file has them."""
+    """A made-up study that is written row by row; cells are strings, as in a CSV file."""
 
     def __init__(self, folder):
         self.folder, self.rows = folder, []
 
     def add(self, path, best=None, last=None, subset="test", edited=""):
-        """One model; without a figure it is missing."""
+        """Add one model; without an mIoU its run is missing."""
         division, method, *rest = path.split("/")
         split, seed, *selected = division.split("_")
         round = rest[0].removeprefix("round") if rest else "0"
@@ -47,13 +47,13 @@ class Study:
             self.add(f"{division}/{method}/round{round}", miou)
 
     def iou(self, path, *values, subset="test"):
-        """metrics.json with the IoU of each class; sorted keys, as all our JSON has them."""
+        """Write metrics.json with the IoU of each class; write_json sorts the keys."""
         figures = {"classes": NAMES, "iou": dict(zip(NAMES, values, strict=True))}
         metrics = {"best": {"subsets": {subset: figures}}}
         write_json(self.folder / path / "metrics.json", metrics)
 
     def labels(self, path, kept, right, iou=None, pixels=(100, 100, 200)):
-        """Files of one round's labels: per class the pixels kept, precision, IoU; "" for none."""
+        """Write the label files of a round; per class: pixels kept, precision, IoU, "" for none."""
         folder, iou = self.folder / path, right if iou is None else iou
         columns = [f"pixels {name}" for name in NAMES]
         halves = [[k // 2 for k in kept], [k - k // 2 for k in kept]]
@@ -79,7 +79,7 @@ class Study:
         write_csv(folder / "pseudo_labels.quality.csv", QUALITY, quality)
 
     def agrees(self, method, *rounds):
-        """agreement.csv: of each round pixels labeled in both, of one class, share changed."""
+        """Write agreement.csv; rounds: (both, same, changed) of every round, for both images."""
         values = ("both", "same", "changed")
         rows = [
             dict.fromkeys(AGREEMENT, "")
@@ -91,7 +91,7 @@ class Study:
         write_csv(self.folder / method / "agreement.csv", AGREEMENT, rows)
 
     def sure(self, path, *levels):
-        """histogram.npz with one pixel at each level of confidence."""
+        """Write histogram.npz with one pixel at each of these confidence levels."""
         counts = np.zeros((len(NAMES), BINS), np.int64)
         for number, level in enumerate(levels):
             counts[number % len(NAMES), level] += 1
@@ -118,7 +118,7 @@ def study(tmp_path):
 
 @pytest.fixture
 def full(study):
-    """Two seeds, a method of two rounds, both references, a sweep: every figure has something."""
+    """Two seeds, a method of two rounds, both references, a sweep: no figure is empty."""
     for seed, base in ((0, 40.0), (1, 44.0)):
         here = f"12_{seed}"
         study.add(f"{here}/supervised", base, base - 1)
@@ -140,7 +140,7 @@ def full(study):
 
 
 def lines(axes):
-    """Label: x and y of the axes' lines; those without a label of their own are left out."""
+    """{label: (x, y)} of the lines of the axes; lines without a label are left out."""
     return {
         line.get_label(): (list(line.get_xdata()), [round(y, 6) for y in line.get_ydata()])
         for line in axes.lines
@@ -153,7 +153,7 @@ def texts(figure):
 
 
 def said(figure, sentence):
-    """Whether a figure says it; lines may be broken anywhere."""
+    """Whether the text of a figure contains the sentence, whatever its line breaks."""
     return sentence in " ".join(" ".join(texts(figure)).split())
 
 
@@ -190,7 +190,7 @@ def test_a_band_of_one_standard_deviation_surrounds_the_mean_of_seeds(full):
     (axes,) = full.draw("rounds").axes
     (band,) = axes.collections
     corners = band.get_paths()[0].vertices
-    # 40 and 44 deviate by the root of 8.
+    # The standard deviation of 40 and 44 is the root of 8.
     assert sorted({round(y, 4) for x, y in corners if x == 0}) == [39.1716, 44.8284]
 
 
@@ -234,7 +234,7 @@ def test_every_split_has_a_panel_and_names_its_selection(study):
 
 
 def test_a_line_starts_at_the_baseline_of_its_own_seeds_and_names_them(full):
-    """Seeds differ more than methods: another set of seeds would look like a gain."""
+    """Seeds differ more than methods, so a baseline over other seeds would look like a gain."""
     full.chain("ow", 43.0, 44.0, division="12_0")
     assert lines(full.draw("rounds").axes[0])["ow (seed 0)"] == ([0, 1, 2], [40, 43, 44])
 
@@ -267,7 +267,7 @@ def test_pseudo_labels_shows_miou_over_classes_that_have_one_and_coverage(full):
     quality, coverage = full.draw("pseudo_labels").axes
     # Round 1: (1 + 0.8) / 2. Round 2: (0.9 + 0.5) / 2 and (0.9 + 0.6) / 2, of two seeds.
     assert lines(quality) == {"dst-cbc": ([1, 2], [90, 72.5]), "st": ([0, 1], [40, 40])}
-    # Of 400 pixels 20 + 40, then 100 + 90.
+    # 20 + 40 of 400 pixels, then 100 + 90 of 400.
     assert lines(coverage) == {"dst-cbc": ([1, 2], [15, 47.5]), "st": ([0, 1], [100, 100])}
 
 
@@ -304,7 +304,7 @@ def test_a_split_without_masks_beside_one_with_some_says_so(full):
 
 def test_agreement_needs_no_mask(study):
     study.chain("dst-cbc", 41.0, 42.0)
-    # Of images of 100 and 300 pixels, rows that are equal but for their weight.
+    # The rows of both images are equal, but the images have 100 and 300 pixels.
     study.agrees("12_0/dst-cbc", ("", "", ""), (50, 40, 0.25))
     study.sure("12_0/supervised", 20000, 65535)
     study.sure("12_0/dst-cbc/round1", 65535, 65535)
@@ -341,7 +341,7 @@ def test_what_no_method_has_is_no_panel(study):
 
 def test_classes_shows_before_and_after_in_the_data_sets_order(full):
     (axes,) = full.draw("classes").axes
-    # The third class has no IoU before; JSON has sorted it to the front.
+    # The third class has no IoU before self-training; in the sorted JSON it comes first.
     assert [label.get_text() for label in axes.get_yticklabels()] == ["sky", "road"]
     assert axes.get_ylim() == (1.5, -0.5)
     before, after = axes.lines
@@ -451,7 +451,7 @@ def test_one_value_is_no_sweep(study):
 
 
 def bars(axes):
-    """Name: lengths of the bars that lie in its row."""
+    """{row: (left, width) of each bar in the row}."""
     rows = [label.get_text() for label in axes.get_yticklabels()]
     return {
         row: [(round(bar.get_x(), 6), round(bar.get_width(), 6)) for bar in axes.patches[n::4]]
@@ -564,7 +564,7 @@ def test_nothing_is_cut_off_or_on_top_of_another(name, study):
         NAMES[:] = ["sky", "road", "a car"]
     FigureCanvasAgg(figure).draw()
     renderer = figure.canvas.get_renderer()
-    # Of axes: with titles, labels and the ticks that are drawn.
+    # The boxes of axes include titles, labels and ticks.
     boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
     boxes += [one.get_window_extent(renderer) for one in (*figure.legends, figure._supxlabel)]
     for number, box in enumerate(boxes):

@@ -1,4 +1,4 @@
-"""The page to leaf through the unlabeled images, and the figures of agreement between rounds."""
+"""The gallery page of the unlabeled images, and the agreement between rounds."""
 
 import base64
 import html
@@ -28,11 +28,11 @@ from dst_cbc.self_training.predictions import Prediction, close_part, join_parts
 from workflow import SCRIPTS
 
 COLOURS = {0: (0, 0, 255), 1: (128, 128, 128), 2: (255, 0, 0)}
-# In no order. One image agrees, one is kept least, one has changed most.
+# Unsorted. One image agrees between rounds, one is kept least, one has changed most.
 IDS = ["town/c", "a", "<b> & 'b'"]
 LEVELS = np.array([[0, 20000, 40000, 65535]] * 2, np.uint16)
 
-# By round and image: the class of each pixel, and where it has a label.
+# {round: per image the predicted class of each pixel, or where it has a pseudo label}.
 PREDICTED = {
     1: [[[0, 0, 1, 1], [0, 0, 1, 1]], [[0, 0, 1, 1], [2, 2, 1, 1]], [[0, 0, 0, 0], [1, 1, 1, 1]]],
     2: [[[0, 0, 1, 1], [0, 0, 1, 1]], [[0, 0, 1, 1], [2, 2, 2, 1]], [[1, 1, 1, 1], [0, 0, 1, 1]]],
@@ -45,12 +45,12 @@ TRUTH = {"a": [[0, 0, 1, 255], [2, 2, 1, 1]]}
 
 
 def big(pixels):
-    """Every pixel as a square of 10."""
+    """Enlarge every pixel to a square of 10 x 10 pixels."""
     return np.kron(np.asarray(pixels), np.ones((10, 10), int)).astype(np.uint8)
 
 
 class Study:
-    """Two rounds of three images, as files."""
+    """The files of two rounds of three images."""
 
     def __init__(self, folder, dataset, ids=tuple(IDS)):
         self.folder, self.dataset, self.ids = folder, dataset, list(ids)
@@ -80,7 +80,7 @@ class Study:
         path.write_bytes(indexed_png(labels.astype(np.uint8), palette(["#000000"] * 3)))
 
     def predict(self, round):
-        """What the labels of `round` are made from: of the model of the round before."""
+        """Write the predictions of the round before, from which `round` is labeled."""
         parts = self.folder / f"parts{round}"
         with new_part(parts, 0) as file:
             for number, id in enumerate(self.ids):
@@ -121,7 +121,7 @@ class _Scripts(HTMLParser):
 
 
 def content(page):
-    """The page's data as a browser finds it: of its first script element."""
+    """The data of the page, parsed as in a browser: from its first script element."""
     parser = _Scripts()
     parser.feed(page)
     assert len(parser.found) == 2
@@ -133,7 +133,7 @@ def picture(data, number):
 
 
 def middles(image):
-    """The pixels in the middle of each square of 10."""
+    """The center pixel of each square of 10 x 10 pixels."""
     return np.asarray(image)[5::10, 5::10]
 
 
@@ -142,7 +142,7 @@ def middles(image):
 
 def test_agreement_is_counted_by_hand(study):
     by_id = {image[0].id: image for image in measure(study.rounds(), study.rows)}
-    # Of a: five squares of 100 pixels labeled, then six; four in both, one as another class.
+    # Image a: 4 squares of 100 pixels are labeled, then 6; 4 in both, of which 1 in another class.
     sure = float(probabilities()[LEVELS].mean(dtype=float))
     assert by_id["a"] == [
         Agreement("a", 1, 20, 40, 400, None, None, None, pytest.approx(sure)),
@@ -204,7 +204,7 @@ def test_the_worst_in_turns_and_others_evenly_spaced_are_chosen():
     measured[3] = agreement("03", 50, 50, 10, 0.0)  # agrees least
     measured[15] = agreement("15", 1, 1, 1, 0.0)  # is kept least
     measured[11] = agreement("11", 50, 50, 50, 0.9)  # has changed most
-    # Three of six in turns; of the 17 others every fifth or sixth.
+    # Three of the six are the worst, in turns; three are evenly spaced among the other 17.
     assert choose(measured, 6) == [0, 3, 6, 11, 13, 15]
     assert choose(measured[::-1], 6) == [19 - n for n in [0, 3, 6, 11, 13, 15]]
 
@@ -252,7 +252,7 @@ def test_the_figures_of_a_page_are_those_of_the_files(study):
     first, second = image["rounds"]
     assert (first["kept"], first["agreement"], first["changed"]) == (0.5, None, None)
     assert (second["kept"], second["agreement"], second["changed"]) == (0.75, 0.75, 0.125)
-    # Of 600 labeled pixels 100 are car where there is road.
+    # Of 600 labeled pixels, 100 are labeled car and are road.
     assert (first["right"], second["right"]) == (1, pytest.approx(5 / 6))
     assert image["measures"]["right"] == pytest.approx((1 + 5 / 6) / 2)
     assert image["classes"] == [0, 1, 2]
@@ -260,7 +260,7 @@ def test_the_figures_of_a_page_are_those_of_the_files(study):
 
 def test_equal_layers_are_stored_once(study):
     data = content(study.page())
-    # Three photographs and thumbnails; the prediction of town/c is the same in both rounds.
+    # The prediction of town/c is the same in both rounds.
     (image,) = (one for one in data["images"] if one["id"] == "town/c")
     assert image["rounds"][0]["prediction"] == image["rounds"][1]["prediction"]
     assert len(set(data["files"])) == len(data["files"])
@@ -351,7 +351,7 @@ def test_a_page_names_no_other_address():
 
 
 def act(page, script):
-    """The page with a script that runs after its own; what it returns is read back."""
+    """Open the page with an extra script that runs after its own; return the script's result."""
     done = f"<script>document.body.dataset.result = JSON.stringify((() => {{{script}}})())</script>"
     page.write_text(page.read_text().replace("</body>", f"{done}</body>"))
     shown = browse(page)
@@ -396,7 +396,7 @@ def test_keys_leaf_through_images_rounds_and_layers(study, written):
         + "return [null, 'ArrowRight', 'ArrowDown', '4', '6', '+', ' ', 'End'].map((key) => "
         "{ if (key) press(key); return look(); })",
     )
-    # Least agreement first, the last round, its labels.
+    # At the start: the image with the least agreement, the last round, its pseudo labels.
     assert start["name"] == "<b> & 'b' 1 of 3" and start["round"] == "2 of 2"
     assert start["files"] == [url(by_id["<b> & 'b'"]["rounds"][1]["label"])]
     assert right["name"] == "a 2 of 3"
@@ -415,7 +415,7 @@ def test_an_address_names_a_view_and_what_it_does_not_know_is_passed_over(writte
     found = browse(
         written, address="#image=town%2Fc&round=1&layer=ignored&opacity=30&sort=nonsense&class=car"
     )
-    # Car is in no label or prediction of town/c.
+    # No label and no prediction of town/c has a car, so the class hides this image.
     assert re.search(r'<h2 id="name">a <span>1 of 1</span>', found)
     assert re.search(r'<output id="round-text"[^>]*>1 of 2<', found)
     assert '<div id="over" class="ignored" style="opacity: 0.3;">' in found

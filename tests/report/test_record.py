@@ -1,4 +1,4 @@
-"""The commands around a finished study: its gain as a test, its summary as a record."""
+"""Commands for a finished study: require_gain.py checks its gain, record.py its summary."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def command(script: str, *arguments) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def study(tmp_path):
-    """Function that writes a study whose last round has these gains, one per seed."""
+    """Return a function that writes a study whose last round has these gains, one per seed."""
 
     def write(*gains: float | None) -> Path:
         fixed = {"split": "6", "method": "dst-cbc", "checkpoint": "best", "selected_on": "val"}

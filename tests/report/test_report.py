@@ -1,4 +1,4 @@
-"""What a person reads of a finished study: tables, figures, contact sheets, Snakemake's report."""
+"""Outputs of a finished study for people: tables, figures, contact sheets, Snakemake's report."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from browser import browse, chromium
 from dst_cbc.runtime.files import read_csv
 from workflow import Project
 
-# One study of eleven models, which all of them read.
+# All tests here read one study of eleven models.
 pytestmark = pytest.mark.slow
 
 METHODS = {
@@ -30,7 +30,7 @@ SPLITS = {"6": {"count": 6}, "all": {"all": True}}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A finished study: two seeds, control, oracle, a sweep."""
+    """A finished study with two seeds, a control, an oracle and a sweep."""
     project = Project.create(
         tmp_path_factory.mktemp("report") / "project", runs=RUNS, splits=SPLITS,
         report={"title": "A study", "paper": {"dst-cbc": {"6": 70.5}}},

@@ -22,7 +22,7 @@ STEPS = {
 
 @pytest.fixture
 def study(tmp_path):
-    """Function that writes one model of a made-up study."""
+    """Return a function that writes one model of a made-up study."""
 
     def write(path, best, last=None, origin=None, subsets=("val",)):
         folder = tmp_path / path

@@ -1,4 +1,4 @@
-"""Aggregation over seeds, by hand: every column of the table against numbers worked out here."""
+"""Aggregation over seeds: every column of the table against numbers worked out by hand."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def row(method, miou, seed=0, split="12", round=1, checkpoint="best", subset="va
 
 
 def both(*arguments, **other):
-    """Rows of both checkpoints, of equal figures."""
+    """Rows of both checkpoints, with equal figures."""
     return [row(*arguments, checkpoint=name, **other) for name in ("best", "last")]
 
 
@@ -28,7 +28,7 @@ def test_mean_and_deviation_are_those_of_a_sample_over_the_seeds():
     rows = [row("dst-cbc", miou, seed) for seed, miou in enumerate([40.0, 43.0, 46.0])]
     (found,) = aggregate(rows)
     assert list(found.keys() ^ set(COLUMNS)) == []
-    # Squared distances 9 + 0 + 9, over 3 - 1.
+    # Squared distances from the mean: 9 + 0 + 9, divided by 3 - 1.
     assert (found["miou"], found["miou_std"]) == (43.0, 3.0)
     assert (found["n"], found["seeds"], found["missing"]) == (3, "0 1 2", "")
 

@@ -6,7 +6,7 @@ from dst_cbc.report.templates import render
 
 @pytest.fixture
 def template(tmp_path):
-    """Function that writes a template of that name: a heading, and a line for each item."""
+    """Return a function that writes a template of this name: a heading, a line for each item."""
 
     def write(name):
         (tmp_path / name).write_text(

@@ -1,7 +1,7 @@
-"""A method and a head from outside: new files, two registers and a row; no other file is touched.
+"""A method and a head are added: new files, two registers and a row; no other file is changed.
 
-The method is the README's example, word for word. The whole study runs with it: from split to
-table, killed on the way, exported.
+The method is the README's example, word for word. A whole study runs with it, from split to table
+and export.
 """
 
 import csv
@@ -15,10 +15,10 @@ import two_maps
 from added_method import CODE, ROW, SETTINGS
 from workflow import EXPERIMENT, REPOSITORY, Project
 
-# One that learns from files of labels, and reads what made them, too.
+# A method that learns from label files and also reads the thresholds and the labeling model.
 SOFT_SETTINGS = '''
 class Soft(ObjectiveSettings):
-    """As self-training, and says what it could make soft labels of."""
+    """Self-training that prints what it could make soft labels from."""
 
     reads: ClassVar = ("thresholds", "labeling-model")
 
@@ -46,7 +46,7 @@ CHOICES = f"{LIBRARY}/settings/choices.py"
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A finished study of a method and a head that are no part of the library."""
+    """A finished study with methods and a head that are not part of the library."""
     network = {"backbone": "small", "output_stride": 4, "head": {"name": "two_maps", "fine": 0}}
     runs = [{"splits": ["6"], "seeds": [0], "methods": ["ema-teacher", "soft"]}]
     root = tmp_path_factory.mktemp("added") / "project"

@@ -1,6 +1,6 @@
-"""Chains of other shapes: labeled by a peer or by predictions of their own, started anew, kept.
+"""Chains with other switches: peer labels, sampled thresholds, restarts, snapshots.
 
-All in one study: what a method's row decides reaches the files.
+One study has them all; the tests check that the switches of a method's row reach the files.
 """
 
 import csv
@@ -72,7 +72,7 @@ def test_the_study_is_whole_and_nothing_is_made_twice(study):
     ],
 )
 def test_labels_are_made_of_the_predictions_of_the_stated_model(round, source, study, folder):
-    """Worked out again from the files."""
+    """The labels are computed again from the files."""
     assert labels_from(folder / round) == folder / source
     classes = list(
         json.loads((folder / "supervised/settings.json").read_text())["dataset"]["classes"]
@@ -102,10 +102,10 @@ def test_a_chain_that_starts_anew_owes_the_round_before_nothing_but_labels(folde
         settings["network"]
         == json.loads((folder / "supervised/settings.json").read_text())["network"]
     )
-    # Three steps from there, not three more.
+    # Three steps from initial weights, not three more steps of `supervised`.
     assert last["backbone.0.1.num_batches_tracked"] == 3
     assert supervised["backbone.0.1.num_batches_tracked"] == 6
-    # Its own best, whatever round 0 reached.
+    # The best of this round, even if round 0 was better.
     assert read_model(folder / "anew/round1/model.pt").record["round"] == 1
 
 

@@ -1,8 +1,8 @@
-"""Studies of earlier versions stay what they were: what is finished is finished, the rest goes on.
+"""Studies of an earlier version: a finished study runs nothing again, an unfinished one continues.
 
-tests/rules/studies, made by commit 6a2a218: `finished` has every method of workflow/methods.yaml of
-then; `unfinished` was killed (kill -9) after the second step of the third round of dst-cbc, its
-state saved after the first.
+The studies in tests/rules/studies were made by commit 6a2a218. `finished` has every method that
+workflow/methods.yaml had then. `unfinished` was killed (kill -9) after the second step of round 3
+of dst-cbc; its state was saved after the first step.
 """
 
 import csv
@@ -19,7 +19,7 @@ STUDIES = Path(__file__).parent / "studies"
 
 @pytest.fixture
 def unpacked(tmp_path):
-    """Function that unpacks a study beside today's workflow, as an update leaves it."""
+    """Return a function that unpacks a study beside the current workflow, as after an update."""
 
     def unpack(name):
         project = Project.create(tmp_path / name)

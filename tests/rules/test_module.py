@@ -1,4 +1,4 @@
-"""Used as a module of another workflow, in another folder: the same jobs, the same bytes."""
+"""As a module of another workflow, in another folder: the same jobs and the same bytes."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ ROUND = "results/tiny/6_0/dst-cbc/round1"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """A copy of the workflow as others would clone it, parts of 3 images for shards."""
+    """A clone of the workflow, with parts of only 3 images, so that shards have some."""
     project = Project.create(tmp_path_factory.mktemp("module") / "clone")
     settings = project.root / "scripts/dst_cbc/settings/stages.py"
     settings.write_text(re.sub("PART_IMAGES = 256", "PART_IMAGES = 3", settings.read_text()))
@@ -42,7 +42,7 @@ def clone(tmp_path_factory):
 
 @pytest.fixture
 def outer(clone, tmp_path):
-    """Function that makes another workflow around the clone: its folder, as a Project."""
+    """Return a function that makes another workflow around the clone, as a Project."""
 
     def make(statements, **segmentation):
         snakefile = str(clone.root / "Snakefile")
@@ -56,7 +56,7 @@ def outer(clone, tmp_path):
 
 
 def outputs(printed):
-    """Rules of a dry run, how many jobs of each; and every output of theirs."""
+    """(number of jobs by rule, all output files) of a dry run."""
     blocks = jobs_in(printed)
     lists = (re.search(r"    output: (.*)", block) for _, block in blocks)
     files = [file for found in lists if found for file in found[1].split(", ")]
@@ -128,7 +128,8 @@ def test_it_makes_the_same_bytes_and_then_has_nothing_to_do(clone, outer):
     profile = str(clone.root / "profiles/default")
     for shards in (2, 1):
         outer(CONFIG + PREFIX, **EXPERIMENT, shards=shards)
-        # Of the first, shards would be missed; of the second, all before it.
+        # The first target would run again if it missed its shards, the second if anything before
+        # it ran again.
         for target in ("results/tiny/6_0/supervised/histogram.npz", f"{ROUND}/model.pt"):
             printed = project.snakemake("-n", f"seg/{target}", "--workflow-profile", profile)
             assert "Nothing to be done" in printed

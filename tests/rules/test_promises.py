@@ -1,4 +1,4 @@
-"""Promises of the whole pipeline, on tiny studies that really run."""
+"""Promises of the whole pipeline, tested on tiny studies that are really run."""
 
 import json
 import os
@@ -30,7 +30,7 @@ OUTPUTS = (
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> Path:
-    """The tiny scenes as files on disk, layout `folder`."""
+    """The tiny scenes as files on disk, in the layout `folder`."""
     from dst_cbc.data.digit_scenes import write_scenes
     from dst_cbc.settings.data import DrawSettings
 
@@ -71,7 +71,7 @@ def test_no_mask_of_an_unlabeled_image_reaches_any_result(finished, scenes, tmp_
     expected, found = (results(p.study, *OUTPUTS) for p in (finished, garbled))
     assert len(expected) == 4 * 5 + 3 * (1 + 8) + 3 * 2 and set(expected) == set(found)
     assert [name for name in expected if expected[name] != found[name]] == []
-    # The garbled masks were read, and only the accuracy columns know.
+    # The garbled masks were read, but only the accuracy columns differ.
     manifest = "6_0/dst-cbc/round1/pseudo_labels.csv"
     assert (finished.study / manifest).read_bytes() != (garbled.study / manifest).read_bytes()
 
@@ -134,7 +134,7 @@ def test_a_corrected_mask_retrains_only_what_used_it(finished, tmp_path):
         assert jobs["check_data"] == 1
         assert [job.split()[1] for job in jobs if job.startswith("train ")] == retrained
         project.snakemake("results/tiny/dataset.csv")
-    # The check is up to date now; what it found is not forgotten.
+    # The data check is up to date now, but the change that it found must still retrain.
     assert "6_0/supervised" in project.trained()
 
 
@@ -202,10 +202,10 @@ def test_names_that_would_be_paths_shell_or_markup_are_only_names(scenes, tmp_pa
 
 
 def train_command(project: Project, out: Path, resume: Path, workers: int) -> list[str]:
-    """The finished study's round 1, as one would train it by hand."""
+    """Command that trains round 1 of the finished study without Snakemake."""
     folder = project.study / "6_0/dst-cbc/round1"
     settings = json.loads((folder / "settings.json").read_text())
-    # Long enough to be killed on the way.
+    # Enough steps to be killed in the middle.
     settings["train"].update(steps=120, validate_at=[5, 60, 120])
     out.mkdir(parents=True)
     (out / "plan.json").write_text(json.dumps(settings))
@@ -263,13 +263,13 @@ def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
     finished, tmp_path, number
 ):
     command = train_command(finished, tmp_path / "out", tmp_path / "r", workers=2)
-    # It would not save by itself.
+    # So long that it does not save before it is stopped.
     command[command.index("--save-seconds") + 1] = "1000"
     log = tmp_path / "log"
     with open(log, "w") as file:
         stage = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
     wait_for(lambda: "step 5/120" in log.read_text(), stage)
-    # As Ctrl-C does: to the stage and to the processes that load its data.
+    # Like Ctrl-C, SIGINT goes to the stage and to the processes that load its data.
     os.killpg(stage.pid, number) if number == signal.SIGINT else stage.send_signal(number)
     assert stage.wait(60) == 143
     said = log.read_text()
@@ -281,7 +281,7 @@ def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
 
 def test_a_training_saves_and_ends_when_its_snakemake_is_killed(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
-    # So long that only its end can end it; round 1 alone.
+    # So many steps that it does not finish by itself; only round 1 runs.
     train = {**EXPERIMENT["train"], "steps": 100_000, "validate_every": 10}
     project.configure(**FOLDER_FORMAT, train=train)
     target = "results/tiny/6_0/dst-cbc/round1/model.pt"
@@ -309,7 +309,7 @@ def test_rounds_keep_the_best_of_the_chain(finished):
         scores.append(metrics["best"]["score"])
         history = (finished.study / "6_0" / name / "history.csv").read_text().splitlines()[1:]
         assert scores[-1] >= max(float(line.split(",")[3]) for line in history)
-        # Chosen in training and evaluated apart: the same figure.
+        # The score from training equals the mIoU that `evaluate` computes.
         assert scores[-1] == pytest.approx(metrics["best"]["subsets"]["val"]["miou"], abs=1e-9)
     assert scores == sorted(scores)
 
@@ -392,6 +392,6 @@ def test_a_config_file_takes_nothing_from_the_default_one(tmp_path, scenes):
     output = project.snakemake("-n", "--configfile", "other.yaml", "-p")
     assert "results/other/" in output and "results/tiny" not in output
     assert '"aspp_rates":[6,12,18,24]' in output
-    # Also when nothing but the place of the data is given.
+    # With only `data` on the command line, the default config.yaml is used.
     output = project.snakemake("-n", "--config", f"data={scenes}")
     assert "results/tiny/" in output

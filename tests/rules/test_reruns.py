@@ -1,4 +1,4 @@
-"""What runs again, and what does not: job lists of a finished tiny study after a change."""
+"""Which jobs of a finished tiny study run again after a change, and which do not."""
 
 import os
 import random
@@ -211,9 +211,10 @@ def _digits(**change):
     return {"digits": {**DIGITS, **change}}
 
 
-# For every key of the schema: a change of it, and exactly the rules that run again.
+# For every key of the schema: a change, and exactly the rules that run again after it.
 KEYS = {
-    # Scenes that are drawn elsewhere are another data set; a folder of images that moved is not.
+    # Scenes drawn in another folder are a new data set; for other formats, moving the folder
+    # reruns nothing.
     "data": ({"data": "results/elsewhere"}, DRAWN),
     "classes": (
         {"classes": {name: f"#0000{i:02x}" for i, name in enumerate(CLASSES)}}, DATASET,
@@ -322,7 +323,7 @@ KEYS = {
     "shards": ({"shards": 2}, set()),
 }  # fmt: skip
 
-# A study of its own, a data set of its own, or a single value: the table above cannot hold them.
+# Keys that the table cannot test: they need another study or data set, or allow one value only.
 ELSEWHERE = {"name", "format", "pairs", "test_from_val", "evaluation.select", "evaluation.valtiny"}
 
 

@@ -1,6 +1,6 @@
-"""The profile for clusters, and the image, as far as they can be tried without either.
+"""The SLURM profile and the Dockerfile, as far as they can be tested without a cluster or Docker.
 
-`make test-slurm` tries the profile on a real SLURM.
+`make test-slurm` tests the profile on a real SLURM.
 """
 
 import re
@@ -18,7 +18,7 @@ NETWORK = {"train", "finetune", "predict", "predict_round", "evaluate"}
 
 
 def asked_for(printed):
-    """rule: resources of its first job, from a dry run."""
+    """{rule: resources of its first job} of a dry run."""
     found = re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    resources: (.*)", printed, re.M)
     return {rule: dict(re.findall(r"(\w+)=([^,\s]+)", line)) for rule, line in reversed(found)}
 
@@ -37,13 +37,13 @@ def test_jobs_are_told_to_end_before_their_limit_and_the_limit_leaves_time_for_i
     signal, seconds = re.search(
         r"--signal=(\w+)@(\d+)", SLURM["default-resources"]["slurm_extra"]
     ).groups()
-    # Without `B:`, which ends the shell alone: the training then has KillWait seconds, not minutes.
-    # SLURM may tell a minute early.
+    # `B:` would signal only the batch shell; the training would then have KillWait seconds to save.
+    # SLURM may send the signal a minute early.
     assert signal == "TERM" and int(seconds) + 60 < 60 * cost.LEAST_MINUTES / 2
 
 
 def test_without_slurm_a_dry_run_tells_what_each_job_will_ask_for(project):
-    # A training of 1801 steps of a guessed second, validated 901 times on 4 images.
+    # The guess is one second per step: 1801 steps, with 901 validations on 4 images.
     (project.root / "long.yaml").write_text(
         yaml.safe_dump({**EXPERIMENT, "workers": 3, "supervised": {"steps": 1801}})
     )
@@ -52,7 +52,7 @@ def test_without_slurm_a_dry_run_tells_what_each_job_will_ask_for(project):
     assert int(jobs["train"]["runtime"]) == expected > 100
     assert int(jobs["finetune"]["runtime"]) == cost.LEAST_MINUTES
     for rule in NETWORK:
-        # One thread computes, three processes load.
+        # One thread computes, three processes load images.
         assert (jobs[rule]["gpu"], jobs[rule]["cpus_per_task"]) == ("1", "4")
         assert int(jobs[rule]["mem_mb"]) == cost.megabytes(cost.GUESS, 3, attempt=1)
     for rule, resources in jobs.items():
@@ -66,7 +66,7 @@ def test_device_cpu_asks_for_no_gpu(project):
 
 
 def test_an_unknown_key_of_the_profile_is_refused(project):
-    """So that the dry run above says that ours are known."""
+    """The dry run above accepts our profile, so all its keys are known."""
     profile = project.root / "profiles/wrong/config.yaml"
     profile.parent.mkdir()
     profile.write_text(yaml.safe_dump({**SLURM, "slurm-log-dir": "results/.slurm"}))
@@ -77,9 +77,9 @@ def test_an_unknown_key_of_the_profile_is_refused(project):
 
 def test_memory_grows_with_each_attempt():
     measured = cost.Measured("cpu", step=1.0, image=1.0, memory=3 * 10**9, model=0)
-    # Twice what was measured, and a GB for each of two loaders; then half as much more.
+    # Twice the measured memory, and 1 GB for each of two loaders; each retry adds half of that.
     assert [cost.megabytes(measured, 2, attempt) for attempt in (1, 2, 3)] == [8000, 12000, 16000]
-    # The memory that was measured on CUDA is the GPU's.
+    # Memory measured on CUDA is memory of the GPU, not of the host.
     on_cuda = cost.Measured("cuda (X)", step=1.0, image=1.0, memory=70 * 10**9, model=0)
     assert cost.megabytes(on_cuda, 0, 1) == 2 * cost.HOST_MEMORY / 1e6
 
@@ -105,7 +105,7 @@ def test_the_image_has_the_python_and_the_pins_of_the_conda_environment():
         if line and not line.startswith("#")
     ]  # fmt: skip
     assert conda[-1]["pip"] == lock
-    # What runs, runs as nobody special.
+    # Jobs in the container run as a normal user.
     order = [step for step, _ in steps]
     assert ["USER", "researcher"] in steps and "RUN" not in order[order.index("USER") :]
     ignored = (REPOSITORY / ".dockerignore").read_text().split("\n")[1:3]
