@@ -65,7 +65,7 @@ def prediction_settings(wildcards):
 
 
 def training_files(wildcards):
-    """Yield (ids, whether it reads their masks, too) of the images that a training reads."""
+    """Yield (ids, whether their masks are read) of the images that a training reads."""
     model, split = model_of(wildcards), split_of(wildcards)
     validated = [record.id for record in selecting(RECORDS, model.settings.train)]
     yield split.labeled + validated, True
@@ -73,12 +73,12 @@ def training_files(wildcards):
 
 
 def predicted_files(wildcards):
-    """The same for a prediction, which reads no masks."""
+    """Yield (ids, False) of the images that a prediction reads; it reads no masks."""
     yield split_of(wildcards).unlabeled, False
 
 
 def evaluated_files(wildcards):
-    """The same for an evaluation."""
+    """Yield (ids, True) of the images that an evaluation reads, for each subset."""
     for subset in PLAN.evaluate.report:
         yield SUBSETS[subset], True
 
@@ -176,7 +176,7 @@ def initial_weights(wildcards):
 
 
 def weights_of_round(wildcards):
-    """The same for a later round; nothing if it continues from the round before."""
+    """Input function: initial_weights for a round that starts anew; nothing for other rounds."""
     return initial_weights(wildcards) if model_of(wildcards).starts_anew else []
 
 
@@ -228,7 +228,7 @@ def labeling_model(wildcards):
 
 
 def labeling_options(wildcards, input):
-    """Options of pseudo_labels.py for these predictions or for this model."""
+    """Options of pseudo_labels.py that name the predictions, or the labeling model."""
     if not input.model:
         return given({"predictions": input.predictions})
     settings = model_of(wildcards).settings.predict.canonical()

@@ -43,7 +43,7 @@ def last_words(log):
     if signals:
         words.append(
             f"A job was ended by {', '.join(signals)}. The system sends SIGKILL when memory runs "
-            f"out ({memory_now()}; `dmesg | tail` tells). Lower train.batch or train.crop; in "
+            f"out ({memory_now()}; see `dmesg | tail`). Lower train.batch or train.crop; in "
             "prediction and evaluation, lower evaluation.batch or evaluation.tile. Or run fewer "
             "jobs at once: --cores. The same command continues from the last save."
         )

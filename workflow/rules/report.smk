@@ -100,7 +100,7 @@ rule contact_sheet:
 rule gallery:
     """Make a page to browse the unlabeled images of a method, round by round.
 
-    agreement.csv tells per image and round how far the labels agree with the round before.
+    agreement.csv has a row per image and round: how far its labels agree with the round before.
     """
     input:
         index=ancient(INDEX),

@@ -109,7 +109,7 @@ def gallery(
         size = len(page.encode())
         if size <= budget or side <= THUMBNAIL:
             return page
-        # Compressed masks shrink a little slower than their area.
+        # Compressed masks shrink a little more slowly than their area.
         side = max(THUMBNAIL, int(side * min(0.9, (budget / size) ** 0.6)))
 
 
