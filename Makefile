@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # All tests of a file run in one process, because they share studies that take long to make.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 
-.PHONY: demo test test-slow test-slurm faults lint format bench document lock venv clean
+.PHONY: demo test test-slow test-slurm faults lint format bench site document lock venv clean
 
 venv:
 	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
@@ -39,6 +39,7 @@ lint: venv
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 	$(BIN)/python scripts/document.py --check
+	$(BIN)/zensical build --strict
 
 format: venv
 	$(BIN)/ruff check --fix scripts tests benchmarks
@@ -48,7 +49,10 @@ format: venv
 bench: venv  ## measure each time beside its lower bound: one table, and results/bench.csv
 	$(BIN)/python benchmarks/table.py
 
-document: venv  ## remake what is generated: schema, conda environment, tables of the README
+site: venv  ## the documentation site; open site/index.html
+	$(BIN)/zensical build --strict
+
+document: venv  ## remake what is generated: schema, conda environment, reference pages, diagrams
 	$(BIN)/python scripts/document.py
 
 lock:  ## remake requirements.lock from the version ranges of pyproject.toml
@@ -60,4 +64,4 @@ lock:  ## remake requirements.lock from the version ranges of pyproject.toml
 	rm -rf .lock-venv build scripts/*.egg-info
 
 clean:  ## remove everything but results
-	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache site

@@ -30,7 +30,7 @@ def problems(folder):
     if free < NEEDED_GB:
         yield (
             f"{free:.1f} GB are free for {folder}, about {NEEDED_GB} are needed (PyTorch with "
-            "CUDA; its CPU build needs 2); free some, or see README, “Without make”"
+            "CUDA; its CPU build needs 2); free some, or see docs/guides/install.md"
         )
 
 

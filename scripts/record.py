@@ -1,4 +1,4 @@
-"""Record a study's summary, and what it was run on, for the README: docs/results/<name>.csv.
+"""Record a study's summary, and what it was run on, for the documentation: docs/results/<name>.csv.
 
 Adds to each row of summary.csv the digest of its settings, and the commit, device, PyTorch version
 and seconds of its training. If a row has no mIoU yet, the row of an earlier record is kept, because

@@ -10,7 +10,8 @@ import shlex
 import pytest
 import yaml
 
-import document
+from documentation import settings_pages
+from documentation.settings_pages import rows
 from dst_cbc.settings.experiment import Experiment
 from dst_cbc.settings.experiment_files import load_experiment, load_methods, read_yaml
 from dst_cbc.settings.methods import MethodRow, MethodSwitches
@@ -72,11 +73,11 @@ def resolve(name):
 
 
 def known_keys():
-    """Every key of an experiment file, as the README's tables write it."""
+    """Every key of an experiment file, as the reference page writes it."""
     parts = (("", Experiment), ("switches.", MethodSwitches), ("supervised.", TrainSettings))
     for prefix, settings in parts:
         schema = settings.model_json_schema()
-        for name, *_ in document.rows(schema, schema.get("$defs", {})):
+        for name, *_ in rows(schema, schema.get("$defs", {})):
             yield prefix + name.strip("`")
 
 
@@ -186,7 +187,7 @@ def test_the_methods_of_table_5_are_there_with_the_keys_of_their_rows():
 
 def presets():
     """Key, and its values by the presets `standard` and `released`."""
-    _, _, *lines = document.presets(PRESETS).splitlines()
+    _, _, *lines = settings_pages.presets(PRESETS).splitlines()
     for line in lines:
         (key,), standard, _, released = map(quoted, line.split("|")[1:5])
         yield key, *(yaml.safe_load(value) for (value,) in (standard, released))

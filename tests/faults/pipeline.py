@@ -101,13 +101,13 @@ class Pipeline:
             )
 
     def run(self, *arguments: str, prefix: tuple[str, ...] = ()) -> int:
-        """Start, wait for the end, and do what the README says after a crash; return the status."""
+        """Start, wait for the end, recover as the documentation says; return the status."""
         status = self.start(*arguments, prefix=prefix).wait()
         self.recover(status)
         return status
 
     def recover(self, status: int) -> None:
-        """Follow the README's "After a crash": wait for jobs that are still saving, then unlock."""
+        """As the documentation says: wait for jobs that are still saving, then unlock."""
         end = time.monotonic() + 60
         while survivors := processes_below(self.root):
             assert time.monotonic() < end, f"still alive after a minute: {survivors}"

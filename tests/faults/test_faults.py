@@ -17,7 +17,7 @@ from pipeline import Fault, Pipeline, choose, deal, differing
 
 from conftest import SEED
 
-README = Path(__file__).parents[2] / "README.md"
+TROUBLES = Path(__file__).parents[2] / "docs/guides/troubleshooting.md"
 ROUND = "results/tiny/6_0/once/round1"
 BASE = "results/tiny/6_0/supervised"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
@@ -239,9 +239,9 @@ def test_of_two_snakemakes_one_is_told_to_wait_and_the_other_finishes(finished, 
     case("a second Snakemake, with and without --nolock", "told to wait; same bytes", 0, 1)
 
 
-def test_the_readme_is_right_about_what_to_do_after_a_crash(finished, tmp_path, case):
-    """Kill everything during a training, then follow the README literally."""
-    section = README.read_text().partition("### After a crash")[2].partition("\n## ")[0]
+def test_the_documentation_is_right_about_what_to_do_after_a_crash(finished, tmp_path, case):
+    """Kill everything during a training, then follow the documentation literally."""
+    section = TROUBLES.read_text().partition("## After a crash")[2].partition("\n## ")[0]
     look, end, unlock, *_ = re.findall(r"`([^`]+)`", section)
     assert (look, end) == ("pgrep -af 'scripts/.*[.]py'", "kill NUMBER")
     pipeline = Pipeline.create(tmp_path / "project")
@@ -261,11 +261,11 @@ def test_the_readme_is_right_about_what_to_do_after_a_crash(finished, tmp_path, 
         in (pipeline.project.study / "logs/6_0/supervised/train.log").read_text()
     )
     assert not list(work.parent.rglob("*.lock"))
-    case("all killed, README's After a crash followed", "resumed; same bytes", 0, 2)
+    case("all killed, After a crash of the documentation followed", "resumed; same bytes", 0, 2)
 
 
 def shell(command: str, folder: Path) -> str:
-    """The output of a command from the README."""
+    """The output of a command from the documentation."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return subprocess.run(
         command, shell=True, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True,

@@ -11,7 +11,7 @@ from dst_cbc.models.backbones import build_backbone
 from dst_cbc.models.segmentation import Network, SegmentationModel, build, upsample
 from dst_cbc.runtime.files import Unusable
 from dst_cbc.settings.network import NetworkSettings
-from two_maps import Head
+from examples import HEAD_CODE, load
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 
@@ -69,7 +69,8 @@ def test_tiles_of_a_head_over_a_finer_level_start_on_the_grid_of_the_whole_netwo
     torch.manual_seed(0)
     settings = NetworkSettings(backbone="resnet18", output_stride=16, stages=4)
     backbone = build_backbone(settings, choose=lambda maps: [1, len(maps) - 1])
-    network = Network(backbone, Head(backbone.maps, 3, None))
+    two_maps = load("dst_cbc.models.heads.two_maps", HEAD_CODE)
+    network = Network(backbone, two_maps.Head(backbone.maps, 3, None))
     assert (network.stride, network.grid) == (4, 16)
     model = SegmentationModel(network.eval(), settings, CLASSES, backbone.mean, backbone.std)
     images = picture(*size)[:1]

@@ -1,18 +1,23 @@
-"""A method and a head are added: new files, two registers and a row; no other file is changed.
+"""Methods, a head and a layout are added: new files, a few lines, rows; no other file is changed.
 
-The method is the README's example, word for word. A whole study runs with it, from split to table
-and export.
+The examples are those of docs/contributing, as printed there. A whole study runs with them, from
+split to table and export. An annotation format needs a command alone.
 """
 
 import csv
+import json
 import shutil
-from pathlib import Path
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-import two_maps
-from added_method import CODE, ROW, SETTINGS
+import examples
+from dst_cbc.data.digit_scenes import CLASSES, write_scenes
+from dst_cbc.settings.data import DrawSettings
 from workflow import EXPERIMENT, REPOSITORY, Project
 
 # A method that learns from label files and also reads the thresholds and the labeling model.
@@ -42,33 +47,60 @@ soft: {curriculum: [0.5], objective: {name: soft}}
 """
 LIBRARY = "scripts/dst_cbc"
 CHOICES = f"{LIBRARY}/settings/choices.py"
+FORMATS = f"{LIBRARY}/settings/data.py"
+LAYOUTS = f"{LIBRARY}/data/layouts/__init__.py"
+# File: what a page says to add to it.
+ADDED_LINES = {
+    CHOICES: {
+        "HEADS = (DeepLabV2,)\n": f"{examples.HEAD_SETTINGS}\n\nHEADS = (DeepLabV2, TwoMaps)\n",
+        "OBJECTIVES = (SelfTraining,)\n": f"{examples.METHOD_SETTINGS}\n{SOFT_SETTINGS}\n\n"
+        "OBJECTIVES = (SelfTraining, EmaTeacher, Soft)\n",
+    },
+    FORMATS: {'Literal["camvid", ': 'Literal["listed", "camvid", '},
+    LAYOUTS: {
+        "from . import camvid,": "from . import listed, camvid,",
+        "LAYOUTS = {\n": f"LAYOUTS = {{\n    {examples.LAYOUT_ENTRY}",
+    },
+}
+ADDED_FILES = {
+    f"{LIBRARY}/models/heads/two_maps.py": examples.HEAD_CODE,
+    f"{LIBRARY}/training/objectives/ema_teacher.py": examples.METHOD_CODE,
+    f"{LIBRARY}/training/objectives/soft.py": SOFT_CODE,
+    f"{LIBRARY}/data/layouts/listed.py": examples.LAYOUT_CODE,
+    "scripts/polygons.py": examples.POLYGONS,
+}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A finished study with methods and a head that are not part of the library."""
-    network = {"backbone": "small", "output_stride": 4, "head": {"name": "two_maps", "fine": 0}}
-    runs = [{"splits": ["6"], "seeds": [0], "methods": ["ema-teacher", "soft"]}]
+    """A finished study with methods, a head and a layout that are not part of the library."""
     root = tmp_path_factory.mktemp("added") / "project"
-    project = Project.create(root, network=network, runs=runs)
-    choices = root / CHOICES
-    text = choices.read_text()
-    for line, new in (
-        ("HEADS = (DeepLabV2,)\n", two_maps.SETTINGS.lstrip()),
-        (
-            "OBJECTIVES = (SelfTraining,)\n",
-            f"{SETTINGS}\n{SOFT_SETTINGS}\n\nOBJECTIVES = (SelfTraining, EmaTeacher, Soft)\n",
-        ),
-    ):
-        assert text.count(line) == 1
-        text = text.replace(line, new)
-    choices.write_text(text)
-    shutil.copy(Path(two_maps.__file__), root / LIBRARY / "models/heads/two_maps.py")
-    (root / LIBRARY / "training/objectives/ema_teacher.py").write_text(CODE)
-    (root / LIBRARY / "training/objectives/soft.py").write_text(SOFT_CODE)
+    project = Project.create(
+        root,
+        data="photos",
+        format="listed",
+        classes=CLASSES,
+        network={"backbone": "small", "output_stride": 4, "head": {"name": "two_maps", "fine": 0}},
+        runs=[{"splits": ["6"], "seeds": [0], "methods": ["ema-teacher", "soft"]}],
+    )
+    for name, changes in ADDED_LINES.items():
+        text = (root / name).read_text()
+        for line, new in changes.items():
+            assert text.count(line) == 1
+            text = text.replace(line, new)
+        (root / name).write_text(text)
+    for name, text in ADDED_FILES.items():
+        (root / name).write_text(text)
     shutil.copy(REPOSITORY / "workflow/methods.yaml", root / "workflow")
     with open(root / "workflow/methods.yaml", "a") as file:
-        file.write(ROW + SOFT_ROW)
+        file.write(examples.METHOD_ROW + SOFT_ROW)
+    write_scenes(DrawSettings.model_validate(EXPERIMENT["digits"]), root / "photos")
+    with open(root / "photos/index.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "mask", "subset"])
+        for path in sorted((root / "photos/images").rglob("*.png")):
+            image = path.relative_to(root / "photos").as_posix()
+            writer.writerow([image, image.replace("images/", "labels/"), path.parent.name])
     project.snakemake()
     return project
 
@@ -86,13 +118,7 @@ def test_no_shipped_file_but_the_registers_and_the_row_was_touched(study):
         if not (REPOSITORY / name).is_file()
         or (REPOSITORY / name).read_bytes() != (study.root / name).read_bytes()
     }
-    assert changed == {
-        CHOICES,
-        f"{LIBRARY}/models/heads/two_maps.py",
-        f"{LIBRARY}/training/objectives/ema_teacher.py",
-        f"{LIBRARY}/training/objectives/soft.py",
-        "workflow/methods.yaml",
-    }
+    assert changed == {*ADDED_LINES, *ADDED_FILES, "workflow/methods.yaml"}
 
 
 def test_the_study_is_whole_and_nothing_is_made_twice(study):
@@ -138,3 +164,22 @@ def test_a_network_with_the_head_is_exported(study):
     study.snakemake(f"{folder}/model.onnx")
     card = (study.root / folder / "model.md").read_text()
     assert "head `two_maps`, fine 0" in card
+
+
+def test_polygons_become_masks_of_their_classes(study, tmp_path):
+    triangle = {"label": "nucleus", "points": [[1, 1], [6, 1], [1, 6]]}
+    square = {"label": "cell", "points": [[0, 0], [7, 0], [7, 7], [0, 7]]}
+    content = {"imageWidth": 10, "imageHeight": 8, "shapes": [square, triangle]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+
+    def convert(*classes):
+        script = study.root / "scripts/polygons.py"
+        options = ["--annotations", tmp_path, "--out", tmp_path / "masks", "--classes", *classes]
+        return subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+
+    assert convert("cell", "nucleus").returncode == 0
+    mask = np.asarray(Image.open(tmp_path / "masks/a.png"))
+    assert mask.shape == (8, 10)
+    assert (mask[0, 0], mask[2, 2], mask[6, 6], mask[0, 9]) == (1, 2, 1, 0)
+    refused = convert("cell")
+    assert refused.returncode == 1 and "label 'nucleus' is not among --classes" in refused.stderr

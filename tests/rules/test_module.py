@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import yaml
 
+from documentation.pages import DOCS, blocks
 from workflow import EXPERIMENT, Project, jobs_in, results
 
 OUTER = """
@@ -68,6 +69,18 @@ def test_it_has_the_jobs_of_the_workflow_itself_all_below_the_prefix(clone, oute
     theirs, below = outputs(outer(CONFIG + PREFIX, **EXPERIMENT).snakemake("-n", "seg_all"))
     assert theirs == {f"seg_{rule}": count for rule, count in ours.items()}
     assert sorted(below) == sorted(f"seg/{file}" for file in files)
+
+
+def test_the_example_of_the_documentation_plans_its_own_rule_and_all_of_these(clone, tmp_path):
+    (example,) = blocks(DOCS / "guides/module.md", ["python"])
+    (tmp_path / "Snakefile").write_text(
+        example.text.replace("path/to/dst-cbc/Snakefile", str(clone.root / "Snakefile"))
+    )
+    content = {"segmentation": yaml.safe_load((clone.root / "config.yaml").read_text())}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    said = Project(tmp_path).snakemake("-n", "count_cells", "--quiet", "rules")
+    planned = set(re.findall(r"^(\w+) +\d+$", said, re.MULTILINE))
+    assert planned >= {"count_cells", "dst_train", "dst_finetune", "dst_summary"}
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import time
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from workflow import EXPERIMENT, METHODS, Project, results
+from workflow import EXPERIMENT, METHODS, REPOSITORY, Project, results
 
 ROUNDS = [f"6_0/dst-cbc/round{r}" for r in (1, 2, 3)]
 
@@ -341,6 +342,18 @@ def test_the_table_of_keys_is_complete():
                 yield prefix + name
 
     assert set(KEYS) | ELSEWHERE == set(keys(Experiment))
+
+
+def test_the_documentation_lists_the_same_rules_for_each_key():
+    page = (REPOSITORY / "docs/explanation/reruns.md").read_text()
+    section = page.partition("## After an edited key")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    listed = {
+        key: set(re.findall(r"`(\w+)`", rules))
+        for keys, rules in rows
+        for key in re.findall(r"`([\w.]+)`", keys)
+    }
+    assert listed == {key: rules for key, (_, rules) in KEYS.items()}
 
 
 def test_the_same_head_by_its_other_name_reruns_nothing(finished, tmp_path):

@@ -1,13 +1,13 @@
-"""The three presets: every cell of their table in README.md, and a study with `released`."""
+"""The three presets: every cell of their table, and a study with `released`."""
 
 import json
-import sys
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+from documentation import settings_pages
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.plan import Plan
@@ -140,24 +140,14 @@ def test_any_key_of_a_preset_can_be_overridden(minimal):
     assert settings.predict.size == (321, 321)
 
 
-@pytest.fixture
-def document(monkeypatch):
-    """The module of the command that writes the tables of README.md."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
-    import document
-
-    yield document
-    sys.modules.pop("document")
-
-
 def written(value):
     """A value as the table prints it."""
     plain = json.dumps(value).replace('"', "")
     return f"`{plain}`"
 
 
-def test_the_table_has_these_cells_and_no_other(document):
-    header, _, *lines = document.presets(PRESETS).splitlines()
+def test_the_table_has_these_cells_and_no_other():
+    header, _, *lines = settings_pages.presets(PRESETS).splitlines()
     assert header == "| key | `standard` | `paper` | `released` | note |"
     rows = [line.strip("| ").split(" | ") for line in lines]
     assert {row[0]: row[1:4] for row in rows} == {
@@ -165,10 +155,10 @@ def test_the_table_has_these_cells_and_no_other(document):
     }
 
 
-def test_every_note_is_of_a_row_and_says_where_a_cell_is_not_exact(document):
-    assert set(document.NOTES) <= set(CELLS)
-    inexact = {key for key, note in document.NOTES.items() if "Not exact" in note}
-    assert inexact == {"switches.threshold_sampling", "train.augmentation.size"}
+def test_every_note_is_of_a_row_and_says_where_a_cell_is_not_exact():
+    assert set(settings_pages.NOTES) <= set(CELLS)
+    inexact = {key for key, note in settings_pages.NOTES.items() if "Not exact" in note}
+    assert inexact == {"switches.threshold_sampling", "train.augmentation.size", "evaluation.pad"}
 
 
 def variant(name, images):

@@ -1,19 +1,17 @@
 """The interface of objectives, tested with two that are not part of the package.
 
-`EmaTeacher` is the README's example, unchanged. `PeersAndCritic` uses every feature of the
-interface: two networks, a critic with its own optimizer, two backward passes before a step, a
-stream with two views of different shapes, randomness by position in the batch, a differentiable sum
-over the batch, and a running count in a buffer. The tests train, kill, resume and evaluate both,
-and train them with two processes.
+`EmaTeacher` is the example of docs/contributing/method.md, unchanged. `PeersAndCritic` uses every
+feature of the interface: two networks, a critic with its own optimizer, two backward passes before
+a step, a stream with two views of different shapes, randomness by position in the batch, a
+differentiable sum over the batch, and a running count in a buffer. The tests train, kill, resume
+and evaluate both, and train them with two processes.
 """
 
 import copy
 import math
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from importlib.util import module_from_spec, spec_from_loader
 from types import SimpleNamespace
 
 import pytest
@@ -22,7 +20,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import trainings
-from added_method import CODE
 from dst_cbc.models.segmentation import cpu_state, logits_of
 from dst_cbc.runtime.resume import resume_folder
 from dst_cbc.training import loop, objectives, steps
@@ -31,6 +28,7 @@ from dst_cbc.training.objective import Objective, Step, Stream, Trained, trained
 from dst_cbc.training.optimization import average
 from dst_cbc.training.ranks import Ranks
 from dst_cbc.training.samples import Data, labeled_stream, pseudo_stream
+from examples import METHOD_CODE, load
 from trainings import (
     CPU,
     Killed,
@@ -42,17 +40,12 @@ from trainings import (
 
 
 def ema_teacher(model, data, stage, device, ranks):
-    """The README's objective, whose teacher keeps 0.75 of its weights in each step."""
-    name = "dst_cbc.training.objectives.ema_teacher"
-    if name not in sys.modules:
-        module = module_from_spec(spec_from_loader(name, loader=None))
-        module.__package__ = name.rpartition(".")[0]
-        exec(CODE, module.__dict__)
-        sys.modules[name] = module
+    """The documentation's objective, whose teacher keeps 0.75 of its weights in each step."""
     objectives.place(model, stage, device, ranks)
     chosen = SimpleNamespace(name="ema_teacher", keep=0.75)
     stage = stage.model_copy(update={"objective": chosen})
-    return sys.modules[name].Objective(model, data, stage)
+    example = load("dst_cbc.training.objectives.ema_teacher", METHOD_CODE)
+    return example.Objective(model, data, stage)
 
 
 class Count(nn.Module):

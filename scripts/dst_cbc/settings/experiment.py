@@ -64,8 +64,8 @@ class EvaluationSettings(Settings):
     pad: Size | None = Field(
         default=None,
         description="[height, width] to which validation and evaluation pad images at the right "
-        "and at the bottom, with the mean colour; the padding does not count in metrics (as in "
-        "the released code). `null`: no padding",
+        "and at the bottom, with the mean colour; the padding does not count in metrics. "
+        "`null`: no padding",
     )
 
 

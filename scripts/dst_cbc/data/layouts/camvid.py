@@ -1,4 +1,9 @@
-"""CamVid in SegNet's layout."""
+"""CamVid in SegNet's layout.
+
+The folder holds `train.txt`, `val.txt` and, where there is a test subset, `test.txt`. Each line
+names an image and its mask. Only the last two parts of a path count, such as `train/NAME.png` and
+`trainannot/NAME.png`, because the lists name folders of another machine.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

@@ -1,4 +1,10 @@
-"""Cityscapes, in the folders of its own archives."""
+"""Cityscapes, in the folders of its own archives.
+
+Images are `leftImg8bit/<subset>/<city>/<name>_leftImg8bit.png`, masks
+`gtFine/<subset>/<city>/<name>_gtFine_labelIds.png`. An id is `<city>/<name>`. Masks of
+`labelTrainIds` are read where `labels` names their values, 0 to 18. The published test subset has
+no masks and is left out.
+"""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

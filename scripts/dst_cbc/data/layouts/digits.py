@@ -1,4 +1,8 @@
-"""The demo's scenes of handwriting, which the workflow draws itself."""
+"""The demo's scenes of handwritten digits, which the workflow draws itself.
+
+Images are `images/<subset>/<id>.png`, masks `labels/<subset>/<id>.png`. The keys under `digits` say
+how many scenes are drawn, and how they look.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,9 @@
-"""Images and masks, in one folder per subset."""
+"""Images and masks, in one folder per subset.
+
+Images are `images/<subset>/<id>.jpg` (or another type of image), masks `labels/<subset>/<id>.png`
+(or `.tif`, `.bmp`). `<subset>` is `train`, `val` or `test`; an id may contain folders. A training
+image without a mask is unlabeled.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,0 +1,53 @@
+"""Reference pages of the shipped experiments, and of the commands that no test can run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dst_cbc.report.tables import markdown_table
+
+from .pages import NEEDS, REPOSITORY, Block, commands, page
+
+EXPERIMENTS = REPOSITORY / "workflow/experiments"
+
+
+def experiments_page() -> str:
+    """Every experiment file with the comment at its top."""
+    files = [REPOSITORY / "config.yaml", *sorted(EXPERIMENTS.rglob("*.yaml"))]
+    return page(
+        "Shipped experiments",
+        "One file is one experiment. A file that extends another one shares its study and its "
+        "models. [How settings merge](../guides/experiment-files.md) explains `extends`.",
+        *(f"## `{path.relative_to(REPOSITORY)}`\n\n{_comment(path)}" for path in files),
+    )
+
+
+def _comment(path: Path) -> str:
+    """The comment at the top of a file as text; its command lines as code."""
+    text, shell = [], []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        found = line.removeprefix("#").strip()
+        (shell if found.startswith("snakemake ") else text).append(found)
+    command = "".join(f"\n\n    {line}" for line in shell)
+    return " ".join(text).strip() + command
+
+
+def untested_page(found: Sequence[Block]) -> str:
+    """The commands that need what a test machine lacks; counted by what they need."""
+    lines = [
+        [block.page.relative_to(REPOSITORY).as_posix(), f"`{command}`", block.needs]
+        for block in found
+        if block.needs
+        for command in commands(block)
+    ]
+    counts = [f"{sum(line[2] == need for line in lines)} need {need}" for need in NEEDS]
+    total = sum(len(commands(block)) for block in found)
+    return page(
+        "Commands that no test runs",
+        f"The README and these pages show {total} commands in blocks of shell. The tests run "
+        f"{total - len(lines)} of them, in the order in which they stand on their page. "
+        f"{len(lines)} need what a test machine lacks, and their blocks say so in their titles: "
+        f"{', '.join(counts)}.",
+        markdown_table(["page", "command", "needs"], lines),
+    )

@@ -1,0 +1,307 @@
+"""Reference pages of the settings: keys, methods, presets, networks, formats of data."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from inspect import getdoc
+from typing import Any
+
+from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.report.tables import markdown_table
+from dst_cbc.settings.base import Settings
+from dst_cbc.settings.choices import HEADS, OBJECTIVES
+from dst_cbc.settings.experiment import Experiment
+from dst_cbc.settings.experiment_files import read_yaml
+from dst_cbc.settings.methods import MethodSwitches
+from dst_cbc.settings.training import TrainSettings
+
+from .pages import REPOSITORY, page, without_markup
+
+METHODS = REPOSITORY / "workflow/methods.yaml"
+PRESETS = REPOSITORY / "workflow/presets.yaml"
+REPEATED = {"TrainOverrides": "keys of `train`", "SwitchOverrides": "switches of a method"}
+"""Classes whose keys a table lists already."""
+
+NOTES = {
+    "precision": "On a GPU mixed precision (section 4.2); upsampling and loss in float32.",
+    "network.backbone": "With the COCO weights, as in `voc.yaml`: `resnet101_caffe`, in whose "
+    "geometry they were trained; the released code puts them into `resnet101`.",
+    "network.aspp_rates": "Printed are four; the released code returns after two.",
+    "switches.rule": "A row of `methods.yaml` that names its rule keeps it.",
+    "switches.threshold_sampling": "Not exact: the released code ranks float32 probabilities, "
+    "which tie at 1.0; here they are log-odds, which tie within one of 65536 levels. A class that "
+    "is not among the sampled pixels stops the released code, and has no threshold here.",
+    "train.crop": "Cityscapes: [257, 513].",
+    "train.learning_rate": "Cityscapes: 0.004 in self-training.",
+    "train.gamma": "VOC with more than 1000 labels: 4.",
+    "train.epochs": "Cityscapes: 12.",
+    "train.validate_every": "Supervised training: one number a split, in `voc.yaml` and "
+    "`cityscapes.yaml`.",
+    "train.augmentation.scale": "Without effect where `size` is set.",
+    "train.augmentation.size": "Table 6 prints these bounds, not how a size is drawn; the released "
+    "code draws height and width apart. Not exact: the workflow resamples the image once, for "
+    "resize and crop together. Cityscapes: [[257, 513], [513, 1025]].",
+    "supervised.epochs": "The released code has 30 60 85 134 212 300 for the splits 1 4 8 20 50 "
+    "106, on Cityscapes 60 120 170 330 for 1 4 8 30: `voc-released.yaml` and "
+    "`cityscapes-released.yaml` in `workflow/experiments/variants/`.",
+    "prediction.size": "Section 4.2 prints it, too. Labels are resized back with nearest. "
+    "Cityscapes: [257, 513].",
+    "evaluation.size": "Cityscapes, released: [513, 1025], images and masks.",
+    "evaluation.pad": "Not exact: the padding has the mean colour, where the released code pads "
+    "with zeros before it subtracts the mean. Cityscapes, released: `null`.",
+}
+"""What the table of presets cannot say, or what a preset cannot do exactly."""
+
+
+# --------------------------------------------------------------------------- keys
+
+
+def keys_page() -> str:
+    """Every key of an experiment file; one section for each key that holds other keys."""
+    schema = Experiment.model_json_schema()
+    sections: dict[str, list[list[str]]] = {}
+    for name, *cells in rows(schema, schema["$defs"]):
+        first = re.split(r"[.\[]", name.strip("`"))[0]
+        held = cells[0] == "keys below" and first not in sections
+        sections.setdefault(first if held or first in sections else "", []).append([name, *cells])
+    parts = [
+        "An experiment file is YAML and has these keys. A key may be left out unless its default "
+        "says `required`. `<name>` is a name of your choice; `[]` stands for each entry of a list. "
+        "Sections, equations and tables are those of the "
+        "[paper](https://arxiv.org/abs/2004.08514). "
+        "[How settings merge](../guides/experiment-files.md) says what wins when several files "
+        "set a key. Your editor can check a file against "
+        "`workflow/schemas/experiment.schema.json`."
+    ]
+    header = ["key", "value", "default", "meaning"]
+    for first, found in sections.items():
+        parts.append(f"## {f'`{first}`' if first else 'Top level'}")
+        parts.append(markdown_table(header, found))
+    return page("Every key", *parts)
+
+
+def keys(schema: Mapping[str, Any]) -> str:
+    """One row for each key of a settings class: its values, its default, what it does."""
+    found = rows(schema, schema.get("$defs", {}))
+    return markdown_table(["key", "value", "default", "meaning"], found)
+
+
+def rows(
+    schema: Mapping[str, Any], classes: Mapping[str, Any], prefix: str = ""
+) -> Iterator[list[str]]:
+    """Cells of the table: required keys first, keys inside a key below it."""
+    required = schema.get("required", ())
+    fields = schema["properties"]
+    for key, field in sorted(fields.items(), key=lambda item: item[0] not in required):
+        suffix, inner = _inside(field, classes)
+        name, meaning = f"{prefix}{key}", field.get("description", "")
+        default = "required" if key in required else _default(field)
+        if inner:
+            name, default = name + suffix, "" if field.get("default") else default
+            yield [f"`{name}`", "keys below", default, meaning or inner["description"]]
+            yield from rows(inner, classes, f"{name}.")
+        else:
+            yield [f"`{name}`", allowed(field), default, meaning]
+
+
+def _inside(field: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[str, Any]:
+    """The settings class that a key holds, and what stands between its keys and this one."""
+    named = field.get("patternProperties", {}).values()
+    for suffix, schemas in (
+        ("", [field, *field.get("anyOf", ())]),
+        ("[]", [field.get("items", {})]),
+        (".<name>", named),
+    ):
+        for schema in schemas:
+            name = schema.get("$ref", "").rpartition("/")[2]
+            if name and name not in REPEATED:
+                return suffix, classes[name]
+    return "", None
+
+
+def allowed(schema: Mapping[str, Any]) -> str:
+    """What may stand as the value of a key."""
+    match schema:
+        case {"$ref": reference}:
+            return REPEATED[reference.rpartition("/")[2]]
+        case {"gt": above, "le": top}:  # pydantic's way with a decimal
+            return _number({"type": "number", "exclusiveMinimum": above, "maximum": top})
+        case {"anyOf": members}:
+            return ", or ".join(dict.fromkeys(allowed(member) for member in members))
+        case {"enum": values}:
+            return ", ".join(f"`{value}`" for value in values)
+        case {"const": value}:
+            return f"`{_yaml(value)}`"
+        case {"type": "array", "prefixItems": [first, second]}:
+            low, high = allowed(first), allowed(second)
+            return f"two of: {low}" if low == high else f"[{low}, {high}]"
+        case {"type": "array", "items": items}:
+            return f"list of {allowed(items)}"
+        case {"type": "object"}:
+            values = [*schema.get("patternProperties", {}).values()]
+            return f"mapping to {allowed(values[0] if values else schema['additionalProperties'])}"
+        case {"type": "integer" | "number"}:
+            return _number(schema)
+        case {"type": "string", "pattern": pattern}:
+            return "`'#rrggbb'`" if "#" in pattern else "name"
+        case {"type": kind}:
+            return {"string": "text", "boolean": "`true`, `false`", "null": "`null`"}[kind]
+    raise ValueError(f"no text for the schema {schema}")
+
+
+def _number(schema: Mapping[str, Any]) -> str:
+    kind = "integer" if schema["type"] == "integer" else "number"
+    bounds = {"minimum": "from", "exclusiveMinimum": "above", "exclusiveMaximum": "below",
+              "maximum": "to"}  # fmt: skip
+    limits = [f"{word} {schema[key]}" for key, word in bounds.items() if key in schema]
+    return " ".join([kind, *limits])
+
+
+def _default(field: Mapping[str, Any]) -> str:
+    default = field.get("default")
+    if isinstance(default, Mapping):
+        default = {key: value for key, value in default.items() if value is not None}
+    return f"`{_yaml(default)}`"
+
+
+def _yaml(value: Any) -> str:
+    """A default as a person would write it."""
+    match value:
+        case bool() | None:
+            return json.dumps(value)
+        case float() | int():
+            return format(value, "g")
+        case list():
+            return f"[{', '.join(map(_yaml, value))}]"
+        case {}:
+            inside = ", ".join(f"{key}: {_yaml(inner)}" for key, inner in value.items())
+            return f"{{{inside}}}"
+    return str(value)
+
+
+# --------------------------------------------------------------------------- presets
+
+
+def presets_page() -> str:
+    """One row for each key that any preset sets, one column for each preset."""
+    return page(
+        "Presets",
+        "`preset:` sets the defaults of several keys at once. `standard`, the default, is what "
+        "this workflow recommends; `paper` is the method as the paper prints it; `released` "
+        "follows the code that the authors released. A key that an experiment file sets wins "
+        "over its preset. The presets are in `workflow/presets.yaml`; "
+        "[the algorithm](../explanation/algorithm.md) compares the three.",
+        presets(read_yaml(PRESETS)),
+    )
+
+
+def presets(content: Mapping[str, Any]) -> str:
+    """One row a key that any preset sets, one column a preset: what it sets, or the default."""
+    columns = {name: dict(_flat(preset)) for name, preset in content.items()}
+    found = dict.fromkeys(key for column in columns.values() for key in column)
+    table = (
+        [
+            f"`{key}`",
+            *(f"`{_yaml(column.get(key, _unset(key)))}`" for column in columns.values()),
+            NOTES.get(key, ""),
+        ]
+        for key in found
+    )
+    return markdown_table(["key", *(f"`{name}`" for name in columns), "note"], table)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _unset(key: str) -> Any:
+    """What counts where nobody sets a dotted key."""
+    section, *path = key.split(".")
+    value = getattr(Experiment.model_construct(), section)
+    # Of these two no key has a default of its own.
+    value = {"supervised": TrainSettings(), "switches": MethodSwitches.model_construct()}.get(
+        section, value
+    )
+    for part in path:
+        value = getattr(value, part)
+    return list(value) if isinstance(value, tuple) else value
+
+
+# --------------------------------------------------------------------------- methods
+
+
+def methods_page() -> str:
+    """Every row of methods.yaml, and every switch that a row may set."""
+    described = _comments(METHODS.read_text(encoding="utf-8"))
+    lines = [
+        [f"`{name}`", described[name], ", ".join(f"`{k}: {_yaml(v)}`" for k, v in row.items())]
+        for name, row in read_yaml(METHODS).items()
+    ]
+    return page(
+        "Methods and switches",
+        "A method is a row of `workflow/methods.yaml`: switches, and keys of `train` that the row "
+        "fixes. Name the rows that you want in `runs: methods`. `supervised` is round 0, the "
+        "baseline that all methods of a split share; it has no row.",
+        markdown_table(["method", "what it does", "its row"], lines),
+        "## Switches",
+        "A row may set these switches; a switch that it leaves out has its default. `switches:` in "
+        "an experiment file replaces the defaults for all methods. "
+        "[Add a method](../contributing/method.md) shows a method with an objective of its own.",
+        keys(MethodSwitches.model_json_schema()),
+    )
+
+
+def _comments(text: str) -> dict[str, str]:
+    """What the comment behind each row's name says."""
+    return dict(re.findall(r"^([\w-]+):[^#\n]*#\s*(.+)$", text, re.MULTILINE))
+
+
+# --------------------------------------------------------------------------- networks, formats
+
+
+def networks_page() -> str:
+    """Every head and every objective that an experiment can choose by name, with its keys."""
+    return page(
+        "Networks and objectives",
+        "A network is a backbone and a head: `network: {backbone: NAME, head: {name: NAME}}`. A "
+        "backbone is `small`, which is trained from scratch; any name that `timm.list_models()` "
+        "prints; or `resnet101_caffe`, which has the geometry of the paper's COCO weights.",
+        "## Heads",
+        *_choices(HEADS),
+        "[Add a head](../contributing/head.md) shows how to write one.",
+        "## Objectives",
+        "An objective is what a training step minimises. A method's row chooses it: "
+        "`objective: {name: NAME}`.",
+        *_choices(OBJECTIVES),
+        "[Add a method](../contributing/method.md) shows how to write one.",
+    )
+
+
+def _choices(classes: Iterable[type[Settings]]) -> Iterator[str]:
+    for cls in classes:
+        yield f"### `{cls.model_fields['name'].default}`"
+        yield getdoc(cls) or ""
+        yield keys(cls.model_json_schema())
+
+
+def formats_page() -> str:
+    """Every layout of a data set on disk: where its files are, and the classes that it defines."""
+    parts = [
+        "`format:` names the layout of the folder `data`. "
+        "[Add a layout](../contributing/layout.md) shows how to write one."
+    ]
+    for name, layout in LAYOUTS.items():
+        module = import_module(layout.records.__module__)
+        parts += [f"## `{name}`", without_markup(getdoc(module) or "")]
+        if layout.classes:
+            parts.append(f"Classes: {', '.join(layout.classes)}.")
+            values = "these values: " + ", ".join(map(str, layout.labels)) if layout.labels else ""
+            parts.append(f"Masks hold {values or '0, 1, 2, … in this order'}.")
+        parts.append(f"Ignored values of a mask: {', '.join(map(str, layout.ignore))}.")
+    return page("Formats of data sets", *parts)

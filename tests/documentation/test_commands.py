@@ -1,0 +1,233 @@
+"""Every command of the README and the pages runs here, as printed, in the order of its page.
+
+Each page starts in a folder like a fresh clone in which the demo has finished. Numbers of the demo
+are smaller there; no command is changed. What needs a GPU, a network or a cluster is left out; the
+page reference/untested-commands.md lists and counts that.
+"""
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from documentation import commands_page, files_page, pages
+from workflow import REPOSITORY, Project
+
+CI = (REPOSITORY / ".ci/run").read_text()
+PAGES = [path for path in pages.written_pages() if list(pages.blocks(path))]
+README = pages.README
+DEMO, TUTORIAL = (pages.DOCS / f"tutorials/{name}.md" for name in ("demo", "own-images"))
+SMALL = {
+    "digits": {"size": 32, "train": 100, "val": 4, "test": 3, "digits": [2, 3]},
+    "train": {"steps": 3, "validate_every": 2, "batch": 4, "crop": [24, 24], "gamma": 1},
+    "supervised": {"steps": 6, "validate_every": 3},
+}
+FEWER_RUNS = {
+    "demo-control": [{"splits": ["12"], "seeds": [0], "methods": ["supervised-long"]}],
+    "demo-ablation": [{"splits": ["12"], "seeds": [0], "methods": ["ost"]}],
+}
+
+
+def runnable(page):
+    """The blocks of a page that a test machine can run."""
+    return [block for block in pages.blocks(page) if not block.needs]
+
+
+def commands(page):
+    """The command lines of a page that a test machine can run, `make` left out."""
+    found = [line for block in runnable(page) for line in pages.commands(block)]
+    return [line for line in found if not line.startswith("make ")]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A copy of the repository in which a small demo has finished."""
+    root = tmp_path_factory.mktemp("pages") / "clone"
+    root.mkdir()
+    for name in ("Snakefile", "workflow", "scripts", "profiles", "envs", "config.yaml"):
+        if (REPOSITORY / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPOSITORY / name, root / name, ignore=ignored)
+        else:
+            shutil.copy(REPOSITORY / name, root / name)
+    (root / ".venv").symlink_to(sys.prefix)
+    demo = yaml.safe_load((root / "config.yaml").read_text())
+    Project.write(root / "config.yaml", {**demo, **SMALL})
+    for name, runs in FEWER_RUNS.items():
+        path = root / f"workflow/experiments/{name}.yaml"
+        Project.write(path, {**yaml.safe_load(path.read_text()), "runs": runs})
+    project = Project(root)
+    project.snakemake()
+    return project
+
+
+@pytest.fixture
+def folder(clone, tmp_path):
+    """A copy of the clone for one page."""
+    return clone.copy(tmp_path / "clone").root
+
+
+def layout_of_the_page(folder):
+    """photos/ as guides/experiment-files.md draws it, and the experiment file that it prints."""
+    for kind in ("images", "labels"):
+        for subset in ("train", "val", "test"):
+            target = folder / "photos" / kind / subset
+            shutil.copytree(folder / "results/digits" / kind / subset, target)
+    for mask in sorted((folder / "photos/labels/train").iterdir())[20:]:
+        mask.unlink()
+    page = pages.DOCS / "guides/experiment-files.md"
+    (file,) = (b for b in pages.blocks(page, ["yaml"]) if "name: cells" in b.text)
+    names = [f"class {n}" for n in range(2, 11)]
+    colours = {name: f"#0000{n:02x}" for n, name in enumerate(names)}
+    experiment = yaml.safe_load(file.text)
+    # The demo's images have more classes than the page's.
+    experiment["classes"] |= colours
+    experiment["labels"] = {0: "background", 1: "cell", **dict(enumerate(names, 2))}
+    Project.write(folder / "cells.yaml", experiment)
+
+
+PREPARED = {pages.DOCS / "guides/experiment-files.md": layout_of_the_page}
+
+
+def run(block, folder):
+    """Run a block of shell in the folder; `make` is .ci/run's."""
+    text = "\n".join(line for line in block.text.splitlines() if not line.startswith("make "))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text], cwd=folder, env={**os.environ, "PATH": path},
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{block.page}:\n{text}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def shorten(folder):
+    """A small network and a few steps, in place of what fits into the hours that were given."""
+    for path in folder.glob("letters*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        if content["network"]["backbone"] != "small":
+            content["network"] = {"backbone": "small", "output_stride": 4, "aspp_rates": [1]}
+            content["train"] |= {"steps": 4, "validate_every": 2, "freeze_stages": 0}
+            content["supervised"] |= {"steps": 4, "validate_every": 2}
+            Project.write(path, content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if commands(page) and page not in (README, DEMO)],
+    ids=lambda page: page.relative_to(pages.DOCS).as_posix(),
+)
+def test_the_commands_of_a_page_run_in_its_order(page, folder):
+    PREPARED.get(page, lambda folder: None)(folder)
+    for block in runnable(page):
+        run(block, folder)
+        shorten(folder)
+
+
+@pytest.mark.slow
+def test_the_demo_s_tutorial_runs_and_what_it_says_of_edited_thresholds_is_true(folder):
+    *before, edit, plan, again, back = runnable(DEMO)
+    for block in before:
+        run(block, folder)
+    model = folder / "results/demo/12_0/dst-cbc/round5/model.pt"
+    last = model.with_name("last.pt")
+    old = model.read_bytes(), last.read_bytes()
+    run(edit, folder)
+    said = run(plan, folder)
+    planned = set(re.findall(r"^(\w+) +1$", said, re.MULTILINE))
+    assert planned == {
+        "pseudo_labels", "finetune", "evaluate", "contact_sheet", "gallery", "summary", "tables",
+        "figures", "all",
+    }  # fmt: skip
+    run(again, folder)
+    assert last.read_bytes() != old[1]
+    assert "edited" in (folder / "results/demo/summary.md").read_text()
+    run(back, folder)
+    assert (model.read_bytes(), last.read_bytes()) == old
+
+
+@pytest.mark.slow
+def test_every_file_of_a_finished_study_is_described_with_its_columns(clone):
+    known = files_page.BY_RULES | files_page.BY_HAND
+    described, undescribed = set(), set()
+    for path in (clone.root / "results").rglob("*"):
+        if path.is_dir() or path.is_relative_to(clone.root / "results/digits"):
+            continue
+        name = files_page.pattern(path.relative_to(clone.root).as_posix())
+        found = {name, *(str(folder) for folder in Path(name).parents)} & known.keys()
+        described |= found
+        undescribed |= set() if found else {name}
+        if path.suffix == ".csv":
+            with open(path, newline="") as file:
+                header = next(csv.reader(file))
+            columns = [c for c in header if not c.startswith("pixels ") or c == "pixels"]
+            expected = [c for c in known[name].columns if c != "pixels <class>"]
+            assert columns == expected, name
+    assert not undescribed
+    exports = {name for name in files_page.BY_RULES if "/export/" in name}
+    assert described >= files_page.BY_RULES.keys() - exports - {"results/digits/scenes.json"}
+
+
+def test_the_readme_s_commands_are_those_of_the_tutorial_and_of_ci():
+    tutorial = commands(TUTORIAL)
+    places = [tutorial.index(command) for command in commands(README)]
+    assert places == sorted(places) and places
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_a_make_target_of_a_block_is_run_by_ci(page):
+    for block in runnable(page):
+        for line in pages.commands(block):
+            if line.startswith("make "):
+                assert re.search(rf"{line}$", CI, re.MULTILINE), f"{page}: .ci/run lacks `{line}`"
+
+
+def every_command():
+    """(page, command) of every block, also of those that need a GPU, a network or a cluster."""
+    for page in PAGES:
+        for block in pages.blocks(page):
+            for line in pages.commands(block):
+                yield page, line
+    # And of the text, as far as it is code.
+    for page in pages.written_pages():
+        text = re.sub(r"(?s)```.*?```", "", page.read_text())
+        for line in re.findall(r"`((?:make|snakemake|python scripts/\w+\.py)(?: [^`]+)?)`", text):
+            yield page, line
+
+
+@pytest.mark.parametrize(
+    "page, command", sorted({(p.relative_to(REPOSITORY).as_posix(), c) for p, c in every_command()})
+)
+def test_a_command_names_what_exists(page, command):
+    words = shlex.split(command)
+    if words[:2] == ["make", *words[1:2]]:
+        targets = re.findall(r"^(\w[\w-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+        assert all(word in targets for word in words[1:] if "=" not in word)
+    for place, word in enumerate(words):
+        if word.startswith("scripts/") and word.endswith(".py"):
+            parser = commands_page.parser_of(REPOSITORY / word)
+            options = {name for action in parser._actions for name in action.option_strings}
+            used = {word for word in words[place:] if re.match(r"--?[a-z]", word)}
+            assert used <= options
+        if word.startswith(("workflow/", "profiles/")):
+            assert (REPOSITORY / word).exists()
+    if words[0] == "snakemake":
+        used = {word for word in words if re.match(r"--[a-z]", word)}
+        assert used <= SNAKEMAKE_OPTIONS
+
+
+def _snakemake_options():
+    from snakemake.cli import get_argument_parser
+
+    return {name for action in get_argument_parser()._actions for name in action.option_strings}
+
+
+SNAKEMAKE_OPTIONS = _snakemake_options()
