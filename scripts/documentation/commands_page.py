@@ -75,7 +75,7 @@ def _options(parser: ArgumentParser) -> Iterator[list[str]]:
         name = max(action.option_strings, key=len, default="")
         value = action.metavar or ("" if action.nargs == 0 else action.dest.upper())
         if action.choices:
-            value = "|".join(map(str, action.choices))
+            value = f"{{{','.join(map(str, action.choices))}}}"
         value = " ".join(value) if isinstance(value, tuple) else value
         shown = f"`{' '.join(filter(None, [name, value]))}`"
         required = " (required)" if action.required else ""

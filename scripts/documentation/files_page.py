@@ -17,6 +17,19 @@ MODEL, ROUND = f"{SPLIT}/<model>", f"{SPLIT}/<method>/round<r>"
 REPORT = f"{STUDY}/report/<name>"
 
 
+TITLES = {
+    STUDY: "A study",
+    f"{STUDY}/splits": "The split lists",
+    MODEL: "A model",
+    ROUND: "A round",
+    f"{SPLIT}/<method>": "A method",
+    REPORT: "The report",
+    f"{MODEL}/export": "An export",
+    "results/digits": "The demo's images",
+}
+"""What the files of each folder belong to."""
+
+
 @dataclass(frozen=True)
 class File:
     """What a file or folder holds. columns: of a CSV file, each with its meaning."""
@@ -26,10 +39,6 @@ class File:
 
 
 BY_RULES = {
-    "results/digits/scenes.json": File(
-        "The settings that the demo's images were drawn with. Beside it lie the drawn images and "
-        "masks. Only `format: digits` makes this folder; its name is the experiment's `data`."
-    ),
     f"{STUDY}/dataset.csv": File(
         "One row for each image of the data set, written by the check that decodes all of them.",
         {
@@ -213,6 +222,10 @@ BY_RULES = {
     f"{MODEL}/export/model.onnx": File("The model for ONNX Runtime, made on request."),
     f"{MODEL}/export/model.pt2": File("The model as a program of `torch.export`."),
     f"{MODEL}/export/model.md": File("The model card."),
+    "results/digits/scenes.json": File(
+        "The settings that the demo's images were drawn with. Beside it lie the drawn images and "
+        "masks. Only `format: digits` makes this folder; its name is the experiment's `data`."
+    ),
 }
 """What the rules write, in the order of the page."""
 
@@ -273,7 +286,11 @@ def _section(folder: str, rules: Mapping[str, Sequence[str]]) -> str:
         [f"`{short}`", BY_RULES[name].text, ", ".join(f"`{rule}`" for rule in rules[name])]
         for short, name in files.items()
     ]
-    parts = [f"## `{folder}/`", markdown_table(["file", "content", "rule"], lines)]
+    parts = [
+        f"## {TITLES[folder]}",
+        f"In `{folder}/`:",
+        markdown_table(["file", "content", "rule"], lines),
+    ]
     for short, name in files.items():
         if columns := BY_RULES[name].columns:
             found = ([f"`{column}`", meaning] for column, meaning in columns.items())
