@@ -1,9 +1,10 @@
-# An image with the software pinned in requirements.lock; the workflow itself is mounted:
+# Image with the packages of requirements.lock. Mount the workflow folder when you run it:
 #   docker build -t dst-cbc .
 #   docker run --rm --user "$(id -u):$(id -g)" --network none --shm-size 8g -v "$PWD":/work dst-cbc snakemake --cores 2
 FROM python:3.11-slim-bookworm
 
-# Only the build needs a network, no job does. git tells which commit made a model.
+# Only the build needs the network; jobs do not. The stages use git to record
+# the commit that made a model.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends git \
  && rm -rf /var/lib/apt/lists/*

@@ -1,4 +1,4 @@
-# All targets use one .venv, which is made once and remade only when requirements.lock changes.
+# All targets use one .venv. It is made again only when requirements.lock changes.
 
 PYTHON ?= python3
 CORES ?= 2
@@ -15,20 +15,20 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 venv:
 	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
 
-demo: venv  ## run config.yaml, from drawn scenes to the summary, in under 5 minutes
+demo: venv  ## run config.yaml: draw scenes, train, write the summary; takes less than 5 minutes
 	$(BIN)/snakemake --cores $(CORES)
 	@cat results/demo/summary.md
 
-test: venv  ## every test but the slow ones
+test: venv  ## run all tests except the slow ones
 	$(PYTEST) -m "not slow"
 
-test-slow: venv  ## the slow tests: whole studies, injected faults
+test-slow: venv  ## run the slow tests: whole studies and injected faults
 	$(PYTEST) -m slow
 
-faults: venv  ## SEED=1 COUNT=60: kill jobs, fill disks, damage files; each run must end in the same bytes
+faults: venv  ## kill jobs, fill disks, damage files (SEED=1 COUNT=60); every run must give the same bytes
 	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv $(PYTEST) tests/faults
 
-test-slurm: venv  ## the demo on a real one-node SLURM, disturbed; must end in the same bytes; needs root
+test-slurm: venv  ## run the demo on a real one-node SLURM with interruptions; must give the same bytes; needs root
 	$(BIN)/python tests/slurm/run.py $(if $(TABLE),--table $(TABLE))
 
 lint: venv
@@ -46,16 +46,16 @@ format: venv
 	$(BIN)/ruff format scripts tests benchmarks
 	$(BIN)/snakefmt Snakefile workflow
 
-bench: venv  ## measure each time beside its lower bound: one table, and results/bench.csv
+bench: venv  ## compare each time with its lower bound: prints a table, writes results/bench.csv
 	$(BIN)/python benchmarks/table.py
 
-site: venv  ## the documentation site; open site/index.html
+site: venv  ## build the documentation site; then open site/index.html
 	$(BIN)/zensical build --strict
 
-document: venv  ## remake what is generated: schema, conda environment, reference pages, diagrams
+document: venv  ## generate the schema, conda environment, reference pages and diagrams again
 	$(BIN)/python scripts/document.py
 
-lock:  ## remake requirements.lock from the version ranges of pyproject.toml
+lock:  ## write requirements.lock from the version ranges in pyproject.toml
 	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
 	.lock-venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
 	.lock-venv/bin/pip install --quiet ".[demo,workflow,export,weights,dev]"
@@ -63,5 +63,5 @@ lock:  ## remake requirements.lock from the version ranges of pyproject.toml
 	 .lock-venv/bin/pip freeze --exclude dst-cbc | grep -vE "^(nvidia|cuda|triton)") > requirements.lock
 	rm -rf .lock-venv build scripts/*.egg-info
 
-clean:  ## remove everything but results
+clean:  ## remove the environment, caches and the built site; keep results
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache site
