@@ -1,4 +1,4 @@
-"""Networks and settings to measure: those of the paper, of CamVid, and of the demo."""
+"""Networks and settings to measure: from the paper, from CamVid, and from the demo."""
 
 from __future__ import annotations
 

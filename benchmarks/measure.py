@@ -58,7 +58,7 @@ def in_turns(
 ) -> list[list[float]]:
     """Time all calls in turns for `seconds`, at least `least` times; return the times of each call.
 
-    A disturbance then affects all calls alike. The caller warms up what must be warm.
+    A disturbance then affects all calls alike. The caller must warm up the calls first.
     """
     taken: list[list[float]] = [[] for _ in calls]
     begun = clock()

@@ -163,7 +163,7 @@ def stored_or_synthetic() -> list[Prediction]:
 
 
 def synthetic(count: int) -> Iterator[Prediction]:
-    """Predictions like those of a network of stride 8: upsampled logits with few likely classes."""
+    """Predictions as a network of stride 8 makes them: upsampled logits with few likely classes."""
     random = np.random.default_rng(0)
     coarse = [-(-side // 8) for side in SIZE]
     for number in range(count):

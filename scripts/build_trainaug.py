@@ -1,7 +1,7 @@
 """Make VOC 2012 with SBD's masks, 10582 training images, from the two original releases.
 
-It writes a new folder in the layout of `format: voc`, in which JPEGImages is a link to that of
---voc.
+It writes a new folder in the layout of `format: voc`. In it, JPEGImages is a link to the folder
+JPEGImages of --voc.
 """
 
 import os

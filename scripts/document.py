@@ -1,7 +1,7 @@
-"""Write what follows from the code: schema, conda environment, reference pages, diagrams, tables.
+"""Generate files from the code: schema, conda environment, reference pages, diagrams, tables.
 
-All of it follows from the typed settings, requirements.lock, the rules, the scripts and
-docs/results/*.csv. --check writes nothing and fails with the names of the files that are stale.
+Their sources are the typed settings, requirements.lock, the rules, the scripts and
+docs/results/*.csv. --check writes nothing; it fails and names the files that are stale.
 """
 
 import json
@@ -110,7 +110,7 @@ def with_results(path: Path) -> str:
 
 
 def results(record: Path) -> str:
-    """The table of a record, of each method's last round, on the test subset where there is one."""
+    """The table of a record: the last round of each method, on test if there is such a subset."""
     found = last_rounds(aggregate(read_summary(record)))
     subset = "test" if any(row["subset"] == "test" for row in found) else "val"
     return f"{markdown_table(*table(found, subset))}\n\n{caption(found, subset)}"

@@ -8,7 +8,7 @@ from documentation.pages import DOCS, blocks
 
 
 def code(page: str, language: str = "python") -> list[str]:
-    """The blocks of a page in one language, from top to bottom."""
+    """The code blocks of a page in one language, from top to bottom."""
     path = DOCS / f"contributing/{page}.md"
     return [block.text + "\n" for block in blocks(path, [language])]
 
@@ -21,7 +21,7 @@ LAYOUT_CODE, LAYOUT_ENTRY = code("layout")
 
 
 def load(name: str, text: str) -> ModuleType:
-    """The module of the library that a page says to write, made once, without writing it."""
+    """The module that a page adds to the library as an example, built once and only in memory."""
     if name not in sys.modules:
         module = module_from_spec(spec_from_loader(name, loader=None))
         module.__package__ = name.rpartition(".")[0]

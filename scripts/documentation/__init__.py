@@ -1,1 +1,1 @@
-"""Parts of the documentation that follow from the code: tables, command lines, diagrams."""
+"""Parts of the documentation that are generated from the code: tables, command lines, diagrams."""

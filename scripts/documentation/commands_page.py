@@ -16,16 +16,16 @@ SCRIPTS = REPOSITORY / "scripts"
 
 
 class _Parsed(Exception):
-    """A command has built its parser and wants to parse."""
+    """Raised in place of parsing, once a command has built its parser."""
 
 
 def commands_page() -> str:
-    """Every script: first those that people call, then the stages that rules call."""
+    """Every script: first the commands for people, then the stages that rules call."""
     stages = set(re.findall(r'stage\("(\w+)\.py"', _rules()))
     scripts = sorted(SCRIPTS.glob("*.py"))
     return page(
         "Command lines",
-        "Each command is `python scripts/NAME.py`, and `--help` prints what stands here. A command "
+        "Each command is `python scripts/NAME.py`, and `--help` prints the same text. A command "
         "exits with 0 when all went well, with 1 after an error that it explains, with 2 for "
         "wrong options, and with 143 when a signal stopped it and it saved its work.",
         "## Commands for people",

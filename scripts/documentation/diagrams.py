@@ -36,7 +36,7 @@ def rules_diagram() -> str:
 def packages_diagram() -> str:
     """The packages of the library: the lowest at the bottom, each arrow from importer to imported.
 
-    Only direct imports are drawn that no longer path of arrows implies.
+    An import is left out if a longer path of arrows implies it.
     """
     layers = _contract_layers()
     graph = grimp.build_graph("dst_cbc", cache_dir=None)
@@ -66,7 +66,7 @@ def _notes(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _layers(edges: Iterable[Edge]) -> list[list[str]]:
-    """Nodes by the length of the longest path to them, each below those it follows from."""
+    """Nodes in layers, by the length of the longest path to them: below all their predecessors."""
     graph = nx.DiGraph(edges)
     places: dict[str, float] = {}
     layers = []
@@ -83,7 +83,7 @@ def _columns(layer: Sequence[str]) -> dict[str, float]:
 
 
 def _without_detours(edges: Iterable[Edge]) -> list[Edge]:
-    """Edges that no longer path implies."""
+    """The edges that are not implied by a longer path."""
     return sorted(nx.transitive_reduction(nx.DiGraph(edges)).edges)
 
 
@@ -94,7 +94,7 @@ def _svg(
     notes: Mapping[str, str] | None = None,
 ) -> str:
     """Boxes in layers from top to bottom, arrows between them, a note to the right of each box."""
-    # The same text each time, with letters as letters.
+    # Equal diagrams give equal files; text stays text instead of becoming outlines.
     fixed: Any = {"svg.hashsalt": "dst-cbc", "svg.fonttype": "none", "font.size": 9}
     with matplotlib.rc_context(fixed):
         figure = Figure(figsize=(8.6, 0.6 * len(layers)))
@@ -111,7 +111,7 @@ def _svg(
         for line, found in (("-", edges), ("--", dashed)):
             for start, end in found:
                 (x, y), (to_x, to_y) = boxes[start].get_position(), boxes[end].get_position()
-                # Past the boxes between the two.
+                # Bend the arrow around the boxes between the two.
                 bend = 0.4 if line == "--" or (x == to_x and y - to_y > 1) else 0
                 axes.annotate(
                     "",

@@ -34,7 +34,7 @@ def _comment(path: Path) -> str:
 
 
 def untested_page(found: Sequence[Block]) -> str:
-    """The commands that need what a test machine lacks; counted by what they need."""
+    """Table of the commands that no test machine can run, counted by what they need."""
     lines = [
         [block.page.relative_to(REPOSITORY).as_posix(), f"`{command}`", block.needs]
         for block in found
@@ -46,7 +46,7 @@ def untested_page(found: Sequence[Block]) -> str:
     return page(
         "Commands that no test runs",
         f"The README and these pages show {total} commands in blocks of shell. The tests run "
-        f"{total - len(lines)} of them, in the order in which they stand on their page. "
+        f"{total - len(lines)} of them, in the order of their page. "
         f"{len(lines)} need what a test machine lacks, and their blocks say so in their titles: "
         f"{', '.join(counts)}.",
         markdown_table(["page", "command", "needs"], lines),

@@ -27,7 +27,7 @@ TITLES = {
     f"{MODEL}/export": "An export",
     "results/digits": "The demo's images",
 }
-"""What the files of each folder belong to."""
+"""Folder -> what its files belong to."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ BY_RULES = {
         {
             "step": "training steps so far in this round",
             "loss": "mean loss of the steps since the row before",
-            "learning_rate": "of the last step",
+            "learning_rate": "learning rate of the last step",
             "miou": "mIoU of this step on the selection subset, percent",
-            "pixel_accuracy": "the same of pixel accuracy",
+            "pixel_accuracy": "pixel accuracy of this step on the selection subset, percent",
             "best": "highest mIoU of the chain so far, percent",
         },
     ),
@@ -118,7 +118,7 @@ BY_RULES = {
         {
             "id": "id of the image",
             "sha256": "SHA-256 of the PNG",
-            "edited": "`yes` where a person changed the PNG and accepted the change",
+            "edited": "`yes` if the PNG was changed by hand and the change was accepted",
             "height": "pixels",
             "width": "pixels",
             "kept": "labeled pixels",
@@ -146,7 +146,7 @@ BY_RULES = {
         "A dozen unlabeled images: image, mask, prediction, pseudo label, confidence."
     ),
     f"{SPLIT}/<method>/gallery.html": File(
-        "A page to leaf through the unlabeled images, round by round. Needs no network."
+        "A page to browse the unlabeled images, round by round. Needs no network."
     ),
     f"{SPLIT}/<method>/agreement.csv": File(
         "How the pseudo labels of each image change from round to round. Needs no masks.",
@@ -180,7 +180,7 @@ BY_RULES = {
             "pixel_accuracy": "percent",
             "gain": "mIoU points over `supervised` of the same split and seed",
             "steps": "training steps of the whole chain up to this model",
-            "edited": "what a person changed by hand on the way",
+            "edited": "what was changed by hand in this chain of rounds",
         },
     ),
     f"{STUDY}/summary.md": File("The same for people: every round, mean over seeds."),
@@ -208,7 +208,7 @@ BY_RULES = {
             "difference": "`miou` minus `paper`",
             "steps": "training steps of the whole chain",
             "seconds": "training time of the whole chain",
-            "edited": "what a person changed by hand on the way",
+            "edited": "what was changed by hand in this chain of rounds",
         },
     ),
     f"{REPORT}/table.md": File("The last round of each method as a Markdown table."),
@@ -223,8 +223,8 @@ BY_RULES = {
     f"{MODEL}/export/model.pt2": File("The model as a program of `torch.export`."),
     f"{MODEL}/export/model.md": File("The model card."),
     "results/digits/scenes.json": File(
-        "The settings that the demo's images were drawn with. Beside it lie the drawn images and "
-        "masks. Only `format: digits` makes this folder; its name is the experiment's `data`."
+        "The settings that the demo's images were drawn with. The images and masks are in the same "
+        "folder. Only `format: digits` makes this folder; its name is the experiment's `data`."
     ),
 }
 """What the rules write, in the order of the page."""
@@ -234,7 +234,7 @@ BY_HAND = {
         "Your copy of `thresholds.csv`. Where it exists, labels follow from it."
     ),
     f"{ROUND}/snapshots/<n>.pt": File(
-        "Weights on the way, where the method's switch `snapshots` asks for some."
+        "Weights during the round, if the method's switch `snapshots` asks for them."
     ),
     f"{STUDY}/.fingerprints.json": File(
         "Sizes and times of the data's files, so that an unchanged file is not read again."
@@ -246,15 +246,15 @@ BY_HAND = {
     f"{STUDY}/logs": File("One log for each job, in the folders of its model."),
     f"{STUDY}/benchmarks": File("Seconds and memory of trainings and predictions."),
     f"{STUDY}/tensorboard": File("Learning curves for `tensorboard --logdir`."),
-    "results/.resume": File("State of unfinished work. It goes when the work is finished."),
-    "results/downloads": File("What the download rules got from the network."),
+    "results/.resume": File("State of unfinished work. It is deleted when the work is finished."),
+    "results/downloads": File("Files that the download rules have downloaded."),
     "results/.slurm": File("Logs of SLURM, with `profiles/slurm`."),
 }
-"""What no output of a rule names: files of yours, files made on request, logs."""
+"""Files that are not the output of a rule: your own files, files made on request, logs."""
 
 
 def files_page() -> str:
-    """What lies where under results/."""
+    """Table of all files below results/."""
     rules = rules_by_pattern()
     if rules.keys() != BY_RULES.keys():
         raise DataError(
@@ -264,8 +264,8 @@ def files_page() -> str:
     folders = dict.fromkeys(name.rpartition("/")[0] for name in BY_RULES)
     return page(
         "Output files",
-        "`<study>` is the experiment's `name`. `<split>_<seed>` is one labeled split; behind it "
-        "stands the selection subset where that is not val (`106_0_valtiny`). `<method>` is a row "
+        "`<study>` is the experiment's `name`. `<split>_<seed>` is one labeled split, with "
+        "the selection subset at its end if that is not val (`106_0_valtiny`). `<method>` is a row "
         "of `workflow/methods.yaml`, and `<r>` the number of a round. `<model>` is `supervised` or "
         "`<method>/round<r>`. A method with several chains has a folder for each: "
         "`<method>/<chain>/round<r>`.",
@@ -301,7 +301,7 @@ def _section(folder: str, rules: Mapping[str, Sequence[str]]) -> str:
 def rules_by_pattern() -> dict[str, list[str]]:
     """The rules that write each file of the demo, by the pattern of the file's path.
 
-    Planned in an empty folder, so that no result is looked at.
+    Planned in an empty folder, so that existing results have no effect.
     """
     export = "results/demo/12_0/dst-cbc/round1/export/model.onnx"
     printed = snakemake("--detailed-summary", "all", export)
@@ -329,7 +329,7 @@ def pattern(path: str) -> str:
 
 
 def snakemake(*arguments: str) -> str:
-    """What Snakemake prints in an empty folder, where nothing of the workflow exists yet."""
+    """The output of Snakemake in an empty folder, where no result exists."""
     with tempfile.TemporaryDirectory() as empty:
         place = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", empty]
         done = subprocess.run(

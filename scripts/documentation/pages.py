@@ -40,7 +40,7 @@ def page(title: str, *parts: str) -> str:
 
 
 def without_markup(text: str) -> str:
-    """Plain text for a page: `<` outside of code begins no HTML there, `*` no emphasis."""
+    """Escape plain text for a page: outside of code, `<` begins no HTML and `*` no emphasis."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(p if p.startswith("`") else re.sub(r"([<*_])", r"\\\1", p) for p in parts)
 
@@ -61,7 +61,7 @@ def fill(path: Path, text: str, marker: str, content: str) -> str:
 def blocks(path: Path, languages: Sequence[str] = ("sh",)) -> Iterator[Block]:
     """The code blocks of a page in some languages, from top to bottom.
 
-    Raises DataError when the title of a block begins with `needs`, but is none of NEEDS.
+    Raises DataError when the title of a block begins with `needs`, but is not in NEEDS.
     """
     for indent, language, title, text in _BLOCK.findall(path.read_text(encoding="utf-8")):
         if language not in languages:

@@ -27,7 +27,7 @@ NOTES = {
     "precision": "On a GPU mixed precision (section 4.2); upsampling and loss in float32.",
     "network.backbone": "With the COCO weights, as in `voc.yaml`: `resnet101_caffe`, in whose "
     "geometry they were trained; the released code puts them into `resnet101`.",
-    "network.aspp_rates": "Printed are four; the released code returns after two.",
+    "network.aspp_rates": "The paper prints four rates; the released code uses only two.",
     "switches.rule": "A row of `methods.yaml` that names its rule keeps it.",
     "switches.threshold_sampling": "Not exact: the released code ranks float32 probabilities, "
     "which tie at 1.0; here they are log-odds, which tie within one of 65536 levels. A class that "
@@ -36,7 +36,7 @@ NOTES = {
     "train.learning_rate": "Cityscapes: 0.004 in self-training.",
     "train.gamma": "VOC with more than 1000 labels: 4.",
     "train.epochs": "Cityscapes: 12.",
-    "train.validate_every": "Supervised training: one number a split, in `voc.yaml` and "
+    "train.validate_every": "Supervised training: one number per split, in `voc.yaml` and "
     "`cityscapes.yaml`.",
     "train.augmentation.scale": "Without effect where `size` is set.",
     "train.augmentation.size": "Table 6 prints these bounds, not how a size is drawn; the released "
@@ -68,7 +68,7 @@ def keys_page() -> str:
     parts = [
         "An experiment file is YAML and has these keys. A key may be left out unless its default "
         "says `required`. `<name>` is a name of your choice; `[]` stands for each entry of a list. "
-        "Sections, equations and tables are those of the "
+        "Sections, equations and tables are numbered as in the "
         "[paper](https://arxiv.org/abs/2004.08514). "
         "[How settings merge](../guides/experiment-files.md) says what wins when several files "
         "set a key. Your editor can check a file against "
@@ -106,7 +106,7 @@ def rows(
 
 
 def _inside(field: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[str, Any]:
-    """The settings class that a key holds, and what stands between its keys and this one."""
+    """The settings class that a key holds, and what separates this key from keys of the class."""
     named = field.get("patternProperties", {}).values()
     for suffix, schemas in (
         ("", [field, *field.get("anyOf", ())]),
@@ -121,11 +121,11 @@ def _inside(field: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[str, 
 
 
 def allowed(schema: Mapping[str, Any]) -> str:
-    """What may stand as the value of a key."""
+    """Describe the values that a key may have."""
     match schema:
         case {"$ref": reference}:
             return REPEATED[reference.rpartition("/")[2]]
-        case {"gt": above, "le": top}:  # pydantic's way with a decimal
+        case {"gt": above, "le": top}:  # pydantic's schema of a decimal
             return _number({"type": "number", "exclusiveMinimum": above, "maximum": top})
         case {"anyOf": members}:
             return ", or ".join(dict.fromkeys(allowed(member) for member in members))
@@ -166,7 +166,7 @@ def _default(field: Mapping[str, Any]) -> str:
 
 
 def _yaml(value: Any) -> str:
-    """A default as a person would write it."""
+    """A default as it is written in an experiment file."""
     match value:
         case bool() | None:
             return json.dumps(value)
@@ -197,7 +197,7 @@ def presets_page() -> str:
 
 
 def presets(content: Mapping[str, Any]) -> str:
-    """One row a key that any preset sets, one column a preset: what it sets, or the default."""
+    """One row per key that any preset sets, one column per preset: its value, or the default."""
     columns = {name: dict(_flat(preset)) for name, preset in content.items()}
     found = dict.fromkeys(key for column in columns.values() for key in column)
     table = (
@@ -221,10 +221,10 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _unset(key: str) -> Any:
-    """What counts where nobody sets a dotted key."""
+    """The default of a dotted key."""
     section, *path = key.split(".")
     value = getattr(Experiment.model_construct(), section)
-    # Of these two no key has a default of its own.
+    # Keys inside these two have no default in Experiment.
     value = {"supervised": TrainSettings(), "switches": MethodSwitches.model_construct()}.get(
         section, value
     )
@@ -258,7 +258,7 @@ def methods_page() -> str:
 
 
 def _comments(text: str) -> dict[str, str]:
-    """What the comment behind each row's name says."""
+    """Name of each row -> the comment after it."""
     return dict(re.findall(r"^([\w-]+):[^#\n]*#\s*(.+)$", text, re.MULTILINE))
 
 

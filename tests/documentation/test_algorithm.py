@@ -1,6 +1,6 @@
 """docs/explanation/algorithm.md: each name on the page exists, and no part of the paper is missing.
 
-The numbers of lines, equations, sections, tables and figures below are those of arXiv 2004.08514.
+Lines, equations, sections, tables and figures are numbered as in arXiv 2004.08514.
 """
 
 import importlib
@@ -53,12 +53,12 @@ def cells(*columns):
 
 
 def quoted(text):
-    """What stands in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def all_quoted(*columns):
-    """What stands in backticks below these headers, once each."""
+    """The texts in backticks below these headers, each once."""
     return sorted({name for cell in cells(*columns) for name in quoted(cell)})
 
 
@@ -109,7 +109,7 @@ def test_no_cell_of_names_is_left_without_one(column):
 def test_every_dotted_name_in_the_text_is_a_function_or_a_key():
     names = {name for name in quoted(PAGE) if re.fullmatch(r"\w+(\.\w+)+", name)}
     ours = {name for name in names if name.split(".")[0] in {*PACKAGES, *Experiment.model_fields}}
-    # As in `switches.rule: normalized`.
+    # Also keys with a value, such as `switches.rule: normalized`.
     ours |= set(re.findall(r"`(\w+(?:\.\w+)+): ", PAGE))
     assert len(ours) > 50
     for name in ours - KNOWN_KEYS:

@@ -1,8 +1,8 @@
-"""Every command of the README and the pages runs here, as printed, in the order of its page.
+"""Run every command of the README and the pages, as printed, in the order of its page.
 
-Each page starts in a folder like a fresh clone in which the demo has finished. Numbers of the demo
-are smaller there; no command is changed. What needs a GPU, a network or a cluster is left out; the
-page reference/untested-commands.md lists and counts that.
+Each page starts in a folder like a fresh clone in which a smaller demo has finished. No command is
+changed. Commands that need a GPU, a network or a cluster are left out; the page
+reference/untested-commands.md lists and counts them.
 """
 
 import csv
@@ -41,7 +41,7 @@ def runnable(page):
 
 
 def commands(page):
-    """The command lines of a page that a test machine can run, `make` left out."""
+    """The command lines of a page that a test machine can run, without `make` commands."""
     found = [line for block in runnable(page) for line in pages.commands(block)]
     return [line for line in found if not line.startswith("make ")]
 
@@ -75,7 +75,7 @@ def folder(clone, tmp_path):
 
 
 def layout_of_the_page(folder):
-    """photos/ as guides/experiment-files.md draws it, and the experiment file that it prints."""
+    """Make the folder photos/ and the experiment file that guides/experiment-files.md shows."""
     for kind in ("images", "labels"):
         for subset in ("train", "val", "test"):
             target = folder / "photos" / kind / subset
@@ -87,7 +87,7 @@ def layout_of_the_page(folder):
     names = [f"class {n}" for n in range(2, 11)]
     colours = {name: f"#0000{n:02x}" for n, name in enumerate(names)}
     experiment = yaml.safe_load(file.text)
-    # The demo's images have more classes than the page's.
+    # The demo's masks have more classes than the experiment of the page.
     experiment["classes"] |= colours
     experiment["labels"] = {0: "background", 1: "cell", **dict(enumerate(names, 2))}
     Project.write(folder / "cells.yaml", experiment)
@@ -97,7 +97,7 @@ PREPARED = {pages.DOCS / "guides/experiment-files.md": layout_of_the_page}
 
 
 def run(block, folder):
-    """Run a block of shell in the folder; `make` is .ci/run's."""
+    """Run a block of shell in the folder, without `make` commands, which .ci/run runs."""
     text = "\n".join(line for line in block.text.splitlines() if not line.startswith("make "))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
@@ -109,7 +109,7 @@ def run(block, folder):
 
 
 def shorten(folder):
-    """A small network and a few steps, in place of what fits into the hours that were given."""
+    """Put a small network and a few steps into experiment files that were planned in hours."""
     for path in folder.glob("letters*.yaml"):
         content = yaml.safe_load(path.read_text())
         if content["network"]["backbone"] != "small":
@@ -196,7 +196,7 @@ def every_command():
         for block in pages.blocks(page):
             for line in pages.commands(block):
                 yield page, line
-    # And of the text, as far as it is code.
+    # Commands in the text around the blocks are in backticks.
     for page in pages.written_pages():
         text = re.sub(r"(?s)```.*?```", "", page.read_text())
         # A name in capitals stands for one of several scripts.

@@ -1,4 +1,4 @@
-"""The site builds strictly, opens from disk without a network, and says what is true."""
+"""The site builds strictly, opens from disk without a network, and agrees with the code."""
 
 import ast
 import re
@@ -25,7 +25,7 @@ SNAKEMAKES = {
 
 
 class Links(HTMLParser):
-    """What a page links to and loads, and the anchors that it has."""
+    """The links of a page, the files that it loads, and its anchors."""
 
     def __init__(self, text):
         super().__init__()
@@ -45,7 +45,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Folder of the site, built from copies."""
+    """Folder of the site, built from a copy of docs/."""
     root = tmp_path_factory.mktemp("site")
     shutil.copytree(DOCS, root / "docs")
     shutil.copy(REPOSITORY / "mkdocs.yml", root)
@@ -98,7 +98,7 @@ def test_the_readme_is_short_and_its_links_lead_to_files():
             assert (REPOSITORY / link).is_file(), link
 
 
-# Opens the search as Ctrl+K does, types, and puts what it found into the page's title.
+# Opens the search with Ctrl+K, types a word, and writes the links it finds into the page's title.
 SEARCH = """
 <script>
 const all = query => [...document.querySelectorAll("*")].filter(element => element.shadowRoot)
@@ -125,7 +125,7 @@ def test_the_search_works_on_pages_that_are_opened_from_disk(site):
 
 
 def texts():
-    """Every text in the code: constants of Python, f-strings with `…` for values, the rules."""
+    """Every text in the code: string constants, f-strings with `…` for values, and the rules."""
     for path in (REPOSITORY / "scripts").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -149,7 +149,7 @@ def test_each_message_of_the_troubleshooting_page_is_one_that_is_printed():
 
 
 def named_paths():
-    """(page, path) of every path of the repository that a page names as code."""
+    """(page, path) of every repository path that a page has in backticks."""
     tops = "scripts|workflow|tests|docs|benchmarks|profiles|envs"
     for page in pages.written_pages():
         text = re.sub(r"(?s)```.*?```", "", page.read_text())
@@ -158,7 +158,7 @@ def named_paths():
 
 
 def test_every_path_of_the_repository_that_a_page_names_exists():
-    # What the examples of these pages add.
+    # Files that the examples of these pages add.
     added = {
         "scripts/dst_cbc/training/objectives/ema_teacher.py", "scripts/polygons.py",
         "scripts/dst_cbc/models/heads/two_maps.py", "scripts/dst_cbc/data/layouts/listed.py",

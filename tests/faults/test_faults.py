@@ -40,7 +40,7 @@ changes_user = pytest.mark.skipif(
 
 
 def cured(pipeline: Pipeline, finished: Pipeline, *arguments: str) -> None:
-    """The next start succeeds, and its results are those of an undisturbed run."""
+    """The next start succeeds, and its results equal the results of an undisturbed run."""
     assert pipeline.run(*arguments) == 0, pipeline.printed
     assert differing(pipeline.outcome(), finished.outcome()) == []
 

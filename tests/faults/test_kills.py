@@ -48,7 +48,7 @@ def test_runs_killed_at_counted_points_end_in_the_same_bytes(
         pipeline = Pipeline.create(tmp_path / faults[0].id, workers=workers)
         pipeline.arm(faults)
         pipeline.finish(len(faults) + 1)
-        assert pipeline.met() == {fault.id for fault in faults}, "a fault did not bite"
+        assert pipeline.met() == {fault.id for fault in faults}, "a fault did not happen"
         assert differing(pipeline.outcome(), finished.outcome()) == []
         for f in faults:
             name = f"kill {f.victim} at {f.kind} {f.n} of {f.place} in {f.job}"

@@ -162,7 +162,7 @@ def test_missing_damaged_and_outdated_masks_are_made_again_and_drawn_ones_kept(
     infer(model_file, root, out, "--confidence", "--overlay")
     again = {name: content for name, (content, _) in files(out).items() if ".tmp" not in name}
     assert again == {name: content for name, (content, _) in whole.items()}
-    # Another image under the same name; and a mask that a person has corrected.
+    # Another image under the same name; and a mask that was corrected by hand.
     Image.open(root / "a.png").rotate(180).save(root / "a.png")
     drawn = Image.new("P", (20, 20), 2)
     drawn.save(out / "masks/day 1/b/c.d.png")

@@ -363,7 +363,7 @@ def test_sampling_counts_every_16th_pixel_of_a_flattened_batch(trained, tmp_path
     np.testing.assert_array_equal(counts, expected)
     # ceil(3 * 35 / 16) + ceil(2 * 35 / 16)
     assert counts.sum() == 7 + 5 and every.sum() == 5 * 35
-    # The file has every pixel, whatever the sampling.
+    # The file has every pixel; sampling only changes the histogram.
     assert all((a.confidence == b.confidence).all() for a, b in zip(found, stored, strict=True))
 
 

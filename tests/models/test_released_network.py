@@ -1,4 +1,4 @@
-"""Our network equals the released network, and with Caffe's geometry that of the COCO weights.
+"""Our network equals the released one; with Caffe's geometry, the network of the COCO weights.
 
 released_network.json and released_logits.npz were recorded from the released network, with the
 weights and inputs that `weight` and `images_of` compute here.

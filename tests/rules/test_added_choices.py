@@ -1,7 +1,7 @@
-"""Methods, a head and a layout are added: new files, a few lines, rows; no other file is changed.
+"""Add methods, a head and a layout by new files, a few lines and rows; no other file changes.
 
-The examples are those of docs/contributing, as printed there. A whole study runs with them, from
-split to table and export. An annotation format needs a command alone.
+The examples are from docs/contributing, as printed there. A whole study runs with them, from split
+to table and export. An annotation format only needs a command.
 """
 
 import csv
@@ -49,7 +49,7 @@ LIBRARY = "scripts/dst_cbc"
 CHOICES = f"{LIBRARY}/settings/choices.py"
 FORMATS = f"{LIBRARY}/settings/data.py"
 LAYOUTS = f"{LIBRARY}/data/layouts/__init__.py"
-# File: what a page says to add to it.
+# File -> the lines that a page says to add to it.
 ADDED_LINES = {
     CHOICES: {
         "HEADS = (DeepLabV2,)\n": f"{examples.HEAD_SETTINGS}\n\nHEADS = (DeepLabV2, TwoMaps)\n",

@@ -105,7 +105,7 @@ SlurmdSpoolDir={self.folder}/spool
 SlurmctldPidFile={self.folder}/slurmctld.pid
 SlurmdPidFile={self.folder}/slurmd.pid
 SlurmctldParameters=enable_configless
-# No control groups, which need a system of their own.
+# Without control groups, which need a dedicated system.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -118,7 +118,7 @@ MinJobAge=43200
 OverTimeLimit=0
 KillWait=10
 ReturnToService=2
-# It says that it has what the profile asks for, whatever this machine has.
+# The node claims the resources that the profile asks for, even if this machine has less.
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=64000 Gres=gpu:2

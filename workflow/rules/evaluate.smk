@@ -36,7 +36,7 @@ rule summary:
     """Collect the metrics of all models in summary.csv, and as tables in summary.md."""
     input:
         metrics=[f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
-        # Read because the tables name the rounds that a person edited.
+        # Read because the tables name the rounds that were edited by hand.
         manifests=of_labeled_rounds("pseudo_labels.csv"),
         thresholds=edited_thresholds,
     output:

@@ -176,7 +176,7 @@ def initial_weights(wildcards):
 
 
 def weights_of_round(wildcards):
-    """Input function: initial_weights for a round that starts anew; nothing for other rounds."""
+    """Input function: initial_weights for a round with `start: restart`; nothing for other rounds."""
     return initial_weights(wildcards) if model_of(wildcards).starts_anew else []
 
 
@@ -236,7 +236,7 @@ def labeling_options(wildcards, input):
 
 
 def thresholds_in_use(wildcards):
-    """Input function: thresholds.edited.csv if a person made one, else thresholds.csv."""
+    """Input function: thresholds.edited.csv if the user made one, else thresholds.csv."""
     folder = f"{STUDY}/{model_of(wildcards).path}"
     edited = f"{folder}/thresholds.edited.csv"
     return edited if on_disk(edited).is_file() else f"{folder}/thresholds.csv"

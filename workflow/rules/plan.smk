@@ -51,7 +51,7 @@ BOARD = on_disk(f"{STUDY}/tensorboard")
 # Path patterns: the folder of a model, and the folder of a round of self-training.
 MODEL = f"{STUDY}/{{division}}/{{model}}"
 ROUND = f"{STUDY}/{{division}}/{{method}}/round{{round}}"
-# In the names of shards: files that one of several jobs makes, and another job joins.
+# Part of the names of shards, the files that several jobs make and another job joins.
 SHARD = "{shard}of{shards}"
 
 # A rule makes drawn scenes, so they get the prefix of a module; the user's data do not.

@@ -66,7 +66,7 @@ rule figures:
 
 
 rule contact_sheet:
-    """Draw a dozen unlabeled images beside mask, prediction, pseudo label and confidence."""
+    """Draw a dozen unlabeled images with their mask, prediction, pseudo label and confidence."""
     input:
         index=ancient(INDEX),
         images=images,

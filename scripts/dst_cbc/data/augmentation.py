@@ -1,7 +1,7 @@
 """Augmentation of a training sample: one affine warp of image and mask together, then colour.
 
 Resize, rotation, flip and crop are combined into one resampling: only the pixels of the crop are
-computed, and interpolation blurs only once. Their order is that of Table 6 of the paper.
+computed, and interpolation blurs only once. They follow the order of Table 6 of the paper.
 """
 
 import math

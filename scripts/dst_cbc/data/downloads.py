@@ -28,8 +28,8 @@ class Source:
     """A public archive that holds a data set.
 
     inside: folder of the archive that is the data set. counts: number of files that each of its
-    folders must have. sha256: of the archive; empty where the host may repack it, and then digest:
-    `digest_of` the folders `digested`. keep: files and folders to unpack; empty: all.
+    folders must have. sha256: of the archive; empty if the host may repack it. digest: for such an
+    archive, `digest_of` the folders `digested`. keep: files and folders to unpack; empty: all.
     """
 
     url: str

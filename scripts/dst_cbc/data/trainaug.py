@@ -25,9 +25,9 @@ def build(voc: Path, sbd: Path, out: Path, processes: int = 1) -> tuple[int, int
 
     voc: the devkit's VOC2012; sbd: benchmark_RELEASE/dataset. Training images are VOC's train and
     SBD's train and val, without VOC's val. An image has VOC's mask if there is one, else SBD's
-    `.mat` file. JPEGImages becomes a link to that of `voc`. `out` appears complete or not at all.
-    Raises DataError when files are missing or damaged (all bad masks are named at once), and when
-    `out` lies inside a release.
+    `.mat` file. JPEGImages becomes a link to `<voc>/JPEGImages`. `out` appears complete or not at
+    all. Raises DataError when files are missing or damaged (all bad masks are named at once), and
+    when `out` lies inside a release.
     """
     _require(voc, ("JPEGImages", "SegmentationClass", f"{LISTS}/train.txt", f"{LISTS}/val.txt"))
     _require(sbd, ("cls", "train.txt", "val.txt"))

@@ -174,7 +174,7 @@ class _Missing(Dataset):
 def _is_done(outputs: Outputs, id: str, digest: str) -> bool:
     """Whether all files exist and the mask was made from this image.
 
-    A mask without a digest was drawn by a person; it counts as done.
+    A mask without a digest was drawn by hand; it counts as done.
     """
     if not all(path.is_file() for path in outputs.of(id).values()):
         return False

@@ -111,7 +111,7 @@ def _groups(d: Draft) -> str:
     if not d.group:
         return (
             "assumed: every image is a group of its own. If several show the same slide, scene or "
-            "patient, give the part of their names that tells which: --group REGEX"
+            "patient, give the part of their names that identifies it: --group REGEX"
         )
     members = Counter(group_of(id, d.group) for id, _, _ in d.found.pairs)
     shown = ", ".join(f"{name!r} ({count})" for name, count in members.most_common(4))

@@ -12,8 +12,8 @@ from .plan import Plan
 def replaced_trainings(plan: Plan, study: Path) -> dict[str, str]:
     """Finished trainings that this plan would replace: path below `study` -> reason.
 
-    A training is replaced if its settings have changed, or if a model is that it starts from or
-    is labeled by. Raises DataError when the settings.json of a training is damaged.
+    A training is replaced if its settings have changed, or if the plan replaces a model that it
+    starts from or is labeled by. Raises DataError when the settings.json of a training is damaged.
     """
     stale: dict[str, str] = {}
     for path, model in plan.models.items():

@@ -64,7 +64,7 @@ class PlannedModel:
 
     @property
     def starts_anew(self) -> bool:
-        """Whether training starts from initial weights, not from those of the round before."""
+        """Whether training starts from initial weights, not from weights of the round before."""
         return self.settings.network is not None
 
     @property

@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def predict(self) -> PredictStage:
-        """Settings of a prediction with no switches but those of the experiment."""
+        """Settings of a prediction that uses only the switches of the experiment."""
         return self._predict(self.experiment.switches.threshold_sampling or 1)
 
     @property
@@ -188,7 +188,7 @@ class Plan:
         layer = self.experiment.supervised.model_dump(exclude_unset=True)
         settings = self.trainings.settings(split, layer)
         images, share = len(split.labeled), settings.batch
-        # gamma weights pseudo labels, of which there are none: a changed gamma must rerun nothing.
+        # Without pseudo labels, gamma has no effect: a changed gamma must rerun nothing.
         stage = self.trainings.stage(split, settings, 0, images, share, gamma=0.0)
         return self._model(split, SUPERVISED, stage, **self.initial)
 

@@ -3,7 +3,7 @@
 Every function in FIGURES takes the folder of a study, the rows of its summary.csv on one subset,
 and the name of that subset, whose mIoU is shown. It returns a matplotlib Figure, and raises
 DataError with the name of a damaged file. A method has the same colour and marker in all figures.
-The colours are those of Okabe and Ito, which are distinct with any colour vision; markers and line
+The colours are Okabe and Ito's, which are distinct with any colour vision; markers and line
 styles are distinct in black and white.
 """
 

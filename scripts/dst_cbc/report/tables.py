@@ -115,7 +115,7 @@ def _over(rows: Iterable[Row], of_control: Mapping[tuple, float | None]) -> list
 
 
 def _chain_seconds(rows: Sequence[Row], row: Row) -> float | None:
-    """Seconds of all trainings up to a model; those of round 0 are left out for the control."""
+    """Seconds of all trainings up to a model; round 0 is left out for the control."""
     same = (*_FIGURE, "split", "seed")
     before = ("supervised",) if row["method"] != CONTROL else ()
     chain: list[Any] = [
@@ -292,9 +292,9 @@ def describe_selection(selections: Iterable[str]) -> str:
 def compare(studies: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of a table of several studies. studies: {name: rows of summary.csv}.
 
-    One line per split, selection, method, checkpoint and subset, of the last rounds only. After
-    every study but the first stands its difference from the first: the mean over the seeds that
-    both have.
+    One line per split, selection, method, checkpoint and subset, of the last rounds only. Every
+    study after the first has one more column: its difference from the first study, as the mean
+    over the seeds that both have.
     """
     columns = ("split", "selected_on", "method", "checkpoint", "subset")
     lasts = {name: _by(last_rounds(rows), columns) for name, rows in studies.items()}

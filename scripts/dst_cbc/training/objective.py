@@ -74,7 +74,7 @@ def trained(network: Network, stage: TrainStage) -> Trained:
 
 @dataclass(frozen=True)
 class Step:
-    """Where training stands: step `number` of `steps`, 0 .. steps - 1.
+    """Position in the training: step `number` of `steps`, 0 .. steps - 1.
 
     places: stream name -> positions of this process's images in the whole batch.
     """

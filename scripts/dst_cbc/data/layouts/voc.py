@@ -1,8 +1,8 @@
 """PASCAL VOC 2012 with the masks of SBD.
 
 The folder is `VOC2012` of VOC's own archive. In it, `SegmentationClassAug` holds the masks of VOC
-and SBD. Training images are those of `ImageSets/Segmentation/trainaug.txt`; without that file, all
-images with a mask that `val.txt` does not list.
+and SBD. `ImageSets/Segmentation/trainaug.txt` lists the training images; without that file, they
+are all images with a mask that `val.txt` does not list.
 """
 
 from collections.abc import Iterator
