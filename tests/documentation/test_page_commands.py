@@ -1,8 +1,9 @@
 """Run every command of the README and the pages, as printed, in the order of its page.
 
-Each page starts in a folder like a fresh clone in which a smaller demo has finished. No command is
-changed. Commands that need a GPU, a network or a cluster are left out; the page
-reference/untested-commands.md lists and counts them.
+Each page starts in a folder like a fresh clone in which a smaller demo has finished: its two rounds
+stand for rounds 3 and 5 of the pages. Nothing else in a command is changed. Commands that need a
+GPU, a network or a cluster are left out; the page reference/untested-commands.md lists and counts
+them.
 """
 
 import csv
@@ -23,12 +24,15 @@ from workflow import REPOSITORY, Project
 CI = (REPOSITORY / ".ci/run").read_text()
 PAGES = [path for path in pages.written_pages() if list(pages.blocks(path))]
 README = pages.README
+BY_HAND = pages.DOCS / "guides/labels-by-hand.md"
 DEMO, TUTORIAL = (pages.DOCS / f"tutorials/{name}.md" for name in ("demo", "own-images"))
 SMALL = {
     "digits": {"size": 32, "train": 100, "val": 4, "test": 3, "digits": [2, 3]},
     "train": {"steps": 3, "validate_every": 2, "batch": 4, "crop": [24, 24], "gamma": 1},
     "supervised": {"steps": 6, "validate_every": 3},
 }
+# The method of the demo has this many rounds; round of the pages: round that stands for it.
+CURRICULUM, ROUNDS = [0.4, 1.0], {"round3": "round1", "round5": "round2"}
 FEWER_RUNS = {
     "demo-control": [{"splits": ["12"], "seeds": [0], "methods": ["supervised-long"]}],
     "demo-ablation": [{"splits": ["12"], "seeds": [0], "methods": ["ost"]}],
@@ -63,6 +67,9 @@ def clone(tmp_path_factory):
     for name, runs in FEWER_RUNS.items():
         path = root / f"workflow/experiments/{name}.yaml"
         Project.write(path, {**yaml.safe_load(path.read_text()), "runs": runs})
+    methods = yaml.safe_load((root / "workflow/methods.yaml").read_text())
+    methods["dst-cbc"]["curriculum"] = CURRICULUM
+    Project.write(root / "workflow/methods.yaml", methods)
     project = Project(root)
     project.snakemake()
     return project
@@ -99,6 +106,8 @@ PREPARED = {pages.DOCS / "guides/experiment-files.md": layout_of_the_page}
 def run(block, folder):
     """Run a block of shell in the folder, without `make` commands, which .ci/run runs."""
     text = "\n".join(line for line in block.text.splitlines() if not line.startswith("make "))
+    for round, stands_for_it in ROUNDS.items():
+        text = text.replace(round, stands_for_it)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text], cwd=folder, env={**os.environ, "PATH": path},
@@ -112,17 +121,17 @@ def shorten(folder):
     """Put a small network and a few steps into experiment files that were planned in hours."""
     for path in folder.glob("letters*.yaml"):
         content = yaml.safe_load(path.read_text())
-        if content["network"]["backbone"] != "small":
+        if content["supervised"]["steps"] > 4:
             content["network"] = {"backbone": "small", "output_stride": 4, "aspp_rates": [1]}
             content["train"] |= {"steps": 4, "validate_every": 2, "freeze_stages": 0}
+            content["workers"] = 0
             content["supervised"] |= {"steps": 4, "validate_every": 2}
             Project.write(path, content)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if commands(page) and page not in (README, DEMO)],
+    [page for page in PAGES if commands(page) and page not in (README, DEMO, BY_HAND)],
     ids=lambda page: page.relative_to(pages.DOCS).as_posix(),
 )
 def test_the_commands_of_a_page_run_in_its_order(page, folder):
@@ -132,12 +141,25 @@ def test_the_commands_of_a_page_run_in_its_order(page, folder):
         shorten(folder)
 
 
-@pytest.mark.slow
+def test_the_guide_to_changes_by_hand_runs_and_a_forced_round_gives_the_old_bytes(folder):
+    gallery, edit, accept, verify, force = runnable(BY_HAND)
+    model = folder / "results/demo/12_0/dst-cbc/round1/model.pt"
+    old = model.read_bytes()
+    for block in (gallery, edit, accept, verify):
+        run(block, folder)
+    (model.parent / "thresholds.edited.csv").unlink()
+    log = folder / "results/demo/logs/12_0/dst-cbc/round1/finetune.log"
+    log.write_text("")
+    run(force, folder)
+    assert "step 3/3" in log.read_text()
+    assert model.read_bytes() == old
+
+
 def test_the_demo_s_tutorial_runs_and_what_it_says_of_edited_thresholds_is_true(folder):
     *before, edit, plan, again, back = runnable(DEMO)
     for block in before:
         run(block, folder)
-    model = folder / "results/demo/12_0/dst-cbc/round5/model.pt"
+    model = folder / "results/demo/12_0/dst-cbc/round2/model.pt"
     last = model.with_name("last.pt")
     old = model.read_bytes(), last.read_bytes()
     run(edit, folder)
@@ -154,15 +176,15 @@ def test_the_demo_s_tutorial_runs_and_what_it_says_of_edited_thresholds_is_true(
     assert (model.read_bytes(), last.read_bytes()) == old
 
 
-@pytest.mark.slow
 def test_every_file_of_a_finished_study_is_described_with_its_columns(clone):
     known = files_page.BY_RULES | files_page.BY_HAND
     described, undescribed = set(), set()
     for path in (clone.root / "results").rglob("*"):
         if path.is_dir() or path.is_relative_to(clone.root / "results/digits"):
             continue
-        name = files_page.pattern(path.relative_to(clone.root).as_posix())
-        found = {name, *(str(folder) for folder in Path(name).parents)} & known.keys()
+        inside = path.relative_to(clone.root)
+        name, *folders = (files_page.pattern(p.as_posix()) for p in (inside, *inside.parents))
+        found = {name, *folders} & known.keys()
         described |= found
         undescribed |= set() if found else {name}
         if path.suffix == ".csv":

@@ -139,17 +139,6 @@ def test_edited_thresholds_rerun_labels_and_training_from_their_round_on(study):
     assert study.trained() == ROUNDS[1:]
 
 
-def test_forcing_one_model_really_trains_it_again(study):
-    model = study.study / ROUNDS[2] / "model.pt"
-    log = study.study / "logs" / ROUNDS[2] / "finetune.log"
-    before = model.read_bytes()
-    log.write_text("")
-    target = str(model.relative_to(study.root))
-    study.snakemake(target, "--forcerun", target)
-    assert "step 3/3" in log.read_text()
-    assert model.read_bytes() == before
-
-
 def test_a_changed_setting_stops_before_the_first_job_and_names_the_trainings(study):
     study.configure(train={**EXPERIMENT["train"], "learning_rate": 0.04})
     output = study.snakemake(fails=True)
