@@ -1,6 +1,7 @@
 """Reference pages of the shipped experiments, and of the commands that no test can run."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from dst_cbc.report.tables import markdown_table
@@ -17,20 +18,18 @@ def experiments_page() -> str:
         "Shipped experiments",
         "One file is one experiment. A file that extends another one shares its study and its "
         "models. [How settings merge](../guides/experiment-files.md) explains `extends`.",
+        "Run a file with `snakemake --cores all --configfile FILE`. Where its data are in another "
+        "folder than the file says, add `--config data=PATH`.",
         *(f"## `{path.relative_to(REPOSITORY)}`\n\n{_comment(path)}" for path in files),
     )
 
 
 def _comment(path: Path) -> str:
-    """The comment at the top of a file as text; its command lines as code."""
-    text, shell = [], []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        found = line.removeprefix("#").strip()
-        (shell if found.startswith("snakemake ") else text).append(found)
-    command = "".join(f"\n\n    {line}" for line in shell)
-    return " ".join(text).strip() + command
+    """The comment at the top of a file, up to the command that runs it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    text = " ".join(line.removeprefix("#").strip() for line in comment)
+    return text.partition(" snakemake --")[0]
 
 
 def untested_page(found: Sequence[Block]) -> str:
@@ -49,5 +48,7 @@ def untested_page(found: Sequence[Block]) -> str:
         f"{total - len(lines)} of them, in the order of their page. "
         f"{len(lines)} need what a test machine lacks, and their blocks say so in their titles: "
         f"{', '.join(counts)}.",
+        "Commands inside of sentences and tables are not counted. A test checks that the scripts, "
+        "files, targets and options that they name exist.",
         markdown_table(["page", "command", "needs"], lines),
     )

@@ -60,7 +60,7 @@ NOTES = {
 def keys_page() -> str:
     """Every key of an experiment file; one section for each key that holds other keys."""
     schema = Experiment.model_json_schema()
-    sections: dict[str, list[list[str]]] = {}
+    sections: dict[str, list[list[str]]] = {"": []}
     for name, *cells in rows(schema, schema["$defs"]):
         first = re.split(r"[.\[]", name.strip("`"))[0]
         held = cells[0] == "keys below" and first not in sections
@@ -72,7 +72,10 @@ def keys_page() -> str:
         "[paper](https://arxiv.org/abs/2004.08514). "
         "[How settings merge](../guides/experiment-files.md) says what wins when several files "
         "set a key. Your editor can check a file against "
-        "`workflow/schemas/experiment.schema.json`."
+        "`workflow/schemas/experiment.schema.json`.",
+        "These keys hold other keys and have a section each: "
+        + ", ".join(f"[`{first}`](#{first})" for first in sections if first)
+        + ".",
     ]
     header = ["key", "value", "default", "meaning"]
     for first, found in sections.items():
@@ -135,7 +138,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
             return f"`{_yaml(value)}`"
         case {"type": "array", "prefixItems": [first, second]}:
             low, high = allowed(first), allowed(second)
-            return f"two of: {low}" if low == high else f"[{low}, {high}]"
+            return f"two values, each {low}" if low == high else f"[{low}, {high}]"
         case {"type": "array", "items": items}:
             return f"list of {allowed(items)}"
         case {"type": "object"}:

@@ -7,6 +7,7 @@ them.
 """
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import examples
 from documentation import commands_page, files_page, pages
 from workflow import REPOSITORY, Project
 
@@ -100,7 +102,19 @@ def layout_of_the_page(folder):
     Project.write(folder / "cells.yaml", experiment)
 
 
-PREPARED = {pages.DOCS / "guides/experiment-files.md": layout_of_the_page}
+def polygons_of_the_page(folder):
+    """Write the script of contributing/annotation-format.md, and an annotation for it."""
+    (folder / "scripts/polygons.py").write_text(examples.POLYGONS)
+    triangle = {"label": "cell", "points": [[1, 1], [6, 1], [1, 6]]}
+    content = {"imageWidth": 10, "imageHeight": 8, "shapes": [triangle]}
+    (folder / "annotations").mkdir()
+    (folder / "annotations/a.json").write_text(json.dumps(content))
+
+
+PREPARED = {
+    pages.DOCS / "guides/experiment-files.md": layout_of_the_page,
+    pages.DOCS / "contributing/annotation-format.md": polygons_of_the_page,
+}
 
 
 def run(block, folder):
