@@ -138,6 +138,24 @@ def test_a_corrected_mask_retrains_only_what_used_it(finished, tmp_path):
     assert "6_0/supervised" in project.trained()
 
 
+def test_a_mask_for_an_unlabeled_image_makes_it_labeled_in_a_split_of_all_masks(scenes, tmp_path):
+    splits, runs = {"all": {"all": True}}, [{"splits": ["all"], "methods": ["supervised"]}]
+    project = project_with(scenes, tmp_path / "project", splits=splits, runs=runs)
+    added, *masks = sorted((project.root / "data/labels/train").iterdir())
+    added.rename(tmp_path / "mask.png")
+    labeled = project.study / "splits/all_0.labeled.txt"
+    lists = [f"results/tiny/splits/all_0.{side}.txt" for side in ("labeled", "unlabeled")]
+    project.snakemake(*lists)
+    assert set(labeled.read_text().split()) == {path.stem for path in masks}
+    (tmp_path / "mask.png").rename(added)
+    # Stopped between the two jobs that follow from the new mask.
+    project.snakemake("results/tiny/dataset.csv")
+    assert project.jobs(*lists) == {"split splits": 1}
+    project.snakemake(*lists)
+    assert set(labeled.read_text().split()) == {added.stem, *(path.stem for path in masks)}
+    assert not project.jobs(*lists)
+
+
 def test_touching_and_moving_the_data_runs_nothing(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     for path in (project.root / "data").rglob("*.png"):

@@ -4,7 +4,7 @@
 rule draw_digits:
     """Draw the demo's data set: scenes of scikit-learn's handwritten digits, with their masks."""
     output:
-        f"{EXPERIMENT.data}/scenes.json",
+        str(Path(EXPERIMENT.data, "scenes.json")),
     log:
         f"{STUDY}/logs/draw_digits.log",
     localrule: True
@@ -48,7 +48,7 @@ rule check_data:
 rule split:
     """Divide the training images of dataset.csv into two lists of ids: labeled and unlabeled."""
     input:
-        index=index_of_training_ids,
+        index=index_for_split,
         lists=imported_list_of,
     output:
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",

@@ -4,7 +4,7 @@ import shlex
 from functools import cache
 
 from dst_cbc.data.records import selecting
-from dst_cbc.runtime.files import digest
+from dst_cbc.runtime.files import digest, read_ids
 from dst_cbc.settings.stages import PART_IMAGES
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
@@ -121,10 +121,23 @@ def index_for(files, output):
     return index
 
 
-def index_of_training_ids(wildcards):
-    """Input function of a split: dataset.csv, ancient unless the training ids have changed."""
-    checked = [row.id for row in CHECKED.values() if row.subset == "train"]
-    return ancient(INDEX) if checked == SUBSETS["train"] else INDEX
+def index_for_split(wildcards):
+    """Input function of a split: dataset.csv, ancient while the planned lists are on disk.
+
+    The lists change when training images or masks are added or removed.
+    """
+    return ancient(INDEX) if is_made(wildcards.division) else INDEX
+
+
+# Cached, because Snakemake asks for the inputs of a job several times.
+@cache
+def is_made(division):
+    split = PLAN.splits[division]
+    lists = {"labeled": split.labeled, "unlabeled": split.unlabeled}
+    paths = {side: on_disk(f"{STUDY}/splits/{division}.{side}.txt") for side in lists}
+    return all(
+        paths[side].is_file() and read_ids(paths[side]) == ids for side, ids in lists.items()
+    )
 
 
 def drawn_scenes(wildcards):
