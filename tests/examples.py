@@ -14,7 +14,7 @@ def code(page: str, language: str = "python") -> list[str]:
 
 
 METHOD_SETTINGS, METHOD_CODE = code("method")
-(METHOD_ROW,) = code("method", "yaml")
+METHOD_ROW, METHOD_RUNS = code("method", "yaml")
 HEAD_SETTINGS, HEAD_CODE = code("head")
 LAYOUT_CODE, LAYOUT_ENTRY = code("layout")
 (POLYGONS,) = code("annotation-format")

@@ -13,6 +13,9 @@ from dst_cbc.report.tables import markdown_table
 from .pages import REPOSITORY, page, without_markup
 
 SCRIPTS = REPOSITORY / "scripts"
+CALLED_BY_PEOPLE = {"build_trainaug", "export", "tables", "verify"}
+"""Stages that guides tell people to call by themselves."""
+DEVELOPERS = {"document", "environment", "pictures", "record", "require_gain"}
 
 
 class _Parsed(Exception):
@@ -22,19 +25,22 @@ class _Parsed(Exception):
 def commands_page() -> str:
     """Every script: first the commands for people, then the stages that rules call."""
     stages = set(re.findall(r'stage\("(\w+)\.py"', _rules()))
-    scripts = sorted(SCRIPTS.glob("*.py"))
+    scripts = {path.stem: path for path in sorted(SCRIPTS.glob("*.py"))}
+    for_people = [n for n in scripts if n not in stages | DEVELOPERS or n in CALLED_BY_PEOPLE]
     return page(
         "Command lines",
         "Each command is `python scripts/NAME.py`, and `--help` prints the same text. A command "
         "exits with 0 when all went well, with 1 after an error that it explains, with 2 for "
         "wrong options, and with 143 when a signal stopped it and it saved its work.",
         "## Commands for people",
-        *(_section(path) for path in scripts if path.stem not in stages),
+        *(_section(scripts[name]) for name in for_people),
         "## Stages",
         "The rules call these commands, each with its settings as JSON. "
         "`snakemake --printshellcmds` prints the whole command of each job; you may paste it into "
         "a shell and run the stage by hand.",
-        *(_section(path) for path in scripts if path.stem in stages),
+        *(_section(scripts[name]) for name in sorted(stages - CALLED_BY_PEOPLE)),
+        "## Commands for developers of this workflow",
+        *(_section(scripts[name]) for name in sorted(DEVELOPERS)),
     )
 
 

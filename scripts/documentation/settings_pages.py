@@ -9,6 +9,7 @@ from typing import Any
 
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.report.tables import markdown_table
+from dst_cbc.runtime.files import DataError
 from dst_cbc.settings.base import Settings
 from dst_cbc.settings.choices import HEADS, OBJECTIVES
 from dst_cbc.settings.experiment import Experiment
@@ -128,6 +129,9 @@ def allowed(schema: Mapping[str, Any]) -> str:
     match schema:
         case {"$ref": reference}:
             return REPEATED[reference.rpartition("/")[2]]
+        case {"discriminator": {"mapping": names}}:
+            chosen = ", ".join(f"`{name}`" for name in names)
+            return f"keys of one of {chosen}: see [networks and objectives](networks.md)"
         case {"gt": above, "le": top}:  # pydantic's schema of a decimal
             return _number({"type": "number", "exclusiveMinimum": above, "maximum": top})
         case {"anyOf": members}:
@@ -242,10 +246,15 @@ def _unset(key: str) -> Any:
 def methods_page() -> str:
     """Every row of methods.yaml, and every switch that a row may set."""
     described = _comments(METHODS.read_text(encoding="utf-8"))
-    lines = [
-        [f"`{name}`", described[name], ", ".join(f"`{k}: {_yaml(v)}`" for k, v in row.items())]
-        for name, row in read_yaml(METHODS).items()
-    ]
+    lines = []
+    for name, row in read_yaml(METHODS).items():
+        if name not in described:
+            raise DataError(
+                f"{METHODS}: {name}: expected a comment in the first line of the row that says "
+                "what the method does"
+            )
+        switches = ", ".join(f"`{key}: {_yaml(value)}`" for key, value in row.items())
+        lines.append([f"`{name}`", described[name], switches])
     return page(
         "Methods and switches",
         "A method is a row of `workflow/methods.yaml`: switches, and keys of `train` that the row "

@@ -43,7 +43,8 @@ class Objective(self_training.Objective):
         print(f"{len(edges)} {data.thresholds.name} of a model of round {origin}")
 """
 SOFT_ROW = """
-soft: {curriculum: [0.5], objective: {name: soft}}
+soft: # reads all that a training may read
+  {curriculum: [0.5], objective: {name: soft}}
 """
 LIBRARY = "scripts/dst_cbc"
 CHOICES = f"{LIBRARY}/settings/choices.py"
@@ -133,6 +134,20 @@ def test_the_study_is_whole_and_nothing_is_made_twice(study):
     base = yaml.safe_load((study.study / "6_0/supervised/settings.json").read_text())
     assert base["network"]["head"] == {"name": "two_maps", "fine": 0}
     assert "aspp_rates" not in base["network"] and "objective" not in base["train"]
+
+
+def test_the_reference_pages_list_what_was_added(study):
+    code = (
+        "from documentation.settings_pages import *\n"
+        "print(keys_page(), methods_page(), networks_page(), formats_page())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=study.root / "scripts", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for added in ("### `two_maps`", "### `ema_teacher`", "## `listed`", "| `ema-teacher` | a mean"):
+        assert added in done.stdout
+    assert "keys of one of `self_training`, `ema_teacher`, `soft`" in done.stdout
 
 
 def test_its_key_reruns_its_training_alone_and_is_told(study, tmp_path):

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from ..runtime.files import write_bytes
 from . import figure_data
 from .figure_data import SUPERVISED, Points, SummaryRow
+from .tables import describe_selection
 
 # Starts from matplotlib's own defaults, so that no matplotlibrc of a user or folder has an effect.
 STYLE = [
@@ -334,7 +335,7 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _best(models: Models) -> str:
-    return f"best of the chain, selected on {', '.join(sorted({m.selected_on for m in models}))}"
+    return describe_selection(sorted({m.selected_on for m in models})).removeprefix("the ")
 
 
 def _panels(
