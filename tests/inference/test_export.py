@@ -181,6 +181,16 @@ def test_a_model_alone_has_a_card_too_and_is_compared_on_made_up_images(tmp_path
     assert "there was no `metrics.json` beside the model" in text
 
 
+def test_the_card_of_a_last_step_says_that_nothing_was_selected(tmp_path):
+    model = make()
+    around = model_card.surroundings(tmp_path / "supervised/model.pt")
+    for selected, said in (("val", True), ("last", False)):
+        record = {**RECORD, "selected_on": selected}
+        text = model_card.card(model.settings, CLASSES, None, record, "digest", around, {})
+        assert ("chosen as the best on val" in text) == said
+        assert ("the last step of its training: nothing was selected" in text) != said
+
+
 def test_weights_are_named_with_their_licence():
     assert "package `timm`: Apache-2.0" in model_card._licence("package:timm/x.pt")
     assert model_card.FILL_IN in model_card._licence("package:no_such/x.pt")

@@ -171,12 +171,12 @@ def test_a_missing_label_is_named(made):
 @pytest.mark.parametrize("mode, found", [("RGB", "RGB"), ("I;16", "16 bits")])
 def test_a_label_that_holds_no_class_numbers_is_named(mode, found, made):
     Image.new(mode, (40, 20)).save(made.labels / "a.png")
-    with pytest.raises(DataError, match=rf"a\.png: found {found}; expected 8-bit class numbers"):
+    with pytest.raises(DataError, match=rf"a\.png: found {found}, expected 8-bit class numbers"):
         made.sheet()
 
 
 def test_predictions_of_another_list_are_refused(made):
-    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not 'b'"):
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not the image 'b'"):
         made.sheet(rows=made.rows[::-1])
 
 

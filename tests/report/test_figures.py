@@ -230,7 +230,13 @@ def test_every_split_has_a_panel_and_names_its_selection(study):
     assert [axes.get_title() for axes in figure.axes] == [
         "split 106, selected on valtiny", "split 20",
     ]  # fmt: skip
-    assert said(figure, "selected on val, valtiny")
+    assert said(figure, "selected on val or valtiny")
+
+
+def test_a_figure_of_last_steps_says_that_nothing_was_selected(study):
+    study.add("12_0_last/supervised", 40.0)
+    study.chain("dst-cbc", 41.0, 42.0, division="12_0_last")
+    assert said(study.draw("rounds"), "last step of each round: nothing was selected")
 
 
 def test_a_line_starts_at_the_baseline_of_its_own_seeds_and_names_them(full):

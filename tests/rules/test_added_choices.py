@@ -147,7 +147,7 @@ def test_the_reference_pages_list_what_was_added(study):
     assert done.returncode == 0, done.stderr
     for added in ("### `two_maps`", "### `ema_teacher`", "## `listed`", "| `ema-teacher` | a mean"):
         assert added in done.stdout
-    assert "keys of one of `self_training`, `ema_teacher`, `soft`" in done.stdout
+    assert "keys of one of `ema_teacher`, `self_training`, `soft`" in done.stdout
 
 
 def test_its_key_reruns_its_training_alone_and_is_told(study, tmp_path):
