@@ -15,7 +15,7 @@ from .pages import REPOSITORY, page, without_markup
 SCRIPTS = REPOSITORY / "scripts"
 CALLED_BY_PEOPLE = {"build_trainaug", "export", "tables", "verify"}
 """Stages that guides tell people to call by themselves."""
-DEVELOPERS = {"document", "environment", "pictures", "record", "require_gain"}
+DEVELOPERS = {"document", "document_pictures", "environment", "record", "require_gain"}
 
 
 class _Parsed(Exception):

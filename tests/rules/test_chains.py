@@ -18,6 +18,8 @@ from dst_cbc.self_training.pseudo_labels import label_pixels
 from dst_cbc.self_training.thresholds import read_cutoffs
 from workflow import Project
 
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "peers": {
         "curriculum": [0.5, 1.0], "teacher": "peer", "chains": {"a": {}, "b": {"seed": 7}},

@@ -57,6 +57,7 @@ def unlabeled(project: Project) -> list[str]:
     return (project.study / "splits/6_0.unlabeled.txt").read_text().split()
 
 
+@pytest.mark.slow
 def test_no_mask_of_an_unlabeled_image_reaches_any_result(finished, scenes, tmp_path):
     garbled = project_with(scenes, tmp_path / "garbled")
     for id in unlabeled(finished):
@@ -374,6 +375,7 @@ def test_an_empty_validation_subset_is_named(scenes, tmp_path):
     assert "rule " not in output
 
 
+@pytest.mark.slow
 def test_a_model_is_handed_over_by_name_and_compared_on_val(finished):
     folder = finished.study / "6_0/dst-cbc/round3/export"
     assert not folder.exists(), "nobody has asked for it"

@@ -114,6 +114,7 @@ def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
     assert not study.jobs()
 
 
+@pytest.mark.slow
 def test_edited_thresholds_rerun_labels_and_training_from_their_round_on(study):
     folder = study.study / ROUNDS[1]
     edited = folder / "thresholds.edited.csv"

@@ -35,6 +35,7 @@ def whole(tmp_path_factory) -> Project:
     return project
 
 
+@pytest.mark.slow
 def test_scattered_over_several_jobs_it_is_the_same_and_their_number_reruns_nothing(
     whole, tmp_path
 ):
