@@ -50,9 +50,13 @@ def _labels_by_round(method: Path, data: Path) -> Image.Image:
     """The image with the most labeled pixels that are not background, and its labels."""
     rows = read_csv(method / "round1/pseudo_labels.csv", ["id", "kept", "pixels background"])
     id = max(rows, key=lambda row: int(row["kept"]) - int(row["pixels background"]))["id"]
+    last = len(list(method.glob("round*")))
     columns = {
         "image": data / f"images/train/{id}.png",
-        **{f"round {r}": method / f"round{r}/pseudo_labels/{id}.png" for r in (1, 3, 5)},
+        **{
+            f"round {r}": method / f"round{r}/pseudo_labels/{id}.png"
+            for r in sorted({1, (last + 1) // 2, last})
+        },
         "true mask": data / f"labels/train/{id}.png",
     }
     canvas = Image.new("RGB", (len(columns) * (SIDE + GAP) - GAP, SIDE + 24), "white")

@@ -1,9 +1,8 @@
 """Run every command of the README and the pages, as printed, in the order of its page.
 
-Each page starts in a folder like a fresh clone in which a smaller demo has finished: its two rounds
-stand for rounds 3 and 5 of the pages. Nothing else in a command is changed. Commands that need a
-GPU, a network or a cluster are left out; the page reference/untested-commands.md lists and counts
-them.
+Each page starts in a folder like a fresh clone in which a smaller demo has finished, with fewer
+rounds. Nothing else in a command is changed than the number of the round. Commands that need a GPU,
+a network or a cluster are left out; the page reference/untested-commands.md lists and counts them.
 """
 
 import csv
@@ -18,8 +17,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import examples
+from browser import chromium
 from documentation import commands_page, files_page, pages
 from workflow import REPOSITORY, Project
 
@@ -33,11 +34,10 @@ SMALL = {
     "train": {"steps": 3, "validate_every": 2, "batch": 4, "crop": [24, 24], "gamma": 1},
     "supervised": {"steps": 6, "validate_every": 3},
 }
-# The method of the demo has this many rounds; round of the pages: round that stands for it.
-CURRICULUM, ROUNDS = [0.4, 1.0], {"round3": "round1", "round5": "round2"}
+CURRICULUM = [0.4, 1.0]
 FEWER_RUNS = {
-    "demo-control": [{"splits": ["12"], "seeds": [0], "methods": ["supervised-long"]}],
-    "demo-ablation": [{"splits": ["12"], "seeds": [0], "methods": ["ost"]}],
+    "demo-control": [{"splits": ["12"], "seeds": [0], "methods": ["dst-cbc"]}],
+    "demo-ablation": [{"splits": ["12"], "seeds": [0], "methods": ["dst-cbc"]}],
 }
 
 
@@ -69,9 +69,7 @@ def clone(tmp_path_factory):
     for name, runs in FEWER_RUNS.items():
         path = root / f"workflow/experiments/{name}.yaml"
         Project.write(path, {**yaml.safe_load(path.read_text()), "runs": runs})
-    methods = yaml.safe_load((root / "workflow/methods.yaml").read_text())
-    methods["dst-cbc"]["curriculum"] = CURRICULUM
-    Project.write(root / "workflow/methods.yaml", methods)
+    give_rounds(root, CURRICULUM)
     project = Project(root)
     project.snakemake()
     return project
@@ -111,7 +109,20 @@ def polygons_of_the_page(folder):
     (folder / "annotations/a.json").write_text(json.dumps(content))
 
 
+def rounds_of(folder):
+    """The curriculum of `dst-cbc` in a copy of the repository."""
+    return yaml.safe_load((folder / "workflow/methods.yaml").read_text())["dst-cbc"]["curriculum"]
+
+
+def give_rounds(folder, curriculum):
+    """Write another curriculum of `dst-cbc`."""
+    path = folder / "workflow/methods.yaml"
+    methods = yaml.safe_load(path.read_text())
+    Project.write(path, {**methods, "dst-cbc": {**methods["dst-cbc"], "curriculum": curriculum}})
+
+
 PREPARED = {
+    TUTORIAL: lambda folder: give_rounds(folder, [1.0]),
     pages.DOCS / "guides/experiment-files.md": layout_of_the_page,
     pages.DOCS / "contributing/annotation-format.md": polygons_of_the_page,
 }
@@ -120,8 +131,8 @@ PREPARED = {
 def run(block, folder):
     """Run a block of shell in the folder, without `make` commands, which .ci/run runs."""
     text = "\n".join(line for line in block.text.splitlines() if not line.startswith("make "))
-    for round, stands_for_it in ROUNDS.items():
-        text = text.replace(round, stands_for_it)
+    # The last round stands for the last round of the pages, the first one for one in between.
+    text = text.replace("round5", f"round{len(rounds_of(folder))}").replace("round3", "round1")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text], cwd=folder, env={**os.environ, "PATH": path},
@@ -210,6 +221,25 @@ def test_every_file_of_a_finished_study_is_described_with_its_columns(clone):
     assert not undescribed
     exports = {name for name in files_page.BY_RULES if "/export/" in name}
     assert described >= files_page.BY_RULES.keys() - exports - {"results/digits/scenes.json"}
+
+
+@chromium
+def test_the_pictures_of_the_pages_are_made_from_the_demo_s_results(clone, tmp_path):
+    options = ["results/demo", "--out", str(tmp_path / "pictures")]
+    subprocess.run(
+        [sys.executable, REPOSITORY / "scripts/document_pictures.py", *options],
+        cwd=clone.root, check=True,
+    )  # fmt: skip
+    made = {path.name: path for path in (tmp_path / "pictures").iterdir()}
+    assert made.keys() == {"contact-sheet.jpg", "gallery.png", "pseudo-labels.png", "rounds.svg"}
+    shown = {f"pictures/{name}" for name in made}
+    text = "".join(page.read_text() for page in pages.written_pages())
+    assert all(name in text for name in shown)
+    with Image.open(made["pseudo-labels.png"]) as image:
+        colours = image.convert("RGB").getcolors(1 << 16)
+    assert len(colours) > 10
+    with Image.open(made["gallery.png"]) as image:
+        assert image.size == (1000, 760) and len(image.convert("RGB").getcolors(1 << 16)) > 100
 
 
 def test_the_readme_s_commands_are_those_of_the_tutorial_and_of_ci():

@@ -46,7 +46,7 @@ SAME = {"backbone": "tf_efficientnet_lite0", "stages": 2}
 RESNET = {"backbone": "resnet101", "output_stride": 8, "aspp_rates": (6, 12, 18, 24)}
 NETWORKS = {
     "half size": {"input_scale": 0.5},
-    "SAME": SAME,
+    "SAME": pytest.param(SAME, marks=pytest.mark.slow),
     "Lite0": pytest.param(
         {"backbone": "tf_efficientnet_lite0", "stages": 4, "output_stride": 16},
         marks=pytest.mark.slow,

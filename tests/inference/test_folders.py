@@ -239,6 +239,7 @@ def start(model, images, out):
     )
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_it_goes_on_and_ends_in_the_same_bytes(
     model_file, tmp_path, write_image
 ):
@@ -386,6 +387,7 @@ def photograph(path, width, height):
     small.resize((width, height), Image.Resampling.BILINEAR).save(path, quality=80)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_memory_grows_with_an_image_by_less_than_its_logits(tmp_path):
     """Logits of 11 classes are 44 bytes a pixel; only pixels, classes and confidence are needed."""

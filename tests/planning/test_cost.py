@@ -112,6 +112,7 @@ def test_nothing_to_train_is_said(plan, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     project = Project.create(tmp_path / "project")
     assert "to do: 4 trainings of 15 steps" in project.snakemake("results/scenes/scenes.json")

@@ -110,6 +110,7 @@ def cell_of(model):
     return model.method, "_".join([split, *selection])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_a_file_runs_dry_with_the_jobs_that_its_runs_ask_for(file, project, data):
     format = experiment_of(file).format

@@ -546,6 +546,7 @@ def test_a_method_looks_the_same_in_every_figure(full):
     assert len(looks) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_cut_off_or_on_top_of_another(name, study):
     """Three splits, 21 classes, a dozen methods with long names."""

@@ -174,11 +174,18 @@ def test_an_objective_reads_what_its_settings_say(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_network_with_the_head_is_exported(study):
-    folder = "results/tiny/6_0/ema-teacher/round1/export"
-    study.snakemake(f"{folder}/model.onnx")
-    card = (study.root / folder / "model.md").read_text()
+def test_a_model_is_handed_over_by_name_and_compared_on_val(study):
+    folder = study.study / "6_0/ema-teacher/round1/export"
+    assert not folder.exists(), "nobody has asked for it"
+    target = str((folder / "model.onnx").relative_to(study.root))
+    study.snakemake(target)
+    assert {path.name for path in folder.iterdir()} == {"model.md", "model.onnx", "model.pt2"}
+    log = (study.study / "logs/6_0/ema-teacher/round1/export.log").read_text()
+    assert "in 4 images" in log and "(real images)" in log
+    card = (folder / "model.md").read_text()
+    assert card.startswith("# tiny/6_0/ema-teacher/round1\n") and "6 labeled, 8 unlabeled" in card
     assert "head `two_maps`, fine 0" in card
+    assert not study.jobs(target)
 
 
 def test_polygons_become_masks_of_their_classes(study, tmp_path):

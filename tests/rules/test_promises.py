@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +92,7 @@ def test_settings_and_figures_hold_no_time_host_or_path_of_this_machine(finished
         assert os.uname().nodename.encode() not in content, name
 
 
+@pytest.mark.slow
 def test_a_changed_png_stops_fine_tuning_with_its_name_and_verify_finds_it(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     folder = project.study / "6_0/dst-cbc/round2"
@@ -121,6 +121,7 @@ def test_a_changed_png_stops_fine_tuning_with_its_name_and_verify_finds_it(finis
     assert "in order" in project.snakemake("verify")
 
 
+@pytest.mark.slow
 def test_a_corrected_mask_retrains_only_what_used_it(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     labeled = (project.study / "splits/6_0.labeled.txt").read_text().split()
@@ -246,6 +247,7 @@ def train_command(project: Project, out: Path, resume: Path, workers: int) -> li
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_killed_with_kill_9_ends_in_the_same_bytes(finished, tmp_path, workers):
     undisturbed = tmp_path / "undisturbed"
@@ -277,6 +279,7 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
     finished, tmp_path, number
@@ -298,6 +301,7 @@ def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
     assert "resumed at step" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_training_saves_and_ends_when_its_snakemake_is_killed(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     # So many steps that it does not finish by itself; only round 1 runs.
@@ -373,20 +377,6 @@ def test_an_empty_validation_subset_is_named(scenes, tmp_path):
     output = project.snakemake(fails=True)
     assert "evaluation.select: subset 'val' has no images" in output
     assert "rule " not in output
-
-
-@pytest.mark.slow
-def test_a_model_is_handed_over_by_name_and_compared_on_val(finished):
-    folder = finished.study / "6_0/dst-cbc/round3/export"
-    assert not folder.exists(), "nobody has asked for it"
-    target = str((folder / "model.onnx").relative_to(finished.root))
-    finished.snakemake(target)
-    assert {path.name for path in folder.iterdir()} == {"model.md", "model.onnx", "model.pt2"}
-    log = (finished.study / "logs/6_0/dst-cbc/round3/export.log").read_text()
-    assert "in 4 images" in log and "(real images)" in log
-    card = (folder / "model.md").read_text()
-    assert card.startswith("# tiny/6_0/dst-cbc/round3\n") and "6 labeled, 8 unlabeled" in card
-    assert finished.jobs(target) == Counter()
 
 
 def test_bad_files_fail_in_the_data_check_all_at_once(scenes, tmp_path):

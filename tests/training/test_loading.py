@@ -144,6 +144,7 @@ def test_what_a_sample_raises_arrives(workers):
     loaded.close()
 
 
+@pytest.mark.slow
 def test_processes_that_start_anew_use_the_same_memory(monkeypatch):
     """Spawned workers, as on macOS, also write into the shared memory."""
     real = loading.DataLoader

@@ -234,6 +234,7 @@ def test_the_stated_module_is_validated_and_kept(make, evaluated, run, monkeypat
     assert not same(end.best_state, cpu_state(objective.evaluated))
 
 
+@pytest.mark.slow
 @BOTH
 def test_two_processes_give_the_gradients_of_one_on_the_same_batch(make, data, tmp_path):
     plain = {"learning_rate": 1.0, "momentum": 0.0, "weight_decay": 0.0, "power": 0.0}
@@ -242,6 +243,7 @@ def test_two_processes_give_the_gradients_of_one_on_the_same_batch(make, data, t
     assert all(not torch.equal(before[name], after[name]) for name in learning)
 
 
+@pytest.mark.slow
 def test_all_processes_have_the_running_statistics_of_the_first(data, tmp_path):
     """Each process sees half of the batch; after each step, the statistics are shared."""
     stage = make_stage(steps=2, validate_at=(2,), gpus=2)
