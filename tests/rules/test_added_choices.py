@@ -173,7 +173,6 @@ def test_an_objective_reads_what_its_settings_say(study, tmp_path):
     assert "11 thresholds.edited.csv of a model of round 0" in log.read_text()
 
 
-@pytest.mark.slow
 def test_a_model_is_handed_over_by_name_and_compared_on_val(study):
     folder = study.study / "6_0/ema-teacher/round1/export"
     assert not folder.exists(), "nobody has asked for it"

@@ -16,6 +16,8 @@ from PIL import Image
 
 from workflow import EXPERIMENT, Project, results
 
+pytestmark = pytest.mark.slow
+
 FOLDER_FORMAT = {
     "data": "data",
     "format": "folder",
@@ -56,7 +58,6 @@ def unlabeled(project: Project) -> list[str]:
     return (project.study / "splits/6_0.unlabeled.txt").read_text().split()
 
 
-@pytest.mark.slow
 def test_no_mask_of_an_unlabeled_image_reaches_any_result(finished, scenes, tmp_path):
     garbled = project_with(scenes, tmp_path / "garbled")
     for id in unlabeled(finished):
@@ -92,7 +93,6 @@ def test_settings_and_figures_hold_no_time_host_or_path_of_this_machine(finished
         assert os.uname().nodename.encode() not in content, name
 
 
-@pytest.mark.slow
 def test_a_changed_png_stops_fine_tuning_with_its_name_and_verify_finds_it(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     folder = project.study / "6_0/dst-cbc/round2"
@@ -121,7 +121,6 @@ def test_a_changed_png_stops_fine_tuning_with_its_name_and_verify_finds_it(finis
     assert "in order" in project.snakemake("verify")
 
 
-@pytest.mark.slow
 def test_a_corrected_mask_retrains_only_what_used_it(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     labeled = (project.study / "splits/6_0.labeled.txt").read_text().split()
@@ -166,7 +165,6 @@ def test_touching_and_moving_the_data_runs_nothing(finished, tmp_path):
     assert not project.jobs("--config", "data=moved")
 
 
-@pytest.mark.slow
 def test_16_bit_images_of_several_sizes_with_masks_of_colours_train(scenes, tmp_path):
     colours = FOLDER_FORMAT["classes"]
     labels = {colour: name for name, colour in colours.items()}
@@ -202,7 +200,6 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_names_that_would_be_paths_shell_or_markup_are_only_names(scenes, tmp_path):
     runs = [{"splits": ["6"], "seeds": [0], "methods": ["short"]}]
     project = project_with(scenes, tmp_path / "it's a $HOME", runs=runs)
@@ -247,7 +244,6 @@ def train_command(project: Project, out: Path, resume: Path, workers: int) -> li
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_killed_with_kill_9_ends_in_the_same_bytes(finished, tmp_path, workers):
     undisturbed = tmp_path / "undisturbed"
@@ -279,7 +275,6 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
     finished, tmp_path, number
@@ -301,7 +296,6 @@ def test_a_stage_that_is_asked_to_stop_saves_says_how_to_go_on_and_exits_143(
     assert "resumed at step" in again.stdout
 
 
-@pytest.mark.slow
 def test_a_training_saves_and_ends_when_its_snakemake_is_killed(finished, tmp_path):
     project = finished.copy(tmp_path / "project")
     # So many steps that it does not finish by itself; only round 1 runs.

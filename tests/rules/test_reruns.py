@@ -101,7 +101,6 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
     assert sum("6_1" in job for job in jobs) == 3 + 3 * 5 + 3
 
 
-@pytest.mark.slow
 def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
     runs = [{"splits": ["6"], "seeds": [0], "methods": ["dst-cbc", "dst-c"]}]
     study.configure(runs=runs, keep_predictions="supervised")
@@ -114,7 +113,6 @@ def test_predictions_of_later_rounds_go_after_use_and_are_not_missed(study):
     assert not study.jobs()
 
 
-@pytest.mark.slow
 def test_edited_thresholds_rerun_labels_and_training_from_their_round_on(study):
     folder = study.study / ROUNDS[1]
     edited = folder / "thresholds.edited.csv"
