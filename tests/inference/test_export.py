@@ -20,6 +20,8 @@ from dst_cbc.runtime.files import DataError, sha256_file, write_csv, write_json,
 from dst_cbc.settings.network import NetworkSettings
 from workflow import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = REPOSITORY / "scripts/export.py"
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 SIZES = [(97, 131), (64, 64), (33, 202), (150, 99), (21, 20)]
@@ -46,15 +48,10 @@ SAME = {"backbone": "tf_efficientnet_lite0", "stages": 2}
 RESNET = {"backbone": "resnet101", "output_stride": 8, "aspp_rates": (6, 12, 18, 24)}
 NETWORKS = {
     "half size": {"input_scale": 0.5},
-    "SAME": pytest.param(SAME, marks=pytest.mark.slow),
-    "Lite0": pytest.param(
-        {"backbone": "tf_efficientnet_lite0", "stages": 4, "output_stride": 16},
-        marks=pytest.mark.slow,
-    ),
-    "resnet101": pytest.param(RESNET, marks=pytest.mark.slow),
-    "resnet101_caffe": pytest.param(
-        {**RESNET, "backbone": "resnet101_caffe"}, marks=pytest.mark.slow
-    ),
+    "SAME": SAME,
+    "Lite0": {"backbone": "tf_efficientnet_lite0", "stages": 4, "output_stride": 16},
+    "resnet101": RESNET,
+    "resnet101_caffe": {**RESNET, "backbone": "resnet101_caffe"},
 }
 
 

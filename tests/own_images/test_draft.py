@@ -236,6 +236,7 @@ def command(script, *arguments, cwd, fails=False):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(folders, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (48, 40), np.uint8)
     mask = np.zeros((48, 40), np.uint8)

@@ -20,6 +20,8 @@ from dst_cbc.data.digit_scenes import CLASSES, write_scenes
 from dst_cbc.settings.data import DrawSettings
 from workflow import EXPERIMENT, REPOSITORY, Project
 
+pytestmark = pytest.mark.slow
+
 # A method that learns from label files and also reads the thresholds and the labeling model.
 SOFT_SETTINGS = '''
 class Soft(ObjectiveSettings):
