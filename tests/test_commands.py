@@ -2,12 +2,10 @@ import ast
 import os
 import subprocess
 import sys
-from contextlib import suppress
-from unittest.mock import patch
 
 import pytest
 
-from dst_cbc import cli
+from documentation.commands_page import parser_of
 from workflow import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
@@ -127,19 +125,6 @@ def test_every_command_says_what_it_does(script):
 
 @pytest.mark.parametrize("script", STAGE_SCRIPTS, ids=lambda path: path.stem)
 def test_every_option_says_what_it_is_for(script):
-    class Stop(Exception):
-        pass
-
-    found = []
-
-    def parse(parser, *_):
-        found.append(parser)
-        raise Stop
-
-    namespace = {"__name__": "script", "__file__": str(script)}
-    with patch.object(cli.Parser, "parse_args", parse), suppress(Stop):
-        exec(compile(script.read_text(), script, "exec"), namespace)
-        namespace["run"]()
-    (parser,) = found
+    parser = parser_of(script)
     for action in parser._actions:
         assert action.help, f"{script.name}: {action.dest} has no help"
