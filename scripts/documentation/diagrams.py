@@ -13,8 +13,8 @@ import matplotlib
 import networkx as nx
 from matplotlib.figure import Figure
 
-from .files_page import snakemake
 from .pages import REPOSITORY
+from .snakemake_output import snakemake
 
 Edge = tuple[str, str]
 

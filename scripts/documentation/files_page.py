@@ -1,16 +1,14 @@
 """The reference page of output files: what each rule writes, and the columns of each table."""
 
 import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dst_cbc.report.tables import markdown_table
 from dst_cbc.runtime.files import DataError
 
-from .pages import REPOSITORY, page
+from .pages import page
+from .snakemake_output import snakemake
 
 STUDY, SPLIT = "results/<study>", "results/<study>/<split>_<seed>"
 MODEL, ROUND = f"{SPLIT}/<model>", f"{SPLIT}/<method>/round<r>"
@@ -326,18 +324,3 @@ def pattern(path: str) -> str:
     path = re.sub(rf"^{split}/(supervised|dst-cbc/round\d+)/", f"{round}/", path)
     path = path.replace(f"{split}/dst-cbc/", f"{SPLIT}/<method>/")
     return path.replace("results/demo/", f"{STUDY}/")
-
-
-def snakemake(*arguments: str) -> str:
-    """The output of Snakemake in an empty folder, where no result exists."""
-    with tempfile.TemporaryDirectory() as empty:
-        place = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", empty]
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *place, *arguments],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        raise DataError(f"snakemake {' '.join(arguments)}:\n{done.stderr}")
-    return done.stdout
