@@ -12,7 +12,7 @@ import numpy as np
 from dst_cbc.cli import Parser, main
 from dst_cbc.own_images.suggestions import COLUMNS, doubts, draft, draft_name, most_deserving
 from dst_cbc.planning.plan import load_plan
-from dst_cbc.runtime.files import DataError, read_ids, write_bytes, write_csv
+from dst_cbc.runtime.files import DataError, inside, read_ids, write_bytes, write_csv
 from dst_cbc.self_training.predictions import read_prediction, read_predictions
 from dst_cbc.self_training.pseudo_labels import at_size
 
@@ -45,7 +45,7 @@ def run() -> None:
     for rank, doubt in enumerate(chosen, 1):
         classes = read_prediction(predictions, doubt.row, doubt.id).classes
         name = f"drafts/{draft_name(doubt.id, experiment.pairs)}"
-        write_bytes(out / name, draft(native(classes, plan, doubt.id), plan.dataset))
+        write_bytes(inside(out, name), draft(native(classes, plan, doubt.id), plan.dataset))
         told = {"uncertainty": round(doubt.uncertainty, 4), "draft": name}
         rows.append(
             {"rank": rank, "id": doubt.id, "image": images.get(doubt.id, "")}

@@ -1,4 +1,6 @@
 import io
+import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -7,9 +9,9 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import ExifTags, Image, ImageOps
+from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, TiffImagePlugin
 
-from dst_cbc.data.images import decode, measured_window, open_image
+from dst_cbc.data.images import MOST_PIXELS, decode, measured_window, open_image, size_of
 from dst_cbc.data.layouts.voc import CLASSES as VOC_CLASSES
 from dst_cbc.data.masks import (
     indexed_png,
@@ -75,6 +77,109 @@ def test_a_file_that_is_no_image_is_refused(content, tmp_path):
         open_image(path)
 
 
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+showpage
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.eps"])
+def test_no_program_runs_to_decode_a_file(name, tmp_path, monkeypatch):
+    """Pillow lets Ghostscript draw an EPS, whatever the name of the file."""
+    program = tmp_path / "bin/gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    path = tmp_path / name
+    path.write_bytes(EPS)
+    for read in (decode, size_of):
+        with pytest.raises(DataError, match=rf"{name}: cannot be decoded"):
+            read(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "ICO", "PPM", "TGA", "PCX", "ICNS", "JPEG2000", "DDS"])
+def test_a_format_that_is_not_documented_is_refused_under_any_name(kind, tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png", kind)
+    with pytest.raises(
+        DataError, match=r"a\.png: cannot be decoded: damaged, or no PNG, JPEG, TIFF"
+    ):
+        decode(tmp_path / "a.png")
+
+
+def header_only(path, **tags):
+    """A TIFF of some 200 bytes: its header says more than it holds."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    known = {
+        "width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262,
+        "offsets": 273, "samples": 277, "rows": 278, "counts": 279, "planes": 284,
+        "tile_width": 322, "tile_height": 323, "tile_offsets": 324, "tile_counts": 325,
+        "format": 339,
+    }  # fmt: skip
+    found = {"width": 8, "height": 8, "bits": (16,) * 3, "compression": 1, "photometric": 2}
+    found |= {"samples": 3, "planes": 1, "offsets": 8, "counts": 64, **tags}
+    for name, value in found.items():
+        directory[known[name]] = value
+    with open(path, "wb") as file:
+        file.write(b"II*\0\x08\0\0\0")
+        directory.save(file)
+    assert path.stat().st_size < 400
+
+
+TILED = {"tile_offsets": 8, "tile_counts": 64}
+
+
+@pytest.mark.parametrize(
+    "tags, said",
+    [
+        ({"width": 80000, "height": 80000}, "6400000000 pixels|80000 x 80000 pixels"),
+        ({"width": 80000, "height": 80000, "bits": 16, "samples": 1, "photometric": 1}, "80000"),
+        ({"tile_width": 1 << 16, "tile_height": 1 << 16, **TILED}, "8 x 8 pixels in tiles of 4294"),
+        ({"samples": 20000, "bits": (16,) * 40}, "shape|cannot be decoded"),
+        ({"bits": (32,) * 3, "format": (3,) * 3}, "cannot be decoded|float32 pixels"),
+    ],
+)
+def test_a_size_beyond_the_limit_is_refused_by_the_header(tags, said, tmp_path, monkeypatch):
+    header_only(tmp_path / "a.tif", **tags)
+
+    def never(*arguments, **options):
+        raise SystemExit("asked for pixels")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", never)
+    with pytest.raises(DataError, match=rf"a\.tif: .*({said})"):
+        decode(tmp_path / "a.tif")
+
+
+def test_a_png_beyond_the_limit_is_refused_by_its_header(tmp_path):
+    Image.new("1", (8, 8)).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:24] = (1 << 15).to_bytes(4, "big") + (MOST_PIXELS // (1 << 15) + 1).to_bytes(
+        4, "big"
+    )
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content)
+    for read in (decode, size_of):
+        with pytest.raises(DataError, match=rf"a\.png: .* limit of {MOST_PIXELS} pixels"):
+            read(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [struct.error, IndexError, ZeroDivisionError, AssertionError])
+def test_a_decoder_that_breaks_names_the_file(error, tmp_path, monkeypatch):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+
+    def breaks(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "load", breaks)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", breaks)
+    with pytest.raises(DataError, match=rf"a\.png: cannot be decoded \({error.__name__}|error"):
+        decode(tmp_path / "a.png")
+
+
 def encoded(suffix):
     buffer = io.BytesIO()
     if suffix == "deep.png":
@@ -93,7 +198,7 @@ def test_an_image_cut_off_anywhere_is_refused_or_whole(suffix, tmp_path):
     content, path = encoded(suffix), tmp_path / f"a.{suffix}"
     for length in range(0, len(content) - 20, max(1, len(content) // 60)):
         path.write_bytes(content[:length])
-        with pytest.raises(DataError, match=rf"a\.{suffix}: cannot be decoded"):
+        with pytest.raises(DataError, match=rf"a\.{suffix}: "):
             open_image(path, (0, 65535))
 
 
@@ -322,13 +427,25 @@ def test_an_8_bit_tiff_is_read_whoever_can(compression, tmp_path):
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.tif")), PIXELS)
 
 
-@pytest.mark.parametrize("compression", ["jpegxl", "lerc"])
-def test_where_pillow_stops_tifffile_goes_on(compression, tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", PIXELS[..., 0], compression=compression)
+@pytest.mark.parametrize("planarconfig", ["separate", "contig"])
+def test_where_pillow_stops_tifffile_goes_on(planarconfig, tmp_path):
+    pixels = PIXELS if planarconfig == "contig" else PIXELS.transpose(2, 0, 1)
+    tifffile.imwrite(
+        tmp_path / "a.tif", pixels, photometric="rgb", planarconfig=planarconfig, bigtiff=True,
+        byteorder=">", compression="zstd",
+    )  # fmt: skip
     with pytest.raises(OSError):
         Image.open(tmp_path / "a.tif").load()
-    pixels = np.asarray(open_image(tmp_path / "a.tif"))
-    np.testing.assert_array_equal(pixels, PIXELS[..., :1].repeat(3, 2))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.tif")), PIXELS)
+
+
+@pytest.mark.parametrize("compression", ["jpegxl", "lerc", "jpeg2000"])
+def test_a_compression_that_holds_an_image_of_its_own_size_is_refused(compression, tmp_path):
+    """A decoder of such a stream allocates what the stream says, whatever the header says."""
+    deep = DEEP if compression == "jpeg2000" else PIXELS[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", deep, compression=compression)
+    with pytest.raises(DataError, match=r"a\.tif: TIFF compression \d+, expected none, LZW"):
+        decode(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
@@ -338,11 +455,11 @@ def test_pixels_that_are_neither_8_nor_16_bits_are_refused(dtype, tmp_path):
         decode(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp"])
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp"])
 def test_a_file_of_several_images_is_refused(name, tmp_path):
     pages = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])]
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match="2 pages or frames; expected one image"):
+    with pytest.raises(DataError, match="several pages or frames; expected one image"):
         decode(tmp_path / name)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
@@ -149,6 +151,40 @@ def test_an_index_with_a_size_that_is_no_number_is_refused(pictures, folder_data
     text = (tmp_path / "dataset.csv").read_text().replace(",5,7,", ",five,7,", 1)
     (tmp_path / "dataset.csv").write_text(text)
     with pytest.raises(DataError, match=r"dataset\.csv"):
+        read_index(tmp_path / "dataset.csv")
+
+
+@pytest.mark.parametrize(
+    "column, value, said",
+    [
+        ("id", "/tmp/b", "'/tmp/b' cannot be an id or a path"),
+        ("id", "../b", "'../b' cannot be"),
+        ("id", "town/../../b", "cannot be"),
+        ("id", "", "'' cannot be"),
+        ("image", "../../secret.png", "cannot be"),
+        ("image", "/etc/shadow", "cannot be"),
+        ("label", "/etc/shadow", "cannot be"),
+        ("label", "a/./b.png", "cannot be"),
+        ("subset", "validation", "expected train, val or test"),
+        ("height", "0", "size 0 x"),
+        ("width", "99999999999", "expected 1 to 536870912 pixels"),
+        ("black", "3", "black 3, white None"),
+        ("height", "1e3", "invalid literal"),
+    ],
+)
+def test_each_row_of_an_index_is_one_that_the_check_could_have_written(
+    column, value, said, pictures, folder_dataset, tmp_path
+):
+    rows = checked(pictures, folder_dataset)
+    write_index(tmp_path / "dataset.csv", [rows[0], replace(rows[1], **{column: value})])
+    with pytest.raises(DataError, match=rf"dataset\.csv, line 3: .*{said}.*; delete the file"):
+        read_index(tmp_path / "dataset.csv")
+
+
+def test_an_index_with_an_id_twice_is_refused(pictures, folder_dataset, tmp_path):
+    row = checked(pictures, folder_dataset)[0]
+    write_index(tmp_path / "dataset.csv", [row, row])
+    with pytest.raises(DataError, match=rf"line 3: id '{row.id}' occurs twice"):
         read_index(tmp_path / "dataset.csv")
 
 

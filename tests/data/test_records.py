@@ -111,7 +111,9 @@ def test_camvid_needs_its_training_list_and_no_other(camvid):
         list_records(root, dataset)
 
 
-@pytest.mark.parametrize("line", ["../../etc/.. x/y.png", "x/.. a/b.png"])
+@pytest.mark.parametrize(
+    "line", ["../../etc/.. x/y.png", "x/.. a/b.png", "../e.png a/b.png", "a/b.png /e.png"]
+)
 def test_a_list_cannot_name_an_id_outside_its_folder(line, camvid):
     root, dataset = camvid
     (root / "train.txt").write_text(line + "\n")

@@ -189,7 +189,7 @@ def test_empty_and_missing_folders_and_jpeg_masks_are_named(folders, tmp_path):
     "pixels, said",
     [
         (np.zeros((64, 96), np.float32), "floating point"),
-        (np.zeros((5, 64, 96), np.uint8), "5 pages"),
+        (np.zeros((5, 64, 96), np.uint8), "several pages"),
     ],
 )
 def test_float_images_and_stacks_are_named_with_the_conversion_to_make(folders, pixels, said):

@@ -580,7 +580,7 @@ def test_nothing_is_cut_off_or_on_top_of_another(name, study):
             assert not box.padded(-2).overlaps(other)
 
 
-HOSTILE = ["$(x)$", r"$\no_such{$", "<img src=x onerror=y>", "--><script>", "Größe_{2}", "&amp;"]
+HOSTILE = ["$(x)$", "$_{$", "<img src=x onerror=y>", "--><script>", "Größe_{2}", "&amp;"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -174,7 +174,7 @@ def test_predictions_that_are_temporary_are_not_taken_while_they_exist(study):
 
 def test_a_label_of_another_size_is_named(study):
     study.label(2, "a", np.zeros((20, 30)))
-    with pytest.raises(DataError, match=r"round2/pseudo_labels/a\.png: found 20 x 30 pixels, exp"):
+    with pytest.raises(DataError, match=r"round2/pseudo_labels/a\.png: found mode P, 20 x 30; exp"):
         list(measure(study.rounds(), study.rows))
 
 

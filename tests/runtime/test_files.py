@@ -15,7 +15,9 @@ from dst_cbc.runtime.files import (
     NoSpace,
     atomic,
     digest,
+    inside,
     is_alive,
+    is_relative,
     read_csv,
     read_ids,
     read_json,
@@ -153,6 +155,35 @@ def test_any_other_failure_to_write_is_left_as_it_is(tmp_path):
 def test_ids_are_one_a_line(tmp_path):
     write_text(tmp_path / "ids.txt", "town/a\nb c\nä\n")
     assert read_ids(tmp_path / "ids.txt") == ["town/a", "b c", "ä"]
+
+
+@pytest.mark.parametrize(
+    "id", ["a", "town/a", "..a", "a..", "a/.b", "...", " ", "ä/x y", "$(x)", "~"]
+)
+def test_an_id_may_be_any_relative_path(id, tmp_path):
+    (tmp_path / "ids.txt").write_bytes(f"{id}\n".encode())
+    assert read_ids(tmp_path / "ids.txt") == [id]
+    assert inside(tmp_path, id) == tmp_path / id
+
+
+@pytest.mark.parametrize(
+    "id", ["/a", "..", "../a", "a/..", "a/../b", "./a", "a/.", "a//b", "a/", "a\\b", "a\0b", "//a"]
+)
+def test_an_id_that_leads_elsewhere_is_neither_read_nor_written(id, tmp_path):
+    (tmp_path / "ids.txt").write_bytes(f"fine\n{id}\n".encode())
+    with pytest.raises(DataError, match=r"ids\.txt: .* cannot be an id or a path"):
+        read_ids(tmp_path / "ids.txt")
+    with pytest.raises(DataError, match="cannot be an id or a path"):
+        inside(tmp_path, id)
+
+
+@given(st.text(st.sampled_from("./\\a\n\r\0\udc80é"), max_size=8))
+def test_a_path_below_a_folder_stays_there(name):
+    """Compared with what the operating system makes of the name."""
+    joined = os.path.normpath(os.path.join("/folder", name))
+    if is_relative(name):
+        assert joined.startswith("/folder/") and joined == f"/folder/{name}"
+        name.encode()
 
 
 def test_a_digest_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,12 +15,14 @@ from dst_cbc.self_training.pseudo_labels import (
     accept,
     at_size,
     changed_labels,
+    join_shards,
     label_pixels,
     read_manifest,
     require_unchanged,
     write_manifest,
     write_pseudo_labels,
     write_quality,
+    write_shard,
 )
 
 NAMES = ["sky", "road", "car"]
@@ -48,6 +52,55 @@ def test_a_pixel_is_labeled_where_its_confidence_reaches_its_class_level():
     labels = label_pixels(PREDICTION, levels_of(100, 150, BINS))
     assert labels.dtype == np.uint8
     np.testing.assert_array_equal(labels, [[0, 255, 255], [255, 1, 255]])
+
+
+@pytest.mark.parametrize("id", ["../b", "/tmp/outside", "town/../../b", "town\\b"])
+def test_an_id_that_leads_elsewhere_is_not_written(id, tmp_path):
+    folder = tmp_path / "labels"
+    with pytest.raises(DataError, match="cannot be an id or a path"):
+        list(write_pseudo_labels(folder, [(id, CLASSES)], COLOURS, no_truth, np.zeros((3, 4))))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path):
+    folder, outside = tmp_path / "labels", tmp_path / "outside"
+    outside.mkdir()
+    folder.mkdir()
+    (folder / "town").symlink_to(outside)
+    with pytest.raises(DataError, match=r"town/a\.png: not written, because a symbolic link leads"):
+        make(folder)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_inside_the_folder_and_the_folder_itself_may_be_links(tmp_path):
+    (tmp_path / "disk/city").mkdir(parents=True)
+    (tmp_path / "labels").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/town").symlink_to("city")
+    make(tmp_path / "labels")
+    assert (tmp_path / "disk/city/a.png").is_file()
+
+
+@pytest.mark.parametrize("id", ["../b", "/tmp/outside", "town/..", "a\nb"])
+def test_a_manifest_that_names_a_file_elsewhere_is_refused(id, tmp_path):
+    row, _ = make(tmp_path)
+    write_manifest(tmp_path / "m.csv", [replace(row, id=id)], NAMES)
+    with pytest.raises(DataError, match=r"m\.csv: .* cannot be an id"):
+        read_manifest(tmp_path / "m.csv", NAMES)
+
+
+def test_shards_are_joined_only_inside_their_folder(tmp_path):
+    row, _ = make(tmp_path / "shard")
+    write_shard(tmp_path / "shard", [replace(row, id="../stolen")], NAMES, np.zeros((3, 4)))
+    with pytest.raises(DataError, match="cannot be an id"):
+        join_shards([tmp_path / "shard"], tmp_path / "labels", NAMES)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/town").symlink_to(outside)
+    write_shard(tmp_path / "shard", [row], NAMES, np.zeros((3, 4)))
+    with pytest.raises(DataError, match="symbolic link"):
+        join_shards([tmp_path / "shard"], tmp_path / "labels", NAMES)
+    assert list(outside.iterdir()) == []
 
 
 def test_labels_of_a_squashed_image_are_resized_back_with_nearest():
@@ -218,21 +271,21 @@ def test_a_png_that_the_manifest_does_not_list_is_named(tmp_path):
 def test_a_label_that_cannot_be_trained_on_is_not_accepted(labels, tmp_path):
     _, row = make(tmp_path)
     Image.fromarray(labels.astype(np.uint8)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"b\.png: cannot be accepted"):
+    with pytest.raises(DataError, match=r"b\.png: found .*expected 8-bit class numbers, 2 x 3"):
         accept(tmp_path, row, len(NAMES))
 
 
 def test_a_label_of_16_bits_is_not_accepted(tmp_path):
     _, row = make(tmp_path)
     Image.fromarray(np.full((2, 3), 700, np.uint16)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"b\.png: cannot be accepted"):
+    with pytest.raises(DataError, match=r"b\.png: found .*expected 8-bit class numbers, 2 x 3"):
         accept(tmp_path, row, len(NAMES))
 
 
 def test_a_black_and_white_label_is_not_accepted(tmp_path):
     _, row = make(tmp_path)
     Image.fromarray(np.full((2, 3), True)).save(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"b\.png: cannot be accepted"):
+    with pytest.raises(DataError, match=r"b\.png: found .*expected 8-bit class numbers, 2 x 3"):
         accept(tmp_path, row, len(NAMES))
 
 
@@ -245,5 +298,5 @@ def test_a_missing_or_truncated_label_is_not_accepted(cut, tmp_path):
     with pytest.raises(DataError, match=r"b\.png"):
         accept(tmp_path, row, len(NAMES))
     path.unlink()
-    with pytest.raises(DataError, match=r"b\.png: cannot be accepted"):
+    with pytest.raises(DataError, match=r"b\.png: no such file"):
         accept(tmp_path, row, len(NAMES))

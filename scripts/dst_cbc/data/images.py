@@ -1,5 +1,9 @@
 """Decodes images of any usual kind: 8 or 16 bits, grey or colour, any EXIF orientation."""
 
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,13 +14,21 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..runtime.files import DataError
 
-# In pixels. Pillow warns above this size, and fails above twice this size.
-Image.MAX_IMAGE_PIXELS = 1 << 28
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""The formats, in Pillow's names, that are read. Pillow knows more, and runs a program for one."""
+
+MOST_PIXELS = 1 << 29
+"""Images with more pixels are refused by their header, before memory is allocated."""
+
+# Pillow warns above this size, and fails above twice this size.
+Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 
 Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
 _BITS_PER_SAMPLE = 258
+# TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
+_COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
 _ONE_PAGE = (
     "expected one image: write each page to its own file, or only the first one: "
     "tifffile.imwrite(NEW, tifffile.imread(OLD)[0])"
@@ -55,17 +67,45 @@ class Decoded:
 def decode(path: Path) -> Decoded:
     """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
-    Raises DataError when the file is missing, damaged or truncated, has several pages, or is of
-    another kind (CMYK, floating point, 32-bit).
+    Raises DataError when the file is missing, damaged or truncated, is none of FORMATS, has more
+    than MOST_PIXELS or several pages, or is of another kind (CMYK, floating point, 32-bit).
     """
-    try:
+    with _explained(path):
         return _decode(path)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return (width, height) from the header, before any turn. Raises DataError as `decode`."""
+    with _explained(path), Image.open(path, formats=FORMATS) as image:
+        return image.size
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn every error of a decoder into a DataError that names the file."""
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}); replace or remove it") from error
+    except UnidentifiedImageError:
+        raise DataError(
+            f"{path}: cannot be decoded: damaged, or no {', '.join(FORMATS)}; replace or remove it"
+        ) from None
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; cut it into smaller "
+            "images"
+        ) from None
+    except MemoryError:
+        raise DataError(f"{path}: too little memory to decode it; make it smaller") from None
+    # On damaged files, decoders raise errors of any class: struct.error, IndexError, TypeError, …
+    except Exception as error:
+        raise DataError(
+            f"{path}: cannot be decoded ({str(error) or type(error).__name__}); replace or remove "
+            "it"
+        ) from error
 
 
 def open_image(path: Path, window: Window | None = None) -> Image.Image:
@@ -104,10 +144,10 @@ def measured_window(counts: np.ndarray) -> Window:
 
 def _decode(path: Path) -> Decoded:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
-            if (pages := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-                raise DataError(f"{path}: {pages} pages or frames; {_ONE_PAGE}")
+            if getattr(image, "is_animated", False) and image.format != "MPO":
+                raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
             if _is_deep_colour(image):
                 return _of_array(path, _decode_deep(path, image))
             image.load()
@@ -151,15 +191,28 @@ def _read_tiff(path: Path) -> np.ndarray:
     """Read a TIFF of one page that Pillow cannot read, or only at 8 bits."""
     import tifffile
 
-    try:
-        with tifffile.TiffFile(path) as file:
-            if len(file.pages) != 1:
-                raise DataError(f"{path}: {len(file.pages)} pages; {_ONE_PAGE}")
-            page = file.pages[0]
-            # Some files store the axis of the colour planes first.
-            return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
-    except (tifffile.TiffFileError, RuntimeError, KeyError, IndexError, TypeError) as error:
-        raise ValueError(error) from error
+    # What it logs, it also raises.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    with tifffile.TiffFile(path) as file:
+        if file.pages.is_multipage:
+            raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
+        page: Any = file.pages[0]
+        # Some files store the axis of the colour planes first.
+        shape = page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
+        _require_usable(path, page.dtype, shape)
+        tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
+        if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
+            raise DataError(
+                f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
+                f"{MOST_PIXELS} pixels, the most that are read; cut it into smaller images"
+            )
+        if page.compression not in _COMPRESSIONS:
+            raise DataError(
+                f"{path}: TIFF compression {page.compression}, expected none, LZW, Deflate, "
+                "PackBits, LZMA or Zstandard; write it again: "
+                "tifffile.imwrite(NEW, tifffile.imread(OLD))"
+            )
+        return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
 
 
 def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
@@ -169,13 +222,18 @@ def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)
 
 
-def _of_array(path: Path, pixels: np.ndarray) -> Decoded:
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim > 3 or channels not in (1, 2, 3, 4):
+def _require_usable(path: Path, dtype: np.dtype | None, shape: tuple[int, ...]) -> None:
+    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
+    if dtype not in (np.uint8, np.uint16) or not grey_or_colour:
         raise DataError(
-            f"{path}: {pixels.dtype} pixels of shape {pixels.shape}, expected 8-bit or 16-bit grey "
-            f"or RGB{_TO_16_BITS}"
+            f"{path}: {dtype} pixels of shape {shape}, expected 8-bit or 16-bit grey or RGB"
+            f"{_TO_16_BITS}"
         )
+
+
+def _of_array(path: Path, pixels: np.ndarray) -> Decoded:
+    _require_usable(path, pixels.dtype, pixels.shape)
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
     colour = pixels[..., :3] if channels > 2 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
     alpha = channels in (2, 4)
     if pixels.dtype == np.uint8:

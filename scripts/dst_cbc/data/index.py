@@ -6,13 +6,23 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime.files import Changed, DataError, digest, iterate_csv, sha256_file, write_csv
+from ..runtime.files import (
+    Changed,
+    DataError,
+    digest,
+    is_relative,
+    iterate_csv,
+    sha256_file,
+    write_csv,
+)
 from ..settings.data import DatasetStage
-from .images import Window, decode, measured_window
+from ..settings.stages import Subset
+from .images import MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
 from .masks import LabelTable, label_table, open_label, read_label
 
@@ -145,16 +155,39 @@ def write_index(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_index(path: Path) -> dict[str, Row]:
-    """Read `dataset.csv`, by id. Raises DataError when it is damaged."""
+    """Read `dataset.csv`, by id. Raises DataError when a row is not one that `check` returns."""
     rows = {}
     for line, cells in enumerate(iterate_csv(path, COLUMNS), 2):
         try:
-            size = {side: int(cells[side]) for side in ("height", "width")}
-            window = {end: int(cells[end]) if cells[end] else None for end in ("black", "white")}
-            rows[cells["id"]] = Row(**{**cells, **size, **window})
+            row = _row_of(cells)
+            if row.id in rows:
+                raise ValueError(f"id {row.id!r} occurs twice")
         except (TypeError, ValueError) as error:
-            raise DataError(f"{path}, line {line}: {error}; delete the file") from error
+            raise DataError(
+                f"{path}, line {line}: {error}; delete the file to have the data checked again"
+            ) from error
+        rows[row.id] = row
     return rows
+
+
+def _row_of(cells: dict[str, str]) -> Row:
+    size = {side: int(cells[side]) for side in ("height", "width")}
+    window = {end: int(cells[end]) if cells[end] else None for end in ("black", "white")}
+    row = Row(**{**cells, **size, **window})
+    for name in (row.id, row.image, row.label or row.image):
+        if not is_relative(name):
+            raise ValueError(
+                f"{name!r} cannot be an id or a path; expected a relative path without `..`"
+            )
+    if row.subset not in get_args(Subset):
+        raise ValueError(f"subset {row.subset!r}, expected train, val or test")
+    if min(row.height, row.width) < 1 or row.height * row.width > MOST_PIXELS:
+        raise ValueError(f"size {row.height} x {row.width}, expected 1 to {MOST_PIXELS} pixels")
+    if (row.black is None) != (row.white is None) or (
+        row.black is not None and not 0 <= row.black < row.white <= 65536
+    ):
+        raise ValueError(f"black {row.black}, white {row.white}, expected 0 <= black < white")
+    return row
 
 
 def rows_of(index: dict[str, Row], ids: Iterable[str], listing: Path) -> list[Row]:

@@ -3,12 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from ..runtime.files import DataError
+from ..runtime.files import DataError, is_relative
 from ..settings.data import DatasetStage
 from ..settings.experiment import Experiment
 from ..settings.stages import TrainStage
@@ -58,7 +58,7 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     """Return every image of the data set, sorted by id; no file is decoded.
 
     Raises DataError when the folder or its lists are missing, there is no image, two ids are equal
-    or differ only in case, or an id would lead out of its folder.
+    or differ only in case, or an id or a path would lead out of its folder.
     """
     if dataset.format != "digits" and not root.is_dir():
         hint = LAYOUTS[dataset.format].hint
@@ -79,10 +79,11 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
         if alike[record.id.casefold()] > 1
     ]
     problems += [
-        f"{root}: {record.id!r} cannot be an id; expected a relative path without `..`, "
-        "backslashes and line breaks"
+        f"{root}: {name!r} cannot be an id or a path; expected a relative path without `..`, "
+        "backslashes and line breaks, in UTF-8"
         for record in records
-        if not _is_safe(record.id)
+        for name in (record.id, record.image, record.label or record.image)
+        if not is_relative(name)
     ]
     if problems:
         raise DataError("\n".join(problems))
@@ -106,8 +107,3 @@ def _hold_back(records: list[Record], every: int) -> list[Record]:
         return records
     held = {r.id for r in [r for r in records if r.subset == "val"][every - 1 :: every]}
     return [replace(r, subset="test") if r.id in held else r for r in records]
-
-
-def _is_safe(id: str) -> bool:
-    path = PurePosixPath(id)
-    return not (path.is_absolute() or ".." in path.parts or set(id) & set("\\\0\n\r"))

@@ -22,7 +22,15 @@ from ..data.layouts.layout import IMAGE_SUFFIXES
 from ..data.masks import indexed_png, palette
 from ..models.segmentation import SegmentationModel
 from ..runtime import signals
-from ..runtime.files import DataError, read_json, sha256_file, sweep, write_bytes, write_json
+from ..runtime.files import (
+    DataError,
+    inside,
+    read_json,
+    sha256_file,
+    sweep,
+    write_bytes,
+    write_json,
+)
 from ..settings.stages import Inference
 from .tiling import View
 from .whole_images import image_tensor, predict
@@ -42,15 +50,15 @@ class Outputs:
     overlay: bool
 
     def mask(self, id: str) -> Path:
-        return self.folder / MASKS / f"{id}.png"
+        return inside(self.folder, f"{MASKS}/{id}.png")
 
     def of(self, id: str) -> dict[str, Path]:
         """Paths of the files of one image by kind; the mask comes last."""
         paths = {}
         if self.confidence:
-            paths[CONFIDENCE] = self.folder / CONFIDENCE / f"{id}.png"
+            paths[CONFIDENCE] = inside(self.folder, f"{CONFIDENCE}/{id}.png")
         if self.overlay:
-            paths[OVERLAYS] = self.folder / OVERLAYS / f"{id}.jpg"
+            paths[OVERLAYS] = inside(self.folder, f"{OVERLAYS}/{id}.jpg")
         return {**paths, MASKS: self.mask(id)}
 
 

@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from PIL import Image
-
+from ..data.images import size_of
 from ..data.index import Row
 from ..data.layouts.layout import Record
 from ..data.records import selecting
 from ..runtime import devices
-from ..runtime.files import digest, write_json
+from ..runtime.files import DataError, digest, write_json
 from ..settings.stages import ModelSettings
 from .models import PlannedModel
 from .plan import Plan
@@ -151,9 +150,10 @@ def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
     """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty."""
     rows = []
     for record in records[:: max(1, len(records) // most)][:most]:
-        with suppress(OSError), Image.open(Path(plan.experiment.data, record.image)) as image:
-            size = (image.height, image.width)
-            rows.append(Row(record.id, record.image, record.label, *size, record.subset, "", ""))
+        with suppress(DataError):
+            width, height = size_of(Path(plan.experiment.data, record.image))
+            side = (height, width)
+            rows.append(Row(record.id, record.image, record.label, *side, record.subset, "", ""))
     return rows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.index import Row
-from ..runtime.files import DataError, read_json, write_csv
+from ..runtime.files import read_json, require_relative, write_csv
 from ..self_training import confidence
 from ..self_training.predictions import Prediction, read_predictions
 from ..self_training.pseudo_labels import read_labels
@@ -64,7 +64,7 @@ def labels_from(folder: Path) -> Path:
     above = (parent for parent in folder.parents if (parent / "supervised").is_dir())
     split = next(above, folder.parents[1])
     if named:
-        return split / named
+        return split / require_relative(named, written)
     number = int(folder.name.removeprefix("round"))
     before = folder.with_name(f"round{number - 1}") if number > 1 else split / "supervised"
     return before / "predictions.h5"
@@ -83,14 +83,7 @@ def round_in(folder: Path, later: bool = True) -> Round:
 
 def labels_of(round: Round, row: Row) -> np.ndarray:
     """Read the pseudo label of an image, uint8 (H, W); DataError if it has another size."""
-    path = round.labels / f"{row.id}.png"
-    labels = read_labels(path)
-    if labels.shape != (row.height, row.width):
-        raise DataError(
-            f"{path}: found {labels.shape[0]} x {labels.shape[1]} pixels, expected {row.height} x "
-            f"{row.width}, the size of the image; make the pseudo labels of this round again"
-        )
-    return labels
+    return read_labels(round.labels / f"{row.id}.png", (row.height, row.width))
 
 
 def measure(rounds: Sequence[Round], rows: Sequence[Row]) -> Iterator[list[Agreement]]:

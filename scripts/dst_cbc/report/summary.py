@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.splits import published
-from ..runtime.files import read_csv, read_ids, read_json
+from ..runtime.files import read_csv, read_ids, read_json, require_relative
 
 COLUMNS = [
     "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
@@ -91,10 +91,14 @@ _REAL = ("miou", "pixel_accuracy", "gain", "seconds")
 
 
 def folder_of(row: Mapping[str, Any]) -> Path:
-    """Folder, relative to the study's, of the model that a row of summary.csv describes."""
+    """Folder, relative to the study's, of the model that a row of summary.csv describes.
+
+    Raises DataError if the row names a folder elsewhere.
+    """
     selection = "" if row["selected_on"] == "val" else f"_{row['selected_on']}"
     model = row["method"] if int(row["round"]) == 0 else f"{row['method']}/round{row['round']}"
-    return Path(f"{row['split']}_{row['seed']}{selection}", model)
+    folder = f"{row['split']}_{row['seed']}{selection}/{model}"
+    return Path(require_relative(folder, "summary.csv"))
 
 
 def published_note(study: Path, rows: Sequence[Mapping[str, Any]]) -> str:

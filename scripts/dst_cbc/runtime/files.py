@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -191,9 +192,53 @@ def iterate_csv(path: Path, header: Sequence[str]) -> Iterator[dict[str, str]]:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids in a file with one id per line."""
+    """The ids in a file with one id per line. Raises DataError for one that leads elsewhere."""
     # Not splitlines: an id may contain a character that Unicode counts as a line end.
-    return [id for id in Path(path).read_text(encoding="utf-8").split("\n") if id]
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    return [require_relative(id, path) for id in lines if id]
+
+
+def is_relative(name: str) -> bool:
+    """Whether an id or a path, read from a file, stays in the folder that it is relative to.
+
+    It must consist of names divided by `/`, none of them `.` or `..`, without backslashes, line
+    breaks, NUL and characters that UTF-8 cannot write.
+    """
+    return _RELATIVE.fullmatch(name) is not None
+
+
+_NAME = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00\n\r\ud800-\udfff]+"
+_RELATIVE = re.compile(f"{_NAME}(?:/{_NAME})*")
+
+
+def require_relative(name: str, source: Path | str) -> str:
+    """Return `name`, which was read from `source`. Raises DataError unless `is_relative`."""
+    if is_relative(name):
+        return name
+    raise DataError(
+        f"{source}: {name!r} cannot be an id or a path; expected a relative path without `..`, "
+        "backslashes and line breaks, in UTF-8"
+    )
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path `folder / name` of a file to write, where `name` comes from data.
+
+    Raises DataError if `name` or a symbolic link would lead out of `folder`.
+    """
+    path = folder / require_relative(name, folder)
+    if not _resolved(path.parent).is_relative_to(_resolved(folder)):
+        raise DataError(
+            f"{path}: not written, because a symbolic link leads out of {folder}, to "
+            f"{path.parent.resolve()}; remove the link"
+        )
+    return path
+
+
+@functools.lru_cache(maxsize=64)
+def _resolved(folder: Path) -> Path:
+    # Cached, because thousands of files are written into a few folders.
+    return folder.resolve()
 
 
 def sha256(content: bytes) -> str:

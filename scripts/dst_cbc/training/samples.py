@@ -15,6 +15,7 @@ from ..data.masks import label_table, open_label
 from ..inference.whole_images import image_tensor, mean_colour
 from ..models.segmentation import SegmentationModel
 from ..self_training.predictions import read_probabilities
+from ..self_training.pseudo_labels import read_labels
 from ..settings.data import DatasetStage
 from ..settings.stages import TrainStage
 from .loading import Tensors
@@ -69,13 +70,13 @@ class Samples:
         pixels = warp.image(np.asarray(image), self.fill)
         if self.augmented:
             pixels = jitter(pixels, settings, random)
-        label = warp.label(np.asarray(self.label(row)))
+        label = warp.label(self.label(row))
         sample = {"image": image_tensor(pixels), "label": torch.from_numpy(label)}
         return sample | self.more(row, draw, warp)
 
-    def label(self, row: Row) -> Image.Image:
-        """Return the label of an image, at the size of the image."""
-        return open_label(self.data.root / row.label, self.table)
+    def label(self, row: Row) -> np.ndarray:
+        """Return the label of an image, uint8 (H, W), at the size of the image."""
+        return np.asarray(open_label(self.data.root / row.label, self.table))
 
     def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
         """Return further parts of a sample; none in this class."""
@@ -96,11 +97,12 @@ class PseudoSamples(Samples):
         super().__init__(rows, data, stage, model)
         self.augmented = stage.augment_pseudo
 
-    def label(self, row: Row) -> Image.Image:
+    def label(self, row: Row) -> np.ndarray:
+        size = (row.height, row.width)
         if self.data.pseudo_folder is None:
-            return Image.new("L", (row.width, row.height))
-        # The pixels are class numbers, and the checksums in pseudo_labels.csv were verified before.
-        return Image.open(self.data.pseudo_folder / f"{row.id}.png")
+            return np.zeros(size, np.uint8)
+        path = self.data.pseudo_folder / f"{row.id}.png"
+        return read_labels(path, size, len(self.data.dataset.classes))
 
     def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
         if self.stage.weighting != "original":
