@@ -105,9 +105,7 @@ def test_no_program_runs_to_decode_a_file(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["GIF", "ICO", "PPM", "TGA", "PCX", "ICNS", "JPEG2000", "DDS"])
 def test_a_format_that_is_not_documented_is_refused_under_any_name(kind, tmp_path):
     Image.new("RGB", (16, 16)).save(tmp_path / "a.png", kind)
-    with pytest.raises(
-        DataError, match=r"a\.png: cannot be decoded: damaged, or no PNG, JPEG, TIFF"
-    ):
+    with pytest.raises(DataError, match=r"a\.png: cannot be decoded: damaged, or no PNG"):
         decode(tmp_path / "a.png")
 
 
@@ -136,8 +134,11 @@ TILED = {"tile_offsets": 8, "tile_counts": 64}
 @pytest.mark.parametrize(
     "tags, said",
     [
-        ({"width": 80000, "height": 80000}, "6400000000 pixels|80000 x 80000 pixels"),
-        ({"width": 80000, "height": 80000, "bits": 16, "samples": 1, "photometric": 1}, "80000"),
+        ({"width": 80000, "height": 80000}, "more than 536870912 pixels"),
+        (
+            {"width": 80000, "height": 80000, "bits": 16, "samples": 1, "photometric": 1},
+            "more than",
+        ),
         ({"tile_width": 1 << 16, "tile_height": 1 << 16, **TILED}, "8 x 8 pixels in tiles of 4294"),
         ({"samples": 20000, "bits": (16,) * 40}, "shape|cannot be decoded"),
         ({"bits": (32,) * 3, "format": (3,) * 3}, "cannot be decoded|float32 pixels"),
@@ -157,13 +158,11 @@ def test_a_size_beyond_the_limit_is_refused_by_the_header(tags, said, tmp_path, 
 def test_a_png_beyond_the_limit_is_refused_by_its_header(tmp_path):
     Image.new("1", (8, 8)).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())
-    content[16:24] = (1 << 15).to_bytes(4, "big") + (MOST_PIXELS // (1 << 15) + 1).to_bytes(
-        4, "big"
-    )
+    content[16:24] = struct.pack(">II", 1 << 15, MOST_PIXELS // (1 << 15) + 1)
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(content)
     for read in (decode, size_of):
-        with pytest.raises(DataError, match=rf"a\.png: .* limit of {MOST_PIXELS} pixels"):
+        with pytest.raises(DataError, match=rf"a\.png: more than {MOST_PIXELS} pixels"):
             read(tmp_path / "a.png")
 
 

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -18,9 +19,12 @@ from dst_cbc.runtime.files import (
     inside,
     is_alive,
     is_relative,
+    open_regular,
+    read_bytes,
     read_csv,
     read_ids,
     read_json,
+    read_text,
     sha256,
     sha256_file,
     write_bytes,
@@ -204,3 +208,100 @@ def test_borders_between_texts_count():
     assert digest(["ab", "c"]) != digest(["a", "bc"])
     assert digest([]) != digest([""]) != digest(["", ""])
     assert digest(['a", "b']) != digest(["a", "b"])
+
+
+def a_pipe(folder):
+    os.mkfifo(folder / "pipe")
+    return folder / "pipe"
+
+
+def a_socket(folder):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "socket"))
+    return folder / "socket"
+
+
+def a_circle(folder):
+    (folder / "a").symlink_to("b")
+    (folder / "b").symlink_to("a")
+    return folder / "a"
+
+
+NO_FILES = {
+    "a pipe": a_pipe,
+    "a link to a pipe": lambda folder: (
+        (folder / "link").symlink_to(a_pipe(folder)) or folder / "link"
+    ),
+    "a socket": a_socket,
+    "a circle of links": a_circle,
+    "a folder": lambda folder: folder,
+    "a device without an end": lambda folder: Path("/dev/zero"),
+    "the memory of a process": lambda folder: Path("/proc/self/mem"),
+    "a name below a file": lambda folder: Path(__file__) / "inside",
+    "a name that is too long": lambda folder: folder / ("a" * 5000),
+    "a name with NUL": lambda folder: folder / "a\0b",
+    "a name that is no text": lambda folder: folder / "a\ud800b",
+}
+READERS = [read_bytes, read_text, read_json, read_ids, lambda path: read_csv(path, ["a"])]
+
+
+@pytest.fixture
+def no_waiting():
+    """Turns a call that would wait, or read without an end, into a failure."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still reading after 20 s"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("kind", NO_FILES)
+@pytest.mark.parametrize("read", READERS)
+def test_only_regular_files_are_read(read, kind, tmp_path):
+    path = NO_FILES[kind](tmp_path)
+    with pytest.raises(DataError) as error:
+        read(path)
+    assert str(path) in str(error.value)
+
+
+def test_no_more_of_a_file_is_read_than_is_allowed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"12345")
+    assert read_bytes(path, 5) == b"12345" and read_text(path, 5) == "12345"
+    for read in (read_bytes, read_text):
+        with pytest.raises(DataError, match=r"a\.txt: larger than 4 bytes"):
+            read(path, 4)
+    # The files of /proc claim to be empty.
+    with pytest.raises(DataError, match="status: larger than 4 bytes"):
+        read_bytes("/proc/self/status", 4)
+
+
+def test_text_has_plain_line_ends_and_is_utf8(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("ä\r\nb\rc\n".encode())
+    assert read_text(path) == path.read_text(encoding="utf-8") == "ä\nb\nc\n"
+    path.write_bytes(b"ab\xff")
+    with pytest.raises(DataError, match=r"a\.txt: byte 3 is not UTF-8 text"):
+        read_text(path)
+
+
+def test_a_missing_file_is_reported_as_missing(tmp_path):
+    for read in (open_regular, *READERS):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "none")
+
+
+def test_json_that_is_nested_without_bounds_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match=r"a\.json: not readable JSON"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"a" * 200_000])
+def test_csv_that_is_damaged_is_refused(damage, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"a\n1\n" + damage + b"\n")
+    with pytest.raises(DataError, match=r"a\.csv: not readable as CSV"):
+        read_csv(path, ["a"])

@@ -183,10 +183,11 @@ def _row_of(cells: dict[str, str]) -> Row:
         raise ValueError(f"subset {row.subset!r}, expected train, val or test")
     if min(row.height, row.width) < 1 or row.height * row.width > MOST_PIXELS:
         raise ValueError(f"size {row.height} x {row.width}, expected 1 to {MOST_PIXELS} pixels")
-    if (row.black is None) != (row.white is None) or (
-        row.black is not None and not 0 <= row.black < row.white <= 65536
+    black, white = row.black, row.white
+    if (black, white) != (None, None) and not (
+        black is not None and white is not None and 0 <= black < white <= 65536
     ):
-        raise ValueError(f"black {row.black}, white {row.white}, expected 0 <= black < white")
+        raise ValueError(f"black {black}, white {white}, expected 0 <= black < white")
     return row
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,6 +130,67 @@ def no_space(path: Path | str) -> str:
     )
 
 
+MOST_TEXT = 1 << 30
+"""Largest size in bytes of a text file that is read whole: the ids of some ten million images."""
+
+
+def open_regular(path: str | Path) -> io.BufferedReader:
+    """Open a regular file to read its bytes; reading a pipe or a device may never end.
+
+    Raises DataError for everything else that has a name: a folder, a pipe, a socket, a device, a
+    circle of links. Raises FileNotFoundError and PermissionError as `open` does.
+    """
+    try:
+        # O_NONBLOCK: to open a pipe would else wait for a program that writes to it.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name with NUL, or one that is no text
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be opened ({reason}); give a regular file") from None
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return open(file, "rb")
+    os.close(file)
+    found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+    raise DataError(f"{path}: found {found}, expected a regular file")
+
+
+def read_bytes(path: str | Path, most_bytes: int = MOST_TEXT) -> bytes:
+    """The content of a regular file. Raises DataError if it is larger than `most_bytes`.
+
+    Hardly more than that is read, whatever size the file claims to have. Raises what `open_regular`
+    raises, too.
+    """
+    content = io.BytesIO()
+    with open_regular(path) as file:
+        try:
+            # In pieces, because `read(n)` reserves n bytes for the smallest file.
+            while content.tell() <= most_bytes and (piece := file.read(1 << 20)):
+                content.write(piece)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if content.tell() > most_bytes:
+        raise DataError(
+            f"{path}: larger than {most_bytes:,} bytes, the most that is read of such a file"
+        )
+    return content.getvalue()
+
+
+def read_text(path: str | Path, most_bytes: int = MOST_TEXT) -> str:
+    """The text of a regular file in UTF-8, line ends as `\\n`. Raises DataError as `read_bytes`.
+
+    Raises DataError, too, if the file is not UTF-8.
+    """
+    try:
+        text = read_bytes(path, most_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `path` atomically; leave it untouched when it already holds `content`."""
     path = Path(path)
@@ -150,9 +212,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises DataError when it is damaged."""
+    text = read_text(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: not readable JSON ({error}); delete it and run the workflow again"
         ) from error
@@ -168,34 +231,45 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
 
 
 def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file. Raises DataError if a column of `header` or a cell is missing."""
+    """The rows of a CSV file.
+
+    Raises DataError if a column of `header` or a cell is missing, or the file is damaged.
+    """
     return list(iterate_csv(path, header))
 
 
 def iterate_csv(path: Path, header: Sequence[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of `read_csv` one by one, for files with one row per image."""
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in header if name not in (reader.fieldnames or ())]
-        if missing:
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
+        try:
+            yield from _rows(path, csv.DictReader(file), header)
+        except (csv.Error, UnicodeError, OSError) as error:
             raise DataError(
-                f"{path}: no column {missing[0]!r}; found {reader.fieldnames}, "
-                f"expected {list(header)}; delete the file and run the workflow again"
+                f"{path}: not readable as CSV ({error}); delete the damaged file and run the "
+                "workflow again"
+            ) from error
+
+
+def _rows(path: Path, reader: csv.DictReader, header: Sequence[str]) -> Iterator[dict[str, str]]:
+    missing = [name for name in header if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(
+            f"{path}: no column {missing[0]!r}; found {reader.fieldnames}, "
+            f"expected {list(header)}; delete the file and run the workflow again"
+        )
+    for number, row in enumerate(reader, 2):
+        if None in row.values() or None in row:
+            raise DataError(
+                f"{path}, line {number}: not as many cells as the header; delete the damaged "
+                "file and run the workflow again, or repair the row that you edited"
             )
-        for number, row in enumerate(reader, 2):
-            if None in row.values() or None in row:
-                raise DataError(
-                    f"{path}, line {number}: not as many cells as the header; delete the damaged "
-                    "file and run the workflow again, or repair the row that you edited"
-                )
-            yield row
+        yield row
 
 
 def read_ids(path: Path) -> list[str]:
     """The ids in a file with one id per line. Raises DataError for one that leads elsewhere."""
     # Not splitlines: an id may contain a character that Unicode counts as a line end.
-    lines = Path(path).read_text(encoding="utf-8").split("\n")
-    return [require_relative(id, path) for id in lines if id]
+    return [require_relative(id, path) for id in read_text(path).split("\n") if id]
 
 
 def is_relative(name: str) -> bool:
@@ -248,7 +322,7 @@ def sha256(content: bytes) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """Hexadecimal SHA-256 of a file, read in pieces."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
