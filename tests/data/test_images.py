@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -65,8 +66,15 @@ def test_a_missing_file_is_named(tmp_path, folder_dataset):
 
 
 def test_a_folder_in_place_of_an_image_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot be decoded"):
+    with pytest.raises(DataError, match="found a folder, expected a regular file"):
         open_image(tmp_path)
+
+
+def test_a_pipe_in_place_of_an_image_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (decode, size_of):
+        with pytest.raises(DataError, match=r"a\.png: found a pipe"):
+            read(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])

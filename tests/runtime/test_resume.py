@@ -108,6 +108,52 @@ def test_a_process_on_another_machine_is_believed_to_live(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 80,
+        b'{"host": "node7", "pi',
+        b"null",
+        b"[1, 2]",
+        b'{"host": "node7"}',
+        b'{"host": 7, "pid": 1}',
+        b'{"host": "node7", "pid": "one"}',
+        b'{"host": "node7", "pid": -1}',
+        b'{"host": "node7", "pid": 1e40}',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+    ],
+)
+def test_a_damaged_lock_is_that_of_a_process_that_ended(content, tmp_path, capsys):
+    """A power loss may leave an empty file, whose data never reached the disk."""
+    folder = tmp_path / "work"
+    leave_unfinished(folder, "x")
+    lock_of(folder).write_bytes(content)
+    with resume_folder(folder, "x") as work:
+        assert (work.folder / "state").read_text() == "half"
+        assert json.loads(lock_of(folder).read_text())["pid"] == os.getpid()
+    assert "work.lock: damaged, so the process that wrote it has ended" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_is_on_the_disk_before_others_see_it(tmp_path, monkeypatch):
+    happened = []
+    keep, link = os.fsync, os.link
+    monkeypatch.setattr(os, "fsync", lambda file: (happened.append("fsync"), keep(file)))
+    monkeypatch.setattr(os, "link", lambda *names: (happened.append("link"), link(*names)))
+    with resume_folder(tmp_path / "work", "x"):
+        assert happened[:2] == ["fsync", "link"]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b""])
+def test_state_with_a_damaged_fingerprint_is_set_aside(content, tmp_path):
+    leave_unfinished(tmp_path / "work", "x")
+    (tmp_path / "work/fingerprint").write_bytes(content)
+    with resume_folder(tmp_path / "work", "x") as work:
+        assert not (work.folder / "state").exists()
+
+
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     folder = tmp_path / "work"
     script = (

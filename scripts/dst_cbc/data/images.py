@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..runtime.files import DataError
+from ..runtime.files import DataError, open_regular, read_bytes
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """The formats, in Pillow's names, that are read. Pillow knows more, and runs a program for one."""
@@ -76,7 +76,7 @@ def decode(path: Path) -> Decoded:
 
 def size_of(path: Path) -> tuple[int, int]:
     """Return (width, height) from the header, before any turn. Raises DataError as `decode`."""
-    with _explained(path), Image.open(path, formats=FORMATS) as image:
+    with _explained(path), open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
         return image.size
 
 
@@ -144,7 +144,7 @@ def measured_window(counts: np.ndarray) -> Window:
 
 def _decode(path: Path) -> Decoded:
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
@@ -181,10 +181,7 @@ def _decode_deep(path: Path, image: Image.Image) -> np.ndarray:
         return _turned(_read_tiff(path), image)
     import imagecodecs
 
-    try:
-        return _turned(imagecodecs.png_decode(path.read_bytes()), image)
-    except imagecodecs.PngError as error:
-        raise ValueError(error) from error
+    return _turned(imagecodecs.png_decode(read_bytes(path)), image)
 
 
 def _read_tiff(path: Path) -> np.ndarray:

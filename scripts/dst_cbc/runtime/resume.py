@@ -13,10 +13,23 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from .files import Changed, DataError, Unusable, age, is_alive, sweep, temporary_name, write_text
+from pydantic import Field, TypeAdapter, ValidationError
+
+from .files import (
+    Changed,
+    DataError,
+    Unusable,
+    age,
+    is_alive,
+    read_bytes,
+    sweep,
+    temporary_name,
+    write_text,
+)
 from .signals import stop_if_asked
 
 SILENCE = 600.0
@@ -76,7 +89,7 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
             # The folder is new, or a process was killed while it removed the finished work.
             shutil.rmtree(folder)
             folder.mkdir()
-        elif written.read_text() != fingerprint:
+        elif written.read_bytes() != fingerprint.encode():
             stale = folder.with_name(folder.name + ".stale")
             shutil.rmtree(stale, ignore_errors=True)
             os.replace(folder, stale)
@@ -85,8 +98,8 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
         failure = folder / "failure"
         if failure.is_file():
             raise Unusable(
-                f"{failure.read_text()}\nThe same work failed with this error before, on the same "
-                f"input. To try it again anyway, delete {failure}"
+                f"{failure.read_text(errors='replace')}\nThe same work failed with this error "
+                f"before, on the same input. To try it again anyway, delete {failure}"
             )
         work = Work(folder, lock, owner)
         try:
@@ -112,6 +125,10 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
     while not _created(path, owner):
         other, silent = _owner(path), age(path)
         if other is None:
+            continue
+        if other == _DAMAGED:
+            print(f"{path}: damaged, so the process that wrote it has ended; replaced", flush=True)
+            _remove(path, other)
             continue
         mine = other["host"] == owner["host"]
         if not mine and silent < SILENCE and time.monotonic() < patience:
@@ -139,7 +156,11 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
 def _created(path: Path, owner: dict) -> bool:
     # Link a complete file, so that every process that sees the lock can read its owner.
     temporary = temporary_name(path)
-    temporary.write_text(json.dumps(owner))
+    with open(temporary, "w") as file:
+        file.write(json.dumps(owner))
+        file.flush()
+        # Otherwise a power loss could leave an empty lock.
+        os.fsync(file.fileno())
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -168,12 +189,30 @@ def _remove(path: Path, owner: dict) -> None:
         taken.unlink()
 
 
-def _owner(path: Path) -> dict | None:
-    """The content of the lock file: host, pid, started and job; None if the file is gone."""
+def _owner(path: Path) -> Any:
+    """The content of the lock file: host, pid, started and job; None if the file is gone.
+
+    `_DAMAGED` for a file that this program cannot have written: a power loss cut it off, say.
+    """
     try:
-        return json.loads(path.read_text())
+        content = read_bytes(path)
     except FileNotFoundError:
         return None
+    try:
+        return asdict(TypeAdapter(_Owner).validate_json(content))
+    except ValidationError:
+        return _DAMAGED
+
+
+@dataclass(frozen=True)
+class _Owner:
+    host: str
+    pid: Annotated[int, Field(gt=0, lt=1 << 31)]
+    started: int | None = None
+    job: str = ""
+
+
+_DAMAGED: Any = {}
 
 
 def _lives(owner: dict) -> bool:
