@@ -8,6 +8,7 @@ include: "workflow/rules/plan.smk"
 include: "workflow/rules/inputs.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/messages.smk"
+include: "workflow/rules/links.smk"
 
 
 if EXPERIMENT.container:
@@ -37,6 +38,7 @@ rule all:
 
 
 onstart:
+    require_no_way_out()
     print(cost_estimate(), file=sys.stderr)
 
 

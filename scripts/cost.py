@@ -16,6 +16,7 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.devices import free_memory
+from dst_cbc.runtime.files import make_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -35,7 +36,7 @@ def run() -> None:
     overrides = {key: yaml.safe_load(value) for key, _, value in pairs}
     experiment, records, plan = load_plan(REPOSITORY, arguments.files, overrides)
     study, state = Path("results", experiment.name), Path("results/.resume")
-    state.mkdir(parents=True, exist_ok=True)
+    make_folder(state)
     measured = cost.remembered(plan, study)
     if not measured:
         with tempfile.TemporaryDirectory(dir=state) as folder:

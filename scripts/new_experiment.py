@@ -23,7 +23,7 @@ from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.devices import cuda_is_likely, free_memory
-from dst_cbc.runtime.files import DataError, read_ids, write_text
+from dst_cbc.runtime.files import DataError, make_folder, read_ids, write_text
 from dst_cbc.settings.data import GroupPattern
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -134,7 +134,7 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
     """Return the text of the experiment file, with sizes and steps that fit; print the cost."""
     command = f"python scripts/new_experiment.py {shlex.join(sys.argv[1:])}"
     state = Path("results/.resume")
-    state.mkdir(parents=True, exist_ok=True)
+    make_folder(state)
     with tempfile.TemporaryDirectory(dir=state) as folder:
 
         def planned(proposed: Draft):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -171,6 +172,18 @@ def test_missing_damaged_and_outdated_masks_are_made_again_and_drawn_ones_kept(
     found = files(out)
     assert found["masks/a.png"][0] != whole["masks/a.png"][0]
     assert found["masks/day 1/b/c.d.png"][0] == corrected
+
+
+def test_a_link_out_of_the_output_folder_is_not_followed(model_file, photos, tmp_path):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    infer(model_file, photos, out, expect=1)  # one of the images is damaged
+    shutil.move(out / "masks", outside)
+    before = files(outside)
+    (out / "masks").symlink_to(outside)
+    next(outside.rglob("*.png")).unlink()
+    said = infer(model_file, photos, out, expect=1)
+    assert f"a symbolic link leads out of {out}" in said
+    assert files(outside).items() < before.items()
 
 
 def test_a_folder_of_another_model_or_other_options_is_not_mixed(

@@ -20,9 +20,17 @@ from PIL import Image
 from browser import browse, chromium
 from dst_cbc.data.index import Row, write_index
 from dst_cbc.data.masks import indexed_png, palette
-from dst_cbc.report.agreement import COLUMNS, Agreement, Round, labels_of, measure, round_in
+from dst_cbc.report.agreement import (
+    COLUMNS,
+    Agreement,
+    Round,
+    labels_from,
+    labels_of,
+    measure,
+    round_in,
+)
 from dst_cbc.report.gallery import LIMIT, TEMPLATE, choose, gallery, measures
-from dst_cbc.runtime.files import DataError, read_csv
+from dst_cbc.runtime.files import DataError, read_csv, write_json
 from dst_cbc.self_training.confidence import probabilities
 from dst_cbc.self_training.predictions import Prediction, close_part, join_parts, new_part, store
 from workflow import SCRIPTS
@@ -103,6 +111,13 @@ class Study:
 @pytest.fixture
 def study(tmp_path, folder_dataset):
     return Study(tmp_path, folder_dataset)
+
+
+def test_labels_come_from_no_file_outside_of_the_split(tmp_path):
+    folder = tmp_path / "12_0/dst-cbc/round1"
+    write_json(folder / "settings.json", {"labels_from": "../../../secret.h5"})
+    with pytest.raises(DataError, match=r"settings\.json: .* cannot be an id or a path"):
+        labels_from(folder)
 
 
 class _Scripts(HTMLParser):

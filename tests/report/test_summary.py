@@ -10,7 +10,7 @@ from dst_cbc.report.summary import (
     summarize,
     with_seconds,
 )
-from dst_cbc.runtime.files import write_csv
+from dst_cbc.runtime.files import DataError, write_csv
 
 STEPS = {
     "supervised": 100,
@@ -194,6 +194,15 @@ def test_what_is_written_is_read_as_the_same_rows(study):
     rows = summarize(study.folder, paths, ["val"])
     write_csv(study.folder / "summary.csv", COLUMNS, rows)
     assert read_summary(study.folder / "summary.csv") == rows
+
+
+@pytest.mark.parametrize(
+    "key, value", [("split", "../../etc"), ("split", "/etc"), ("method", "..")]
+)
+def test_a_row_cannot_name_a_folder_elsewhere(key, value, study):
+    (row, _) = summarize(study.folder, ["12_0/supervised"], ["val"])
+    with pytest.raises(DataError, match=r"summary\.csv: .* cannot be an id or a path"):
+        folder_of({**row, key: value})
 
 
 @pytest.mark.parametrize(

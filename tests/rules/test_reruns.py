@@ -38,6 +38,18 @@ def test_a_finished_study_has_nothing_to_do(study):
     assert not study.jobs()
 
 
+def test_a_link_out_of_the_results_stops_a_run_before_it_writes(study, tmp_path):
+    """Somebody else's study may hold such a link. Without jobs to run, it may stay."""
+    outside, linked = tmp_path / "outside", "logs/6_0"
+    shutil.move(study.study / linked, outside)
+    (study.study / linked).symlink_to(outside)
+    before = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+    study.snakemake()
+    output = study.snakemake("--forcerun", "results/tiny/6_0/dst-cbc/round3/model.pt", fails=True)
+    assert f"a symbolic link leads out of results, to {outside}" in output
+    assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == before
+
+
 def test_it_has_nothing_to_do_from_another_folder_with_every_time_shuffled(study, tmp_path):
     files = [path for path in study.study.rglob("*") if path.is_file()]
     files += list((study.root / "results/scenes").rglob("*.png"))

@@ -34,6 +34,28 @@ from dst_cbc.runtime.files import (
 )
 
 
+def test_a_link_out_of_the_results_is_not_followed(tmp_path, monkeypatch):
+    """A study from somebody else may hold a folder that is a link."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "results/study").mkdir(parents=True)
+    (tmp_path / "results/study/round1").symlink_to(tmp_path / "outside")
+    for path in ("results/study/round1/a.csv", "results/study/round1/deep/a.csv"):
+        with pytest.raises(DataError, match="nothing is written there, because a symbolic link"):
+            write_text(Path(path), "text")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+def test_the_results_may_be_on_another_disk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk/other").mkdir(parents=True)
+    (tmp_path / "results").symlink_to("disk")
+    (tmp_path / "disk/study").symlink_to("other")
+    write_text(Path("results/study/a.csv"), "text")
+    write_text(Path("a.csv"), "text")
+    assert (tmp_path / "disk/other/a.csv").read_text() == "text"
+
+
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,17 +68,30 @@ def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path):
     outside.mkdir()
     folder.mkdir()
     (folder / "town").symlink_to(outside)
-    with pytest.raises(DataError, match=r"town/a\.png: not written, because a symbolic link leads"):
+    with pytest.raises(DataError, match="town: nothing is written there, because a symbolic"):
         make(folder)
     assert list(outside.iterdir()) == []
 
 
-def test_a_link_inside_the_folder_and_the_folder_itself_may_be_links(tmp_path):
-    (tmp_path / "disk/city").mkdir(parents=True)
-    (tmp_path / "labels").symlink_to(tmp_path / "disk")
-    (tmp_path / "disk/town").symlink_to("city")
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("results").mkdir()
+    Path("outside").mkdir()
+    Path("results/labels").symlink_to("../outside")
+    with pytest.raises(DataError, match="symbolic link leads out of results"):
+        make(Path("results/labels"))
+    row, _ = make(Path("shard"))
+    write_shard(Path("shard"), [row], NAMES, np.zeros((3, 4)))
+    with pytest.raises(DataError, match="symbolic link leads out of results"):
+        join_shards([Path("shard")], Path("results/labels"), NAMES)
+    assert list(Path("outside").iterdir()) == []
+
+
+def test_a_link_that_stays_inside_is_followed(tmp_path):
+    (tmp_path / "labels/city").mkdir(parents=True)
+    (tmp_path / "labels/town").symlink_to("city")
     make(tmp_path / "labels")
-    assert (tmp_path / "disk/city/a.png").is_file()
+    assert (tmp_path / "labels/city/a.png").is_file()
 
 
 @pytest.mark.parametrize("id", ["../b", "/tmp/outside", "town/..", "a\nb"])

@@ -497,6 +497,21 @@ def test_a_pseudo_labeled_sample_reads_the_file_of_its_id(pseudo_data, digits_da
     assert set(label.unique().tolist()) <= {8, 255} and 8 in label
 
 
+@pytest.mark.parametrize("labels", [np.full((40, 40), 11), np.zeros((40, 39))])
+def test_a_pseudo_label_of_a_value_or_size_that_cannot_be_is_not_trained_on(
+    labels, pseudo_data, digits_dataset
+):
+    """The checksum of the file does not help if somebody else made both."""
+    assert len(digits_dataset.classes) == 11
+    path = pseudo_data.pseudo_folder / f"{pseudo_data.pseudo[2].id}.png"
+    write_indexed_png(path, labels.astype(np.uint8), digits_dataset.classes)
+    model = build(small_network(), digits_dataset.classes)
+    with pytest.raises(
+        DataError, match=r"\.png: found .*expected .* 40 x 40, values 0 to 10 or 255"
+    ):
+        sample(pseudo_data, make_stage(), model, Draw(PSEUDO, 0, 2))
+
+
 def test_the_labeled_loss_is_weighted_by_the_masks_of_the_labeled_images(run, data, monkeypatch):
     real, seen = self_training.dynamic_loss, []
     monkeypatch.setattr(self_training, "dynamic_loss", lambda *a: seen.append(a[4]) or real(*a))

@@ -17,7 +17,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from ..runtime.files import DataError, digest, sha256_file
+from ..runtime.files import DataError, digest, make_folder, sha256_file
 
 LARGEST = 1 << 31
 """Largest size of an archive in bytes, packed or unpacked."""
@@ -86,7 +86,7 @@ def download(source: Source, out: Path) -> None:
     Raises DataError when the source cannot be fetched, is not an archive, would be unpacked outside
     `out`, is too large, or is not the expected data set.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         archive, folder = Path(temporary, "archive"), Path(temporary, "data")
         fetch(source.url, archive)

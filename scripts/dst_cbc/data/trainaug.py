@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime.files import DataError
+from ..runtime.files import DataError, make_folder
 from ..settings.data import IGNORED, DatasetStage
 from .layouts.voc import CLASSES as VOC_CLASSES
 from .masks import indexed_png, label_table, open_label, palette
@@ -41,7 +41,7 @@ def build(voc: Path, sbd: Path, out: Path, processes: int = 1) -> tuple[int, int
         voc / f"SegmentationClass/{id}.png" if id in own else sbd / f"cls/{id}.mat"
         for id in (*train, *val)
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         folder = Path(temporary, "data")
         for name, ids in (("trainaug", train), ("val", val)):

@@ -38,10 +38,11 @@ class NoSpace(OSError):
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds.
 
-    Raises NoSpace when the disk is full, whatever exception the writing library raised.
+    Raises NoSpace when the disk is full, whatever exception the writing library raised. Raises
+    DataError as `make_folder` does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     sweep(path.parent)
     temporary = temporary_name(path)
     try:
@@ -55,6 +56,24 @@ def atomic(path: Path) -> Iterator[Path]:
         raise NoSpace(no_space(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def hard_link(source: Path, path: Path) -> None:
+    """Make `path` a second name of the file `source`. Raises DataError as `make_folder` does."""
+    make_folder(path.parent)
+    path.unlink(missing_ok=True)
+    os.link(source, path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder to write into, and those above it.
+
+    Raises DataError where a symbolic link leads out of the first folder of a relative path, such as
+    `results`. That folder itself may be a link, to another disk.
+    """
+    if folder.parts and folder.parts[0] not in ("/", ".."):
+        _require_inside(folder, Path(folder.parts[0]))
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def temporary_name(path: Path) -> Path:
@@ -301,12 +320,18 @@ def inside(folder: Path, name: str) -> Path:
     Raises DataError if `name` or a symbolic link would lead out of `folder`.
     """
     path = folder / require_relative(name, folder)
-    if not _resolved(path.parent).is_relative_to(_resolved(folder)):
-        raise DataError(
-            f"{path}: not written, because a symbolic link leads out of {folder}, to "
-            f"{path.parent.resolve()}; remove the link"
-        )
+    _require_inside(path.parent, folder)
     return path
+
+
+def _require_inside(folder: Path, root: Path) -> None:
+    here = Path.cwd()
+    found = _resolved(here / folder)
+    if not found.is_relative_to(_resolved(here / root)):
+        raise DataError(
+            f"{folder}: nothing is written there, because a symbolic link leads out of {root}, to "
+            f"{found}; remove the link, or make {root} itself the link"
+        )
 
 
 @functools.lru_cache(maxsize=64)

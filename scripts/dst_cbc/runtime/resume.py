@@ -25,6 +25,7 @@ from .files import (
     Unusable,
     age,
     is_alive,
+    make_folder,
     read_bytes,
     sweep,
     temporary_name,
@@ -81,9 +82,9 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
     before with DataError or Unusable, because a retry cannot help.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with _lock(folder.with_name(folder.name + ".lock"), job) as (lock, owner):
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         written = folder / "fingerprint"
         if not written.is_file():
             # The folder is new, or a process was killed while it removed the finished work.

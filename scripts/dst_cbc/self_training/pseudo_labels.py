@@ -1,6 +1,5 @@
 """Algorithm 1, lines 13 to 18: pseudo labels as PNGs, and the manifest that detects changes."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +13,7 @@ from ..data.images import decode
 from ..data.masks import indexed_png, palette
 from ..runtime.files import (
     DataError,
+    hard_link,
     inside,
     read_csv,
     read_json,
@@ -151,10 +151,7 @@ def join_shards(
     rows = []
     for shard in shards:
         for row in read_manifest(shard / "manifest.csv", names):
-            path = inside(folder, f"{row.id}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            os.link(shard / f"{row.id}.png", path)
+            hard_link(shard / f"{row.id}.png", inside(folder, f"{row.id}.png"))
             rows.append(row)
     quality: Any = sum(np.array(read_json(shard / "quality.json")) for shard in shards)
     return rows, quality

@@ -23,7 +23,7 @@ from ..inference.metrics import mean_iou, pixel_accuracy
 from ..inference.whole_images import evaluate, require_fit
 from ..models.segmentation import SegmentationModel, cpu_state, write_model
 from ..runtime import signals
-from ..runtime.files import DataError, Unusable
+from ..runtime.files import DataError, Unusable, make_folder
 from ..runtime.resume import Work
 from ..settings.stages import TrainStage
 from . import checkpoint, loading, sampling
@@ -240,6 +240,7 @@ def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter 
     """Start new TensorBoard files with the history so far, so that no step occurs twice."""
     if board is None:
         return None
+    make_folder(board)
     for old in board.glob("events.out.tfevents.*"):
         old.unlink()
     writer = SummaryWriter(os.fspath(board))
