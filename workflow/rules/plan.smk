@@ -40,11 +40,12 @@ try:
             REPOSITORY, workflow.config_settings.configfiles, workflow.config_settings.config
         )
     STUDY = f"results/{EXPERIMENT.name}"
+    INDEX = f"{STUDY}/dataset.csv"
+    CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
     REPLACED = replaced_trainings(PLAN, on_disk(STUDY))
 except (ConfigError, DataError, ValueError) as error:
     raise WorkflowError(str(error))
 
-INDEX = f"{STUDY}/dataset.csv"
 # No rule makes these folders, so Snakemake does not add the prefix of a module.
 STATE = on_disk(f"results/.resume/{EXPERIMENT.name}")
 BOARD = on_disk(f"{STUDY}/tensorboard")
@@ -58,7 +59,6 @@ SHARD = "{shard}of{shards}"
 DRAWN = EXPERIMENT.format == "digits"
 DATA = on_disk(EXPERIMENT.data) if DRAWN else Path(EXPERIMENT.data)
 FILES = Fingerprints(DATA, RECORDS, PLAN.dataset, on_disk(f"{STUDY}/.fingerprints.json"))
-CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
 SUBSETS = {
     subset: [record.id for record in RECORDS if record.subset == subset]
     for subset in ("train", "val", "test")
