@@ -20,6 +20,12 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 MOST_PIXELS = 1 << 29
 """Images with more pixels are refused by their header, before memory is allocated."""
 
+DIED = (
+    "the process that decoded it ended: the file is damaged, or there is too little memory; "
+    "replace or remove it"
+)
+"""The message for an image whose decoder has ended its process."""
+
 # Pillow warns above this size, and fails above twice this size.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import get_args
 import numpy as np
 from tqdm import tqdm
 
+from ..runtime import pool
 from ..runtime.files import (
     Changed,
     DataError,
@@ -22,7 +23,7 @@ from ..runtime.files import (
 )
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .images import MOST_PIXELS, Window, decode, measured_window
+from .images import DIED, MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
 from .masks import LabelTable, label_table, open_label, read_label
 
@@ -66,15 +67,15 @@ def check(
     """
     rows, problems, notices = [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
-    with ProcessPoolExecutor(processes) as pool:
-        results = pool.map(partial(_examine, root, label_table(dataset)), records, chunksize=16)
-        for found in tqdm(results, "data check", len(records), unit="image", disable=None):
-            problems += found.problems
-            notices.update(found.notices)
-            if found.row:
-                rows.append((found.row, found.deep is not None))
-                if found.deep is not None and found.row.subset == "train":
-                    deep += found.deep
+    examine = partial(_examine, root, label_table(dataset))
+    results = pool.results(examine, records, processes, partial(_ended, root))
+    for found in tqdm(results, "data check", len(records), unit="image", disable=None):
+        problems += found.problems
+        notices.update(found.notices)
+        if found.row:
+            rows.append((found.row, found.deep is not None))
+            if found.deep is not None and found.row.subset == "train":
+                deep += found.deep
     window = dataset.window or (measured_window(deep) if deep.any() else None)
     problems += [
         f"{root / record.image}: no label, but subset `{record.subset}` needs one"
@@ -111,6 +112,11 @@ class _Finding:
     problems: list[str]
     notices: list[str]
     deep: np.ndarray | None
+
+
+def _ended(root: Path, record: Record) -> _Finding:
+    files = " or ".join(str(root / file) for file in (record.image, record.label) if file)
+    return _Finding(None, [f"{files}: {DIED}"], [], None)
 
 
 def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
@@ -232,8 +238,8 @@ def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
         files[row.image] = row.image_sha256
         if labels and row.label:
             files[row.label] = row.label_sha256
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda file: sha256_file(root / file), files)
+    with ThreadPoolExecutor() as threads:
+        found = threads.map(lambda file: sha256_file(root / file), files)
         changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]
     if changed:
         raise Changed(

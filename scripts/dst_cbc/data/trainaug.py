@@ -4,14 +4,13 @@ import os
 import re
 import tempfile
 import zlib
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from ..runtime import pool
 from ..runtime.files import DataError, make_folder
 from ..settings.data import IGNORED, DatasetStage
 from .layouts.voc import CLASSES as VOC_CLASSES
@@ -76,17 +75,13 @@ def _ids(listing: Path) -> list[str]:
 def _write_masks(masks: list[Path], folder: Path, processes: int) -> None:
     """Write all masks as indexed PNGs in VOC's colours; raise DataError that names all bad ones."""
     folder.mkdir()
-    try:
-        with ProcessPoolExecutor(processes) as pool:
-            done = pool.map(partial(_write_mask, folder), masks, chunksize=16)
-            done = tqdm(done, "masks", len(masks), unit="mask", disable=None)
-            problems = [problem for problem in done if problem]
-    except BrokenProcessPool as error:
-        # SciPy may crash on damaged bytes.
-        raise DataError(
-            f"{folder.name}: a process died while it read a mask ({error}); download the archives "
-            "again"
-        ) from error
+    # SciPy may crash on damaged bytes.
+    died = "the process that read it ended; download the archives again"
+    done = pool.results(
+        partial(_write_mask, folder), masks, processes, lambda path: f"{path}: {died}"
+    )
+    done = tqdm(done, "masks", len(masks), unit="mask", disable=None)
+    problems = [problem for problem in done if problem]
     if problems:
         raise DataError(f"{len(problems)} masks cannot be used:\n" + "\n".join(problems))
 

@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath
@@ -12,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import Decoded, decode
+from ..data.images import DIED, Decoded, decode
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import group_of, images_below, masks_below, paired, shared_name
 from ..data.masks import colours_of, numbers_of
+from ..runtime import pool
 from ..runtime.files import DataError
 from ..settings.data import PairSettings
 
@@ -159,14 +159,12 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
     masked = [pair for pair in pairs if pair[2]]
     without = [pair for pair in pairs if not pair[2]]
     some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
-    with ProcessPoolExecutor(processes) as pool:
-        found = pool.map(partial(_look, root), [*masked, *some], chunksize=8)
-        total = len(masked) + len(some)
-        looked = list(tqdm(found, "images", total, unit="image", disable=None, leave=False))
+    chosen = [*masked, *some]
+    found = pool.results(partial(_look, root), chosen, processes, partial(_ended, root))
+    looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
     problems = [one for one in looked if isinstance(one, str)]
     if problems:
-        shown = "\n".join(problems[:20])
-        raise DataError(f"{len(problems)} files cannot be used:\n{shown}")
+        raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
     seen = [one for one in looked if not isinstance(one, str)]
     coloured = any(one.coloured for one in seen)
     pixels, images = Counter(), Counter()
@@ -186,6 +184,10 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
 def _as_colours(one: Seen) -> dict[int, int]:
     """Count a grey mask's pixels by colour (0xrrggbb), because other masks have colours."""
     return {value * 0x010101: count for value, count in one.pixels.items()}
+
+
+def _ended(root: Path, pair: tuple[str, str, str]) -> str:
+    return f"{' or '.join(str(root / file) for file in pair[1:] if file)}: {DIED}"
 
 
 def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
