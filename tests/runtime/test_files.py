@@ -14,19 +14,26 @@ from hypothesis import strategies as st
 from dst_cbc.runtime.files import (
     DataError,
     NoSpace,
+    Unusable,
     atomic,
+    csv_header,
     digest,
+    explained,
     inside,
     is_alive,
     is_relative,
     open_regular,
+    optional,
+    positive,
     read_bytes,
     read_csv,
     read_ids,
     read_json,
     read_text,
+    real,
     sha256,
     sha256_file,
+    whole,
     write_bytes,
     write_csv,
     write_json,
@@ -107,7 +114,10 @@ def test_json_is_sorted_and_refuses_what_is_no_number(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["b"] == 1
 
 
-@given(st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.floats(allow_nan=False))))
+texts_without_nul = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+
+
+@given(st.lists(st.tuples(texts_without_nul, st.floats(allow_nan=False))))
 def test_csv_keeps_texts_and_every_bit_of_a_float(tmp_path_factory, cells):
     path = tmp_path_factory.getbasetemp() / "a.csv"
     write_csv(path, ["text", "number"], [{"text": t, "number": n} for t, n in cells])
@@ -138,6 +148,93 @@ def test_a_row_of_another_length_is_named(tmp_path, text):
         read_csv(tmp_path / "a.csv", ["x"])
 
 
+CELLS = {"id": str, "size": positive, "share": optional(real), "count": whole}
+
+
+def test_cells_are_converted_and_columns_without_a_converter_are_texts(tmp_path):
+    (tmp_path / "a.csv").write_text("id,size,share,count,note\na,3,1e-05,0,7\n\nb,1,,15,\n")
+    assert read_csv(tmp_path / "a.csv", CELLS) == [
+        {"id": "a", "size": 3, "share": 1e-05, "count": 0, "note": "7"},
+        {"id": "b", "size": 1, "share": None, "count": 15, "note": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    "column, cell",
+    [
+        *[("size", cell) for cell in ("0", "-1", "", "1.5", "1_0", "\u0663", "9" * 16, "a" * 99)],
+        *[("share", cell) for cell in ("nan", "inf", "1e999", "1_0.5", "1,5", "half")],
+        *[("count", cell) for cell in ("-1", " 1", "True")],
+    ],
+)  # fmt: skip
+def test_a_cell_that_is_no_such_number_is_named_with_line_and_column(column, cell, tmp_path):
+    good = {"id": "a", "size": "1", "share": "", "count": "0"}
+    # Line 2 is blank, and the row of line 3 ends in line 4.
+    write_csv(tmp_path / "a.csv", list(good), [{**good, "id": "b\nc"}, {**good, column: cell}])
+    text = (tmp_path / "a.csv").read_text().replace("\n", "\n\n", 1)
+    (tmp_path / "a.csv").write_text(text)
+    said = rf"a\.csv, line 5: column '{column}': found .{{,70}}; expected .*; delete the damaged"
+    with pytest.raises(DataError, match=said):
+        read_csv(tmp_path / "a.csv", CELLS)
+
+
+def test_a_byte_order_mark_and_line_ends_of_windows_change_nothing(tmp_path):
+    text = "id,size\r\nä,3\r\n"
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
+    assert read_csv(tmp_path / "a.csv", ["id"]) == [{"id": "ä", "size": "3"}]
+    assert csv_header(tmp_path / "a.csv") == ["id", "size"]
+    (tmp_path / "ids.txt").write_bytes("a\r\nb\r\n".encode("utf-8-sig"))
+    assert read_ids(tmp_path / "ids.txt") == ["a", "b"]
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("id,id\n1,2\n", "a column occurs twice"),
+        ("id,size\na\0,2\n", "a NUL character"),
+        ('id,size\n"a,2\n', "unexpected end of data"),
+        ("id;size\na;2\n", "no column 'id'.*divided by commas"),
+        ("id\n" + "a" * (1 << 20), "a line of more than 1,048,576 characters"),
+    ],
+    ids=["a column twice", "NUL", "an open quotation", "semicolons", "a long line"],
+)
+def test_text_that_is_no_such_table_is_refused(text, reason, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DataError, match=rf"a\.csv: .*{reason}"):
+        read_csv(tmp_path / "a.csv", ["id"])
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ('{"a": NaN}', "NaN is not a finite number"),
+        ('{"a": 1e999}', "1e999 is not a finite number"),
+        ('{"a": 18446744073709551616}', "more than 63 bits"),
+        ('{"a": ' + "9" * 5000 + "}", "limit"),
+        ("[1]", "its content: found \\[1\\]"),
+        ('{"a": {"b": "x"}}', "a: found {'b': 'x'}"),
+    ],
+)
+def test_json_of_another_kind_is_refused_with_its_key(text, reason, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=rf"a\.json: .*{reason}.*; delete it"):
+        read_json(tmp_path / "a.json", dict[str, int])
+
+
+def test_an_error_of_a_library_is_explained_and_our_own_is_kept(tmp_path):
+    with (
+        pytest.raises(DataError, match=r"^a: not readable as a fish \(it is a bird\); let it fly$"),
+        explained("a", "a fish", "let it fly"),
+    ):
+        raise RuntimeError("it is\n a bird")
+    for error in (Unusable("x"), FileNotFoundError("x"), OSError(errno.ENOSPC, "full")):
+        with pytest.raises(type(error)) as raised, explained("a", "a fish", "let it fly"):
+            raise error
+        assert raised.value is error
+
+
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     mine, host = f"{os.getpid()}", socket.gethostname()
     dead = subprocess.Popen(["true"])
@@ -161,7 +258,7 @@ def test_a_dead_process_that_its_parent_never_asked_after_is_dead():
 
 def test_json_that_is_damaged_is_named(tmp_path):
     (tmp_path / "a.json").write_text('{"a": 1')
-    with pytest.raises(DataError, match=r"a\.json: not readable JSON .*; delete it"):
+    with pytest.raises(DataError, match=r"a\.json: not readable as JSON .*; delete it"):
         read_json(tmp_path / "a.json")
 
 
@@ -317,7 +414,7 @@ def test_a_missing_file_is_reported_as_missing(tmp_path):
 def test_json_that_is_nested_without_bounds_is_refused(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("[" * 100_000)
-    with pytest.raises(DataError, match=r"a\.json: not readable JSON"):
+    with pytest.raises(DataError, match=r"a\.json: not readable as JSON"):
         read_json(path)
 
 

@@ -6,16 +6,21 @@ import functools
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
 
 
 class DataError(ValueError):
@@ -202,7 +207,8 @@ def read_text(path: str | Path, most_bytes: int = MOST_TEXT) -> str:
     Raises DataError, too, if the file is not UTF-8.
     """
     try:
-        text = read_bytes(path, most_bytes).decode()
+        # Some editors write a byte order mark.
+        text = read_bytes(path, most_bytes).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8"
@@ -229,15 +235,66 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises DataError when it is damaged."""
-    text = read_text(path)
+@contextmanager
+def explained(path: Path | str, what: str, advice: str) -> Iterator[None]:
+    """Turn every error that a library raises over the bytes of `path` into a DataError.
+
+    what: what the file should be, such as "a histogram"; advice: what to do. Errors of this
+    package, a missing file, a lack of permission and a full disk keep their own messages.
+    """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        yield
+    except (DataError, FileNotFoundError, PermissionError, NoSpace, Changed, Unusable):
+        raise
+    # Over damaged bytes, libraries raise errors of any class: RuntimeError, TypeError, struct.error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{path}: not readable as {what} ({reason}); {advice}") from error
+
+
+def read_json(path: Path, kind: Any = dict[str, Any]) -> Any:
+    """The content of a JSON file, as a value of the type `kind`.
+
+    kind: a type that pydantic knows; keys that a TypedDict does not name are left out. Raises
+    DataError when the file is damaged, has a number that is not finite or a value of another type.
+    """
+    text = read_text(path)
+    advice = f"delete it; if the workflow made it, `snakemake {path}` makes it again"
+    with explained(path, "JSON", advice):
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite, parse_int=_whole)
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "its content"
         raise DataError(
-            f"{path}: not readable JSON ({error}); delete it and run the workflow again"
-        ) from error
+            f"{path}: {place}: found {_shortened(fault['input'])}; {fault['msg']}; {advice}"
+        ) from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if abs(number) >= 1 << 63:
+        raise ValueError(f"{text[:20]}... has more than 63 bits")
+    return number
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -249,40 +306,112 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
     write_text(path, text.getvalue())
 
 
-def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file.
+def whole(text: str) -> int:
+    """A whole number from 0 on, in a cell of a CSV file. Raises ValueError."""
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise ValueError("expected a whole number from 0 on")
+    return int(text)
 
-    Raises DataError if a column of `header` or a cell is missing, or the file is damaged.
+
+def positive(text: str) -> int:
+    """A whole number from 1 on, in a cell of a CSV file. Raises ValueError."""
+    if not (number := whole(text)):
+        raise ValueError("expected a whole number from 1 on")
+    return number
+
+
+def real(text: str) -> float:
+    """A finite number in a cell of a CSV file. Raises ValueError."""
+    if not re.fullmatch(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?", text):
+        raise ValueError("expected a number, such as 0.5")
+    if math.isinf(number := float(text)):
+        raise ValueError("expected a finite number")
+    return number
+
+
+def optional(convert: Callable[[str], T]) -> Callable[[str], T | None]:
+    """A converter of cells that may be empty, which become None."""
+    return lambda text: convert(text) if text else None
+
+
+MOST_LINE = 1 << 20
+"""Most characters in a line of a CSV file."""
+
+
+def read_csv(
+    path: Path, columns: Sequence[str] | Mapping[str, Callable[[str], Any]]
+) -> list[dict[str, Any]]:
+    """The rows of a CSV file, in UTF-8 with or without a byte order mark: {column: cell}.
+
+    columns: names of columns that must be there, perhaps with a converter for their cells, such as
+    `whole`. Other columns are read as text. Raises DataError, with the line, when a column or a
+    cell is missing, a converter raises ValueError, or the file is damaged.
     """
-    return list(iterate_csv(path, header))
+    return list(iterate_csv(path, columns))
 
 
-def iterate_csv(path: Path, header: Sequence[str]) -> Iterator[dict[str, str]]:
+def iterate_csv(
+    path: Path, columns: Sequence[str] | Mapping[str, Callable[[str], Any]]
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of `read_csv` one by one, for files with one row per image."""
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8", newline="") as file:
-        try:
-            yield from _rows(path, csv.DictReader(file), header)
-        except (csv.Error, UnicodeError, OSError) as error:
+    # utf-8-sig: spreadsheets write a byte order mark.
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(_lines(file), strict=True)
+        header = _next(path, reader) or []
+        absent = [name for name in columns if name not in header]
+        if absent or len(set(header)) < len(header):
+            problem = f"no column {absent[0]!r}" if absent else "a column occurs twice"
             raise DataError(
-                f"{path}: not readable as CSV ({error}); delete the damaged file and run the "
-                "workflow again"
-            ) from error
-
-
-def _rows(path: Path, reader: csv.DictReader, header: Sequence[str]) -> Iterator[dict[str, str]]:
-    missing = [name for name in header if name not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(
-            f"{path}: no column {missing[0]!r}; found {reader.fieldnames}, "
-            f"expected {list(header)}; delete the file and run the workflow again"
-        )
-    for number, row in enumerate(reader, 2):
-        if None in row.values() or None in row:
-            raise DataError(
-                f"{path}, line {number}: not as many cells as the header; delete the damaged "
-                "file and run the workflow again, or repair the row that you edited"
+                f"{path}: {problem}; found {_shortened(header)}, expected {list(columns)}, divided "
+                "by commas; delete the file and run the workflow again"
             )
-        yield row
+        converters = columns if isinstance(columns, Mapping) else {}
+        while (cells := _next(path, reader)) is not None:
+            if not cells:  # a blank line
+                continue
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}, line {reader.line_num}: not as many cells as the header; {_REPAIR}"
+                )
+            row: dict[str, Any] = dict(zip(header, cells, strict=True))
+            for name, convert in converters.items():
+                try:
+                    row[name] = convert(row[name])
+                except ValueError as error:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: column {name!r}: found "
+                        f"{_shortened(row[name])}; {error}; {_REPAIR}"
+                    ) from None
+            yield row
+
+
+_REPAIR = "delete the damaged file and run the workflow again, or repair the row that you edited"
+
+
+def _lines(file: io.TextIOWrapper) -> Iterator[str]:
+    """Yield lines. Raises ValueError if one is too long or has NUL, which no file of ours has."""
+    while line := file.readline(MOST_LINE):
+        if len(line) == MOST_LINE:
+            raise ValueError(f"a line of more than {MOST_LINE:,} characters")
+        if "\0" in line:
+            raise ValueError("a NUL character")
+        yield line
+
+
+def _next(path: Path, reader: Any) -> list[str] | None:
+    """The next row, or None at the end. Raises DataError when the text is damaged."""
+    try:
+        return next(reader, None)
+    except (csv.Error, ValueError, OSError) as error:
+        raise DataError(
+            f"{path}: not readable as CSV after line {reader.line_num} ({error}); {_REPAIR}"
+        ) from error
+
+
+def csv_header(path: Path) -> list[str]:
+    """The names of the columns of a CSV file. Raises DataError as `read_csv`."""
+    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
+        return _next(path, csv.reader(_lines(file), strict=True)) or []
 
 
 def read_ids(path: Path) -> list[str]:
