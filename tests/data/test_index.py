@@ -166,10 +166,10 @@ def test_an_index_with_a_size_that_is_no_number_is_refused(pictures, folder_data
         ("label", "/etc/shadow", "cannot be"),
         ("label", "a/./b.png", "cannot be"),
         ("subset", "validation", "expected train, val or test"),
-        ("height", "0", "size 0 x"),
+        ("height", "0", "'height': found '0'; expected a whole number from 1 on"),
         ("width", "99999999999", "expected 1 to 536870912 pixels"),
         ("black", "3", "black 3, white None"),
-        ("height", "1e3", "invalid literal"),
+        ("height", "1e3", "'height': found '1e3'; expected a whole number"),
     ],
 )
 def test_each_row_of_an_index_is_one_that_the_check_could_have_written(
@@ -177,7 +177,7 @@ def test_each_row_of_an_index_is_one_that_the_check_could_have_written(
 ):
     rows = checked(pictures, folder_dataset)
     write_index(tmp_path / "dataset.csv", [rows[0], replace(rows[1], **{column: value})])
-    with pytest.raises(DataError, match=rf"dataset\.csv, line 3: .*{said}.*; delete the file"):
+    with pytest.raises(DataError, match=rf"dataset\.csv, line 3: .*{said}.*; delete the "):
         read_index(tmp_path / "dataset.csv")
 
 

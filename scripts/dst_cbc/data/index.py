@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +18,10 @@ from ..runtime.files import (
     digest,
     is_relative,
     iterate_csv,
+    optional,
+    positive,
     sha256_file,
+    whole,
     write_csv,
 )
 from ..settings.data import DatasetStage
@@ -163,7 +166,7 @@ def write_index(path: Path, rows: Iterable[Row]) -> None:
 def read_index(path: Path) -> dict[str, Row]:
     """Read `dataset.csv`, by id. Raises DataError when a row is not one that `check` returns."""
     rows = {}
-    for line, cells in enumerate(iterate_csv(path, COLUMNS), 2):
+    for line, cells in enumerate(iterate_csv(path, _CELLS), 2):
         try:
             row = _row_of(cells)
             if row.id in rows:
@@ -176,10 +179,13 @@ def read_index(path: Path) -> dict[str, Row]:
     return rows
 
 
-def _row_of(cells: dict[str, str]) -> Row:
-    size = {side: int(cells[side]) for side in ("height", "width")}
-    window = {end: int(cells[end]) if cells[end] else None for end in ("black", "white")}
-    row = Row(**{**cells, **size, **window})
+_CELLS = dict.fromkeys(COLUMNS, str) | {
+    "height": positive, "width": positive, "black": optional(whole), "white": optional(whole),
+}  # fmt: skip
+
+
+def _row_of(cells: dict[str, Any]) -> Row:
+    row = Row(**cells)
     for name in (row.id, row.image, row.label or row.image):
         if not is_relative(name):
             raise ValueError(
@@ -187,7 +193,7 @@ def _row_of(cells: dict[str, str]) -> Row:
             )
     if row.subset not in get_args(Subset):
         raise ValueError(f"subset {row.subset!r}, expected train, val or test")
-    if min(row.height, row.width) < 1 or row.height * row.width > MOST_PIXELS:
+    if row.height * row.width > MOST_PIXELS:
         raise ValueError(f"size {row.height} x {row.width}, expected 1 to {MOST_PIXELS} pixels")
     black, white = row.black, row.white
     if (black, white) != (None, None) and not (
