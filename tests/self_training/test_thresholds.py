@@ -218,9 +218,9 @@ def test_an_edited_threshold_counts_and_its_other_columns_do_not(tmp_path):
     "line, reason",
     [
         ("1,much", "much"),
-        ("1,nan", "NaN"),
+        ("1,nan", "nan"),
         ("4,1.0", "classes 0 to 3"),
-        ("-1,1.0", "classes 0 to 3"),
+        ("-1,1.0", "a whole number from 0 on"),
         ("sky,1.0", "sky"),
         ('1,"1,5"', "1,5"),
         ("1", "not as many cells as the header"),

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
 from ..data.images import decode
 from ..data.masks import indexed_png, palette
@@ -15,11 +16,14 @@ from ..runtime.files import (
     DataError,
     hard_link,
     inside,
+    optional,
+    positive,
     read_csv,
     read_json,
     require_relative,
     sha256,
     sha256_file,
+    whole,
     write_bytes,
     write_csv,
     write_json,
@@ -153,8 +157,18 @@ def join_shards(
         for row in read_manifest(shard / "manifest.csv", names):
             hard_link(shard / f"{row.id}.png", inside(folder, f"{row.id}.png"))
             rows.append(row)
-    quality: Any = sum(np.array(read_json(shard / "quality.json")) for shard in shards)
+    quality: Any = sum(_read_quality(shard / "quality.json", len(names)) for shard in shards)
     return rows, quality
+
+
+def _read_quality(path: Path, classes: int) -> np.ndarray:
+    quality = read_json(path, list[list[Annotated[int, Field(ge=0)]]])
+    if [len(row) for row in quality] != [classes + 1] * classes:
+        raise DataError(
+            f"{path}: expected {classes} lists of {classes + 1} numbers; delete the folder "
+            f"{path.parent}, and the next run of the workflow labels its images again"
+        )
+    return np.array(quality)
 
 
 QUALITY = [
@@ -201,19 +215,22 @@ def write_manifest(path: Path, rows: Iterable[Labeled], names: Sequence[str]) ->
 
 def read_manifest(path: Path, names: Sequence[str]) -> list[Labeled]:
     """Read pseudo_labels.csv. Raises DataError if it is damaged or has other classes."""
-    number = lambda text: int(text) if text else None  # noqa: E731
+    numbers = {f"pixels {name}": whole for name in names} | {
+        "height": positive, "width": positive, "correct": optional(whole),
+        "compared": optional(whole),
+    }  # fmt: skip
     return [
         Labeled(
             require_relative(cells["id"], path),
             cells["sha256"],
-            int(cells["height"]),
-            int(cells["width"]),
-            np.array([int(cells[f"pixels {name}"]) for name in names]),
-            number(cells["correct"]),
-            number(cells["compared"]),
+            cells["height"],
+            cells["width"],
+            np.array([cells[f"pixels {name}"] for name in names]),
+            cells["correct"],
+            cells["compared"],
             cells["edited"] == "yes",
         )
-        for cells in read_csv(path, _header(names))
+        for cells in read_csv(path, dict.fromkeys(_header(names), str) | numbers)
     ]
 
 

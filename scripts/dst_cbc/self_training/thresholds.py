@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.files import DataError, read_csv, write_csv
+from ..runtime.files import DataError, iterate_csv, real, whole, write_csv
 from . import confidence
 
 
@@ -100,20 +100,15 @@ def read_thresholds(path: Path, names: Sequence[str]) -> list[float]:
     (log-odds) are used. Raises DataError if a value is invalid or a class has no row.
     """
     found: dict[int, float] = {}
-    for line, cells in enumerate(read_csv(path, ("class", "threshold")), 2):
-        try:
-            number, text = int(cells["class"]), cells["threshold"]
-            if not 0 <= number < len(names):
-                raise ValueError(f"class {number} is not among the classes 0 to {len(names) - 1}")
-            if number in found:
-                raise ValueError(f"class {number} occurs twice")
-            found[number] = float(text) if text else math.inf
-            if math.isnan(found[number]):
-                raise ValueError("a threshold cannot be NaN")
-        except ValueError as error:
-            raise DataError(
-                f"{path}, line {line}: {error}; expected a class number and log-odds"
-            ) from None
+
+    def new_class(text: str) -> int:
+        number = whole(text.strip())
+        if number in found or number >= len(names):
+            raise ValueError(f"expected each of the classes 0 to {len(names) - 1} once")
+        return number
+
+    for cells in iterate_csv(path, {"class": new_class, "threshold": _log_odds}):
+        found[cells["class"]] = cells["threshold"]
     missing = [name for number, name in enumerate(names) if number not in found]
     if missing:
         raise DataError(
@@ -121,3 +116,13 @@ def read_thresholds(path: Path, names: Sequence[str]) -> list[float]:
             "row for the class (an empty threshold keeps none of its pixels)"
         )
     return [found[number] for number in range(len(names))]
+
+
+def _log_odds(text: str) -> float:
+    text = text.strip()
+    if text in ("", "inf", "-inf"):
+        return float(text or "inf")
+    try:
+        return real(text)
+    except ValueError:
+        raise ValueError("expected log-odds, such as 1.5, inf, -inf or nothing") from None
