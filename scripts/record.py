@@ -8,8 +8,9 @@ long studies run in several parts on several machines.
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
+from dst_cbc.report.model_files import read_run
 from dst_cbc.report.summary import COLUMNS, folder_of
-from dst_cbc.runtime.files import read_csv, read_json, sha256_file, write_csv
+from dst_cbc.runtime.files import read_csv, sha256_file, whole, write_csv
 
 MACHINE = ["settings", "commit", "device", "torch", "seconds"]
 KEY = ["split", "seed", "method", "round", "checkpoint", "selected_on", "subset"]
@@ -22,9 +23,11 @@ def run() -> None:
     )
     parser.path("--out", "CSV file to write, e.g. docs/results/demo.csv")
     arguments = parser.parse_args()
-    earlier = read_csv(arguments.out, [*COLUMNS, *MACHINE]) if arguments.out.is_file() else []
+    cells = dict.fromkeys(COLUMNS, str) | {"round": whole}
+    recorded = cells | dict.fromkeys(MACHINE, str)
+    earlier = read_csv(arguments.out, recorded) if arguments.out.is_file() else []
     known = {tuple(row[key] for key in KEY): row for row in earlier if row["miou"]}
-    rows = read_csv(arguments.study / "summary.csv", COLUMNS)
+    rows = read_csv(arguments.study / "summary.csv", cells)
     recorded = [
         {**row, **_machine(arguments.study, row)}
         if row["miou"]
@@ -36,9 +39,9 @@ def run() -> None:
 
 def _machine(study: Path, row: dict[str, str]) -> dict[str, object]:
     folder = study / folder_of(row)
-    if not (folder / "run.json").is_file():
+    run = read_run(folder / "run.json")
+    if run is None:
         return {}
-    run = read_json(folder / "run.json")
     return {
         "settings": sha256_file(folder / "settings.json")[:12],
         "commit": run["commit"],

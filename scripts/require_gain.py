@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.report.summary import COLUMNS
-from dst_cbc.runtime.files import DataError, read_csv
+from dst_cbc.report.summary import read_summary
+from dst_cbc.runtime.files import DataError
 
 
 def run() -> None:
@@ -18,13 +18,13 @@ def run() -> None:
     arguments = parser.parse_args()
     rows = [
         row
-        for row in read_csv(arguments.summary, COLUMNS)
+        for row in read_summary(arguments.summary)
         if (row["method"], row["subset"], row["checkpoint"])
         == (arguments.method, arguments.subset, "best")
     ]
-    last = max((int(row["round"]) for row in rows), default=0)
-    gains = [float(row["gain"] or "nan") for row in rows if int(row["round"]) == last]
-    gain = sum(gains) / len(gains) if gains else float("nan")
+    last = max((row["round"] for row in rows), default=0)
+    gains = [row["gain"] for row in rows if row["round"] == last]
+    gain = sum(gains) / len(gains) if gains and None not in gains else float("nan")
     print(f"{arguments.method}, round {last}, {arguments.subset}: gain {gain:.2f} points")
     # `not >=` instead of `<`: NaN (a missing run) must fail, too.
     if not gain >= arguments.points:

@@ -48,9 +48,12 @@ class Study:
 
     def iou(self, path, *values, subset="test"):
         """Write metrics.json with the IoU of each class; write_json sorts the keys."""
-        figures = {"classes": NAMES, "iou": dict(zip(NAMES, values, strict=True))}
-        metrics = {"best": {"subsets": {subset: figures}}}
-        write_json(self.folder / path / "metrics.json", metrics)
+        figures = {
+            "images": 3, "miou": 50.0, "pixel_accuracy": 50.0, "classes": NAMES,
+            "iou": dict(zip(NAMES, values, strict=True)),
+        }  # fmt: skip
+        metrics = {"round": 0, "subsets": {subset: figures}}
+        write_json(self.folder / path / "metrics.json", {"best": metrics, "last": metrics})
 
     def labels(self, path, kept, right, iou=None, pixels=(100, 100, 200)):
         """Write the label files of a round; per class: pixels kept, precision, IoU, "" for none."""
@@ -99,7 +102,7 @@ class Study:
 
     def took(self, path, training=None, prediction=None):
         if training is not None:
-            run = {"seconds": training}
+            run = {"commit": None, "device": "cpu", "versions": {}, "seconds": training}
             write_json(self.folder / path / "run.json", run)
         if prediction is not None:
             table = self.folder / "benchmarks" / path / "predict.tsv"
@@ -637,8 +640,8 @@ def test_a_png_is_large_enough_to_read(full, tmp_path):
 @pytest.mark.parametrize(
     "path, content, figure, words",
     [
-        ("12_0/supervised/metrics.json", "{", "classes", "not readable JSON"),
-        ("12_0/supervised/run.json", "", "cost", "not readable JSON"),
+        ("12_0/supervised/metrics.json", "{", "classes", "not readable as JSON"),
+        ("12_0/supervised/run.json", "", "cost", "not readable as JSON"),
         ("benchmarks/12_0/supervised/predict.tsv", "x\n1\n", "cost", "benchmarks"),
         ("12_0/dst-cbc/round1/pseudo_labels.csv", "id\na\n", "pseudo_labels", "no column"),
         ("12_0/dst-cbc/round1/thresholds.csv", "x\n1\n", "kept", "no column"),
@@ -653,7 +656,7 @@ def test_a_damaged_file_is_named(path, content, figure, words, full):
 
 def test_a_number_that_is_none_is_named(full):
     full.rows[0]["miou"] = "many"
-    with pytest.raises(DataError, match=r"summary\.csv: .*'many'"):
+    with pytest.raises(DataError, match=r"summary\.csv, line 2: column 'miou': .*'many'"):
         full.draw("rounds")
 
 

@@ -37,7 +37,14 @@ def study(tmp_path):
                 "round": from_round,
                 "step": 5,
                 "subsets": {
-                    s: {"images": 3, "miou": score, "pixel_accuracy": 90.0} for s in subsets
+                    s: {
+                        "images": 3,
+                        "miou": score,
+                        "pixel_accuracy": 90.0,
+                        "classes": [],
+                        "iou": {},
+                    }
+                    for s in subsets
                 },
             }
             for checkpoint, score, from_round in (
@@ -214,6 +221,8 @@ def test_a_row_names_the_folder_of_its_model(study, path):
 
 
 def test_seconds_are_those_of_the_models_own_training(study):
-    (study("12_0/supervised", 40.0) / "run.json").write_text('{"seconds": 7.5}')
+    (study("12_0/supervised", 40.0) / "run.json").write_text(
+        '{"commit": null, "device": "cpu", "versions": {}, "seconds": 7.5}'
+    )
     rows = summarize(study.folder, ["12_0/supervised", "12_0/dst-cbc/round1"], ["val"])
     assert [row["seconds"] for row in with_seconds(study.folder, rows)] == [7.5, 7.5, None, None]

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from ..data.index import Row
-from ..runtime.files import read_json, require_relative, write_csv
+from ..runtime.files import require_relative, write_csv
 from ..self_training import confidence
 from ..self_training.predictions import Prediction, read_predictions
 from ..self_training.pseudo_labels import read_labels
 from ..settings.data import IGNORED
+from .model_files import read_settings
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def labels_from(folder: Path) -> Path:
     `labels_from` in the round's settings.json names another file.
     """
     written = folder / "settings.json"
-    named = read_json(written).get("labels_from") if written.is_file() else None
+    named = read_settings(written).get("labels_from") if written.is_file() else None
     # `labels_from` is relative to the split's folder. A method may have subfolders: peers/a.
     above = (parent for parent in folder.parents if (parent / "supervised").is_dir())
     split = next(above, folder.parents[1])

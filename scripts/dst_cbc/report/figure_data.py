@@ -6,18 +6,26 @@ labeled split only.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ..runtime.files import DataError, read_csv, read_json
+from ..runtime.files import (
+    DataError,
+    explained,
+    optional,
+    positive,
+    read_csv,
+    read_text,
+    real,
+    whole,
+)
 from ..self_training.confidence import probabilities
 from ..self_training.predictions import histogram_beside, read_histogram
-from ..self_training.pseudo_labels import QUALITY
-from .agreement import COLUMNS as AGREEMENT
 from .agreement import labels_from
+from .model_files import read_metrics, read_run
 from .summary import folder_of, read_summary
 
 SUPERVISED = "supervised"
@@ -59,13 +67,10 @@ class Series:
 def read_models(study: Path, subset: str) -> list[SummaryRow]:
     """Read the rows of summary.csv on `subset`.
 
-    Raises DataError if a cell is not the number that it should be, or if no row is on `subset`.
+    Raises DataError as `read_summary` does, and if no row is on `subset`.
     """
     path = study / "summary.csv"
-    try:
-        rows = read_summary(path)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}; delete it to make it again") from error
+    rows = read_summary(path)
     reported = list(dict.fromkeys(row["subset"] for row in rows))
     if rows and subset not in reported:
         raise DataError(f"{path}: no row on {subset!r}; found {', '.join(reported)}: choose one")
@@ -159,11 +164,11 @@ def _done(models: Sequence[SummaryRow], method: str) -> list[SummaryRow]:
 
 
 def _iou(study: Path, model: SummaryRow) -> dict[str, float | None]:
-    metrics = _json(study / model.path / "metrics.json")
+    metrics = read_metrics(study / model.path / "metrics.json", [model.subset])
     if not metrics:
         return {}
     figures = metrics[model.checkpoint]["subsets"][model.subset]
-    return {name: figures["iou"][name] for name in figures["classes"]}
+    return {name: figures["iou"].get(name) for name in figures["classes"]}
 
 
 def label_quality(study: Path, models: Sequence[SummaryRow], method: str) -> dict[str, Points]:
@@ -176,14 +181,14 @@ def label_quality(study: Path, models: Sequence[SummaryRow], method: str) -> dic
     coverage: Points = {}
     for model in _done(models, method):
         folder = study / model.path
-        quality = _csv(folder / "pseudo_labels.quality.csv", QUALITY)
-        found = [float(row["iou_of_labeled"]) for row in quality if row["iou_of_labeled"]]
+        quality = _csv(folder / "pseudo_labels.quality.csv", {"iou_of_labeled": optional(real)})
+        found = [row["iou_of_labeled"] for row in quality if row["iou_of_labeled"] is not None]
         if found:
             miou.setdefault(model.round, {})[model.seed] = 100 * fmean(found)
-        manifest = _csv(folder / "pseudo_labels.csv", ("kept", "height", "width"))
-        pixels = sum(int(row["height"]) * int(row["width"]) for row in manifest)
+        manifest = _csv(folder / "pseudo_labels.csv", {**_SIZE, "kept": whole})
+        pixels = sum(row["height"] * row["width"] for row in manifest)
         if pixels:
-            kept = sum(int(row["kept"]) for row in manifest)
+            kept = sum(row["kept"] for row in manifest)
             coverage.setdefault(model.round, {})[model.seed] = 100 * kept / pixels
     return {"miou": miou, "coverage": coverage}
 
@@ -196,7 +201,7 @@ def agreement(study: Path, models: Sequence[SummaryRow], method: str) -> dict[st
     round before; changed: share of all pixels whose predicted class differs from the round before.
     """
     found: dict[str, Points] = {"confidence": {}, "agreement": {}, "changed": {}}
-    tables: dict[Path, list[dict[str, str]]] = {}
+    tables: dict[Path, list[dict[str, Any]]] = {}
     for model in _done(models, method):
         folder = study / model.path
         histogram = histogram_beside(labels_from(folder))
@@ -205,16 +210,16 @@ def agreement(study: Path, models: Sequence[SummaryRow], method: str) -> dict[st
             share = 100 * float(counts @ probabilities().astype(float)) / max(1, counts.sum())
             found["confidence"].setdefault(model.round, {})[model.seed] = share
         table = folder.with_name("agreement.csv")
-        rows = tables.setdefault(table, tables.get(table) or _csv(table, AGREEMENT))
-        rows = [row for row in rows if row["round"] == str(model.round)]
-        both = sum(int(row["both"] or 0) for row in rows)
+        rows = tables.setdefault(table, tables.get(table) or _csv(table, _AGREEMENT))
+        rows = [row for row in rows if row["round"] == model.round]
+        both = sum(row["both"] or 0 for row in rows)
         if both:
-            share = 100 * sum(int(row["same"]) for row in rows if row["both"]) / both
+            share = 100 * sum(row["same"] or 0 for row in rows) / both
             found["agreement"].setdefault(model.round, {})[model.seed] = share
-        sizes = [(int(row["height"]) * int(row["width"]), row["changed"]) for row in rows]
-        pixels = sum(size for size, changed in sizes if changed)
+        sizes = [(row["height"] * row["width"], row["changed"]) for row in rows]
+        pixels = sum(size for size, changed in sizes if changed is not None)
         if pixels:
-            share = 100 * sum(size * float(changed) for size, changed in sizes if changed) / pixels
+            share = 100 * sum(size * changed for size, changed in sizes if changed) / pixels
             found["changed"].setdefault(model.round, {})[model.seed] = share
     return found
 
@@ -231,22 +236,24 @@ def kept_and_right(
     found: dict[str, tuple[Points, Points]] = {}
     for model in _done(models, method):
         folder = study / model.path
-        quality = _csv(folder / "pseudo_labels.quality.csv", QUALITY)
-        predicted = _csv(folder / "thresholds.csv", ("name", "pixels"))
+        cells = {"name": str, "precision": optional(real)}
+        quality = _csv(folder / "pseudo_labels.quality.csv", cells)
+        predicted = _csv(folder / "thresholds.csv", {"name": str, "pixels": whole})
         precision = {row["name"]: row["precision"] for row in quality}
-        columns = ["height", "width", *(f"pixels {row['name']}" for row in predicted)]
-        manifest = _csv(folder / "pseudo_labels.csv", columns)
-        native = sum(int(image["height"]) * int(image["width"]) for image in manifest)
+        counts = {f"pixels {row['name']}": whole for row in predicted}
+        manifest = _csv(folder / "pseudo_labels.csv", {**_SIZE, **counts})
+        native = sum(image["height"] * image["width"] for image in manifest)
         # thresholds.csv counts fewer pixels than the images have if pixels are sampled, or if
         # images are resized for prediction.
-        scale = native / max(1, sum(int(row["pixels"]) for row in predicted))
+        scale = native / max(1, sum(row["pixels"] for row in predicted))
         for row in predicted:
             kept, right = found.setdefault(row["name"], ({}, {}))
-            if int(row["pixels"]) and precision.get(row["name"]):
-                labeled = sum(int(image[f"pixels {row['name']}"]) for image in manifest)
-                share = 100 * labeled / (scale * int(row["pixels"]))
+            known = precision.get(row["name"])
+            if scale and row["pixels"] and known is not None:
+                labeled = sum(image[f"pixels {row['name']}"] for image in manifest)
+                share = 100 * labeled / (scale * row["pixels"])
                 kept.setdefault(model.round, {})[model.seed] = share
-                right.setdefault(model.round, {})[model.seed] = 100 * float(precision[row["name"]])
+                right.setdefault(model.round, {})[model.seed] = 100 * known
     return found
 
 
@@ -306,7 +313,7 @@ def costs(study: Path, models: Sequence[SummaryRow]) -> dict[tuple[str, int], Co
 
 
 def _cost(study: Path, models: Sequence[SummaryRow]) -> Cost:
-    runs = list(filter(None, (_json(study / m.path / "run.json") for m in models)))
+    runs = list(filter(None, (read_run(study / m.path / "run.json") for m in models)))
     tables = [study / "benchmarks" / m.path / "predict.tsv" for m in models]
     predictions = [_seconds(path) for path in tables if path.is_file()]
     return Cost(
@@ -316,18 +323,17 @@ def _cost(study: Path, models: Sequence[SummaryRow]) -> Cost:
 
 
 def _seconds(benchmark: Path) -> float:
-    try:
-        header, first = (line.split("\t") for line in benchmark.read_text().splitlines()[:2])
-        return float(dict(zip(header, first, strict=True))["s"])
-    except (ValueError, KeyError) as error:
-        raise DataError(
-            f"{benchmark}: not a benchmark file of Snakemake ({error!r}); delete it"
-        ) from error
+    with explained(benchmark, "a benchmark file of Snakemake", "delete it"):
+        header, first = (line.split("\t") for line in read_text(benchmark).split("\n")[:2])
+        return real(dict(zip(header, first, strict=True))["s"])
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    return read_json(path) if path.is_file() else None
+_SIZE = {"height": positive, "width": positive}
+_AGREEMENT = {
+    **_SIZE, "round": whole, "both": optional(whole), "same": optional(whole),
+    "changed": optional(real),
+}  # fmt: skip
 
 
-def _csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    return read_csv(path, header) if path.is_file() else []
+def _csv(path: Path, columns: Mapping[str, Callable[[str], Any]]) -> list[dict[str, Any]]:
+    return read_csv(path, columns) if path.is_file() else []

@@ -7,18 +7,17 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from ..data.index import Row, read_index
-from ..runtime.files import DataError, read_ids, read_json
+from ..runtime.files import explained, read_ids, read_json
 from ..settings.data import SplitRule
 from ..settings.network import NetworkSettings
 from ..settings.stages import ModelSettings
+from .model_files import Metrics, Run, read_metrics, read_run
 from .templates import render
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
@@ -36,8 +35,8 @@ class Surroundings:
     name: str = "model"
     method: str | None = None
     settings: ModelSettings | None = None
-    metrics: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
+    metrics: Metrics | None = None
+    run: Run | None = None
     rows: Sequence[Row] = ()
     labeled: int | None = None
     unlabeled: int | None = None
@@ -62,22 +61,16 @@ def surroundings(model: Path) -> Surroundings:
         name=folder.relative_to(study.parent).as_posix() if in_a_study else "model",
         method=folder.parents[depth - 2].name if depth == 2 else folder.name,
         settings=_settings(settings) if settings.is_file() else None,
-        metrics=_json(folder / "metrics.json"),
-        run=_json(folder / "run.json"),
+        metrics=read_metrics(folder / "metrics.json"),
+        run=read_run(folder / "run.json"),
         rows=list(read_index(study / "dataset.csv").values()) if in_a_study else (),
         **counts,
     )
 
 
 def _settings(path: Path) -> ModelSettings:
-    try:
+    with explained(path, "the settings of a model", "move it away"):
         return ModelSettings.model_validate(read_json(path))
-    except ValidationError as error:
-        raise DataError(f"{path}: not the settings of a model ({error}); move it away") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
 
 
 def card(
@@ -110,7 +103,7 @@ def card(
         of_usual_size=of_usual_size,
         record=record,
         smallest=math.ceil((network.output_stride + 1) / network.input_scale),
-        subsets=around.metrics.get("best", {}).get("subsets", {}),
+        subsets=around.metrics["best"]["subsets"] if around.metrics else {},
         usual_size=usual_size,
         window=window,
     )

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from ..data.splits import published
-from ..runtime.files import read_csv, read_ids, read_json, require_relative
+from ..runtime.files import (
+    csv_header,
+    optional,
+    read_csv,
+    read_ids,
+    real,
+    require_relative,
+    whole,
+)
+from .model_files import CHECKPOINTS, read_metrics, read_run, read_settings
 
 COLUMNS = [
     "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
@@ -41,12 +50,11 @@ def _rows(study: Path, path: str, report: Sequence[str]) -> list[dict[str, Any]]
         "round": int(round) if method else 0,
         "selected_on": selection[0] if selection else "val",
     }
-    written = study / path / "metrics.json"
-    metrics = read_json(written) if written.is_file() else None
+    metrics = read_metrics(study / path / "metrics.json", report)
     rows = []
-    for checkpoint in ("best", "last"):
+    for checkpoint in CHECKPOINTS:
         for subset in report:
-            figures = metrics[checkpoint]["subsets"][subset] if metrics else {}
+            figures: Mapping = metrics[checkpoint]["subsets"][subset] if metrics else {}
             rows.append(
                 {
                     **fixed,
@@ -71,23 +79,17 @@ def _images(study: Path, path: str, side: str) -> int | None:
 def read_summary(path: Path) -> list[dict[str, Any]]:
     """Read summary.csv, or a record of it in docs/results; empty numbers are None.
 
-    Raises ValueError if a cell is not the number that it should be.
+    Raises DataError if a cell is not the number that it should be.
     """
-    return [
-        {key: _number(key, text) for key, text in row.items()} for row in read_csv(path, COLUMNS)
-    ]
+    timed = {"seconds": optional(real)} if "seconds" in csv_header(path) else {}
+    return read_csv(path, {**_CELLS, **timed})
 
 
-def _number(key: str, text: str) -> Any:
-    if key in _WHOLE:
-        return int(text) if text else None
-    if key in _REAL:
-        return float(text) if text else None
-    return text
-
-
-_WHOLE = ("seed", "labeled", "unlabeled", "round", "origin_round", "images", "steps")
-_REAL = ("miou", "pixel_accuracy", "gain", "seconds")
+_CELLS = dict.fromkeys(COLUMNS, str) | {
+    "seed": whole, "labeled": optional(whole), "unlabeled": optional(whole), "round": whole,
+    "origin_round": optional(whole), "images": optional(whole), "miou": optional(real),
+    "pixel_accuracy": optional(real), "gain": optional(real), "steps": optional(whole),
+}  # fmt: skip
 
 
 def folder_of(row: Mapping[str, Any]) -> Path:
@@ -123,10 +125,9 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
     """
     lines = []
     for path in models:
-        written = study / path / "metrics.json"
-        subsets = read_json(written)["best"]["subsets"] if written.is_file() else {}
+        metrics = read_metrics(study / path / "metrics.json")
         for subset in report:
-            figures = subsets.get(subset, {})
+            figures: Mapping = metrics["best"]["subsets"].get(subset, {}) if metrics else {}
             low, high = figures.get("miou_interval", (None, None))
             if low is not None:
                 lines.append(
@@ -141,11 +142,8 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
 
 def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Add `seconds` of each model's own training to rows of summary.csv; None if not known."""
-    return [{**row, "seconds": _seconds(study / folder_of(row) / "run.json")} for row in rows]
-
-
-def _seconds(run: Path) -> float | None:
-    return read_json(run)["seconds"] if run.is_file() else None
+    runs = (read_run(study / folder_of(row) / "run.json") for row in rows)
+    return [{**row, "seconds": run and run["seconds"]} for row, run in zip(rows, runs, strict=True)]
 
 
 def _chain(path: str) -> list[str]:
@@ -158,11 +156,11 @@ def _chain(path: str) -> list[str]:
 
 def _steps(study: Path, path: str) -> int:
     """Training steps of all rounds up to a model, and of round 0 if it gave weights or labels."""
-    settings = [read_json(study / p / "settings.json") for p in _chain(path)]
+    settings = [read_settings(study / p / "settings.json") for p in _chain(path)]
     steps = sum(one["train"]["steps"] for one in settings)
     if settings[0]["network"] is None or settings[0].get("thresholds"):
         first = study / path.split("/")[0] / "supervised" / "settings.json"
-        steps += read_json(first)["train"]["steps"]
+        steps += read_settings(first)["train"]["steps"]
     return steps
 
 

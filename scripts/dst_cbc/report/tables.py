@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from ..runtime.files import DataError
+from .model_files import CHECKPOINTS
+
 CONTROL = "supervised-long"
 """The method that trains on labeled images only, for as many steps as DST-CBC: a fair baseline."""
 
@@ -220,7 +223,14 @@ _HEADINGS = {
 
 def _line(group: Sequence[Row]) -> dict[str, str]:
     """Cells of one model; group: its aggregated rows of one subset."""
-    best, last = ({r["checkpoint"]: r for r in group}[name] for name in ("best", "last"))
+    rows = {row["checkpoint"]: row for row in group}
+    if not {*CHECKPOINTS} <= {*rows}:
+        raise DataError(
+            f"summary.csv: split {group[0]['split']}, {group[0]['method']}, round "
+            f"{group[0]['round']}: found rows with checkpoint {', '.join(rows)}, expected best and "
+            "last; delete the file and run the workflow again"
+        )
+    best, last = (rows[name] for name in CHECKPOINTS)
     is_baseline = best["method"] == "supervised"
     missing = f" (missing: {best['missing'].replace(' ', ', ')})" if best["missing"] else ""
     return {

@@ -1,0 +1,92 @@
+"""Reads what stands beside a model: metrics.json, run.json and settings.json, as reports need it.
+
+Keys that no report reads may be missing, because earlier versions wrote other ones.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from ..runtime.files import DataError, read_json
+
+CHECKPOINTS = ("best", "last")
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+"""In 0..100."""
+
+
+class Figures(TypedDict):
+    """Figures of a model on one subset, see `inference.metrics.report`."""
+
+    images: Annotated[int, Field(ge=0)]
+    miou: Percent | None
+    pixel_accuracy: Percent | None
+    classes: list[str]
+    iou: dict[str, Percent | None]
+    miou_interval: NotRequired[tuple[Percent | None, Percent | None]]
+
+
+class Checkpoint(TypedDict):
+    """One of the two models of a training. round: in which its weights were reached."""
+
+    round: Annotated[int, Field(ge=0)]
+    subsets: dict[str, Figures]
+
+
+class Metrics(TypedDict):
+    best: Checkpoint
+    last: Checkpoint
+
+
+class Run(TypedDict):
+    """What may differ between two runs with the same result."""
+
+    commit: str | None
+    device: str
+    versions: dict[str, str]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Train(TypedDict):
+    steps: Annotated[int, Field(ge=0)]
+
+
+class Settings(TypedDict):
+    """The few settings of a training that reports read."""
+
+    train: Train
+    network: dict[str, Any] | None
+    thresholds: NotRequired[dict[str, Any] | None]
+    labels_from: NotRequired[str | None]
+
+
+def read_metrics(path: Path, subsets: Iterable[str] = ()) -> Metrics | None:
+    """Read metrics.json; None if there is none.
+
+    Raises DataError when it is damaged, or has no figures on one of `subsets`.
+    """
+    if not path.is_file():
+        return None
+    metrics = read_json(path, Metrics)
+    for checkpoint in CHECKPOINTS:
+        found = metrics[checkpoint]["subsets"]
+        absent = [subset for subset in subsets if subset not in found]
+        if absent:
+            raise DataError(
+                f"{path}: {checkpoint}: no figures on {absent[0]!r}; found {', '.join(found)}; "
+                "delete the file to have the model evaluated again"
+            )
+    return metrics
+
+
+def read_run(path: Path) -> Run | None:
+    """Read run.json; None if there is none. Raises DataError when it is damaged."""
+    return read_json(path, Run) if path.is_file() else None
+
+
+def read_settings(path: Path) -> Settings:
+    """Read settings.json. Raises DataError when it is damaged."""
+    return read_json(path, Settings)
