@@ -5,11 +5,10 @@ missing or changed PNGs. With --accept, it rewrites the manifests for the PNGs a
 marks the rows of changed PNGs as edited; the next `snakemake` trains on them.
 """
 
-import csv
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.files import DataError, csv_header
 from dst_cbc.self_training.pseudo_labels import (
     accept,
     changed_labels,
@@ -40,8 +39,7 @@ def run() -> None:
 
 
 def _names(manifest: Path) -> list[str]:
-    header = manifest.read_text(encoding="utf-8").partition("\n")[0]
-    columns = next(csv.reader([header]), [])
+    columns = csv_header(manifest)
     return [column.removeprefix(PREFIX) for column in columns if column.startswith(PREFIX)]
 
 

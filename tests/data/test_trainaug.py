@@ -152,7 +152,7 @@ def test_all_bad_masks_are_named_at_once_and_nothing_is_left(releases, tmp_path)
         build(voc, sbd, tmp_path / "out")
     text = str(error.value)
     assert text.startswith("3 masks cannot be used")
-    assert f"{E}.mat: GTcls.Segmentation cannot be read" in text
+    assert f"{E}.mat: not readable as SBD's mask, GTcls.Segmentation" in text
     assert f"{F}.mat: no such file; it is part of SBD's benchmark.tgz" in text
     assert f"{A}.png: mask values [21] are neither" in text
     assert set(tmp_path.rglob("*")) == before

@@ -4,13 +4,12 @@ Moving or touching the data reruns nothing. A corrected mask or an added image c
 of exactly the stages that use it.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
 
-from ..runtime.files import digest, sha256_file, write_json
+from ..runtime.files import DataError, digest, read_json, sha256_file, write_json
 from ..settings.data import DatasetStage
 from .index import Row
 from .layouts.layout import Record
@@ -75,10 +74,7 @@ def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
 def _remembered(cache: Path) -> dict[str, list]:
     """Read the cache; empty if it is missing or unreadable, since it only saves time."""
     try:
-        known = json.loads(cache.read_text())
-    except (OSError, ValueError):
+        known = read_json(cache, dict[str, tuple[int, int, str]])
+    except (OSError, DataError):
         return {}
-    fits = isinstance(known, dict) and all(
-        isinstance(entry, list) and len(entry) == 3 for entry in known.values()
-    )
-    return known if fits else {}
+    return {path: list(entry) for path, entry in known.items()}

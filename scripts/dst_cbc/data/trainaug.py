@@ -3,7 +3,6 @@
 import os
 import re
 import tempfile
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..runtime import pool
-from ..runtime.files import DataError, make_folder
+from ..runtime.files import DataError, explained, make_folder, open_regular, read_text
 from ..settings.data import IGNORED, DatasetStage
 from .layouts.voc import CLASSES as VOC_CLASSES
 from .masks import indexed_png, label_table, open_label, palette
@@ -65,7 +64,7 @@ def _require(release: Path, names: tuple[str, ...]) -> None:
 
 
 def _ids(listing: Path) -> list[str]:
-    ids = listing.read_text().split()
+    ids = read_text(listing).split()
     strange = [id for id in ids if not re.fullmatch(r"\d{4}_\d{6}", id)]
     if strange:
         raise DataError(f"{listing}: found {strange[0]!r}, expected ids such as 2007_000032")
@@ -115,17 +114,13 @@ def sbd_mask(path: Path) -> np.ndarray:
     Raises DataError when the file is missing, truncated or holds anything else.
     """
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    unreadable = (MatReadError, zlib.error, OSError, ValueError, TypeError, LookupError)
-    try:
-        with open(path, "rb") as file:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; it is part of SBD's benchmark.tgz")
+    with explained(path, "SBD's mask, GTcls.Segmentation", "download SBD again"):
+        with open_regular(path) as file:
             mask = loadmat(file, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; it is part of SBD's benchmark.tgz") from None
-    except unreadable as error:
-        problem = f"{path}: GTcls.Segmentation cannot be read ({error}); download SBD again"
-        raise DataError(problem) from error
+        mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype != np.uint8 or mask.max(initial=0) >= len(VOC_CLASSES):
         raise DataError(
             f"{path}: found GTcls.Segmentation {mask.dtype} {mask.shape}, expected class numbers "

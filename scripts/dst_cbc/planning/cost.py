@@ -5,7 +5,6 @@ is computed: a prediction takes at most 3 bytes per pixel, and the sizes of mode
 known.
 """
 
-import json
 import math
 import resource
 import sys
@@ -15,12 +14,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ..data.images import size_of
 from ..data.index import Row
 from ..data.layouts.layout import Record
 from ..data.records import selecting
 from ..runtime import devices
-from ..runtime.files import DataError, digest, write_json
+from ..runtime.files import DataError, digest, read_json, write_json
 from ..settings.stages import ModelSettings
 from .models import PlannedModel
 from .plan import Plan
@@ -160,10 +161,15 @@ def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
 def remembered(plan: Plan, study: Path) -> Measured | None:
     """The measurement that `remember` stored for these settings, or None."""
     try:
-        known = json.loads((study / REMEMBERED).read_text())
-    except (OSError, ValueError):
+        known = read_json(study / REMEMBERED, _Remembered)
+    except (OSError, DataError):
         return None
-    return Measured(**known["measured"]) if known.get("key") == _key(plan) else None
+    return known["measured"] if known["key"] == _key(plan) else None
+
+
+class _Remembered(TypedDict):
+    key: str
+    measured: Measured
 
 
 REMEMBERED = "cost.json"

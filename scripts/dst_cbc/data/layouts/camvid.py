@@ -8,7 +8,7 @@ names an image and its mask. Only the last two parts of a path count, such as `t
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ...runtime.files import DataError
+from ...runtime.files import DataError, read_text
 from ...settings.data import DatasetStage
 from .layout import Layout, Record
 
@@ -32,7 +32,7 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             if subset == "train":
                 raise DataError(f"{listing}: no such file; format `camvid` needs it")
             continue
-        for number, line in enumerate(listing.read_text().splitlines(), 1):
+        for number, line in enumerate(read_text(listing).split("\n"), 1):
             if not line.strip():
                 continue
             paths = [PurePosixPath(*PurePosixPath(part).parts[-2:]) for part in line.split()]
