@@ -115,7 +115,8 @@ def study(tmp_path, folder_dataset):
 
 def test_labels_come_from_no_file_outside_of_the_split(tmp_path):
     folder = tmp_path / "12_0/dst-cbc/round1"
-    write_json(folder / "settings.json", {"labels_from": "../../../secret.h5"})
+    settings = {"train": {"steps": 3}, "network": None, "labels_from": "../../../secret.h5"}
+    write_json(folder / "settings.json", settings)
     with pytest.raises(DataError, match=r"settings\.json: .* cannot be an id or a path"):
         labels_from(folder)
 
