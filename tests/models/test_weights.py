@@ -1,5 +1,9 @@
 import importlib.util
 import json
+import os
+import site
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -275,12 +279,84 @@ def test_counters_of_batch_normalisation_may_be_missing(tmp_path):
     load(backbone, path.name, tmp_path)
 
 
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """A folder of installed packages; importing any module of them fails the test."""
+    folder = tmp_path / "site-packages"
+    for module in (
+        "good/__init__.py",
+        "good/inner/__init__.py",
+        "good-1.0/__init__.py",
+        "../__init__.py",
+        "module.py",
+    ):
+        (folder / module).parent.mkdir(parents=True, exist_ok=True)
+        (folder / module).write_text("raise RuntimeError('imported')")
+    for file in ("good/w.pt", "good/inner/w.pt", "spaces/w.pt", "outside.pt", "good-1.0/w.pt"):
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).write_bytes(b"")
+    (folder / "good/link.pt").symlink_to(folder / "outside.pt")
+    (folder / "good/within.pt").symlink_to(folder / "good/w.pt")
+    (folder / "linked").symlink_to(folder / "good")
+    os.mkfifo(folder / "good/pipe.pt")
+    with zipfile.ZipFile(folder / "zipped.zip", "w") as archive:
+        archive.writestr("zipped/__init__.py", "")
+    monkeypatch.setattr(site, "getsitepackages", lambda: [str(folder)])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder), str(folder / "zipped.zip")])
+    return folder
+
+
+@pytest.mark.parametrize("file", ["good/w.pt", "good/inner/w.pt", "good/within.pt", "linked/w.pt"])
+def test_a_file_of_a_package_is_found_without_importing_anything(file, packages):
+    modules = set(sys.modules)
+    assert locate(f"package:{file}") == packages / file
+    assert set(sys.modules) == modules
+
+
 @pytest.mark.parametrize(
-    "source", ["none.pt", "package:no_such_package_here/w.pt", "package:timm/none.pt"]
+    "source, reason",
+    [
+        ("none.pt", "no such file"),
+        ("a\0b.pt", "no such file"),
+        ("package:no_such_package_here/w.pt", "no package 'no_such_package_here' is installed"),
+        ("package:good.inner/w.pt", "no package 'good.inner' is installed"),
+        ("package:good-1.0/w.pt", "no package 'good-1.0' is installed"),
+        ("package:spaces/w.pt", "no package 'spaces' is installed"),
+        ("package:zipped/w.pt", "no package 'zipped' is installed"),
+        ("package:module/w.pt", "no package 'module' is installed"),
+        ("package:sys/w.pt", "no package 'sys' is installed"),
+        ("package:zipimport/w.pt", "no package 'zipimport' is installed"),
+        ("package:json/__init__.py", "no package 'json' is installed"),
+        ("package:../good/w.pt", "no package '..' is installed"),
+        ("package:/good/w.pt", "no package '' is installed"),
+        ("package:", "no package '' is installed"),
+        ("package:good/none.pt", "no such file"),
+        ("package:good/a\0b.pt", "no such file"),
+        ("package:good/pipe.pt", "no such file"),
+        ("package:good/inner", "no such file"),
+        ("package:good", "no such file"),
+        ("package:good/../outside.pt", "outside of the package's folder"),
+        ("package:good//etc/passwd", "outside of the package's folder"),
+        ("package:good/link.pt", "outside of the package's folder"),
+    ],
 )
-def test_missing_weights_are_named(source, tmp_path):
-    with pytest.raises(DataError, match=rf"network\.weights: '{source}'"):
-        load(small(), source, tmp_path)
+def test_missing_weights_are_named(source, reason, packages, tmp_path):
+    modules = set(sys.modules)
+    with pytest.raises(DataError) as error:
+        locate(source, tmp_path)
+    assert f"network.weights: {source!r}: " in str(error.value) and reason in str(error.value)
+    assert set(sys.modules) == modules
+
+
+def test_a_package_in_the_current_folder_is_not_an_installed_one(packages, tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "__init__.py").write_text("")
+    (mine / "w.pt").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
+    with pytest.raises(DataError, match="no package 'mine' is installed"):
+        locate("package:mine/w.pt")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])

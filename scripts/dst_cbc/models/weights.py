@@ -1,6 +1,5 @@
 """Initial weights: from a file or an installed package, never from the internet."""
 
-import importlib.util
 import json
 import pickle
 import re
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ..runtime.files import DataError, atomic
+from ..runtime.files import DataError, atomic, package_folder
 
 COCO_FILE = "resnet101COCO-41f33a49.pth"
 COCO_MEAN = (122.675, 116.669, 104.008)
@@ -189,16 +188,26 @@ def _description(path: Path) -> tuple[tuple | None, tuple | None, str | None]:
 
 def locate(source: str, root: Path = Path()) -> Path:
     """The file that `network.weights` names, by path or `package:NAME/FILE`. Raises DataError."""
+    place = f"network.weights: {source!r}"
+    if "\0" in source:
+        raise DataError(f"{place}: no such file")
     if not source.startswith("package:"):
-        path = root / source
+        folder, path = None, root / source
     else:
         package, _, inside = source.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise DataError(f"network.weights: {source!r}: no package {package!r} is installed")
-        path = Path(spec.submodule_search_locations[0]) / inside
+        folder = package_folder(package)
+        if folder is None:
+            raise DataError(
+                f"{place}: no package {package!r} is installed; expected a name that Python "
+                "imports, without dots, of a package with an __init__.py"
+            )
+        path = folder / inside
+    if folder and not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{place}: this is outside of the package's folder, {folder}; give the path of the file"
+        )
     if not path.is_file():
-        raise DataError(f"network.weights: {source!r}: no such file")
+        raise DataError(f"{place}: no such file")
     return path
 
 

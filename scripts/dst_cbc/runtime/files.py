@@ -10,6 +10,7 @@ import math
 import os
 import re
 import shutil
+import site
 import socket
 import stat
 import time
@@ -214,6 +215,18 @@ def read_text(path: str | Path, most_bytes: int = MOST_TEXT) -> str:
             f"{path}: byte {error.start + 1} is not UTF-8 text; save the file as UTF-8"
         ) from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def package_folder(name: str) -> Path | None:
+    """The folder of an installed Python package; None if there is none of that name.
+
+    Nothing is imported, so no code runs. The current folder and PYTHONPATH are not searched.
+    """
+    if not name.isidentifier():
+        return None
+    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    found = (Path(packages, name) for packages in [*user, *site.getsitepackages()])
+    return next((folder for folder in found if (folder / "__init__.py").is_file()), None)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
