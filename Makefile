@@ -1,4 +1,4 @@
-# All targets use one .venv. It is made again only when requirements.lock changes.
+# All targets use one .venv. It is made again only when a file requirements* changes.
 
 PYTHON ?= python3
 CORES ?= 2
@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadfile
 .PHONY: demo test test-slow test-slurm faults lint format bench site document lock venv clean
 
 venv:
-	@$(PYTHON) scripts/environment.py $(VENV) requirements.lock
+	@$(PYTHON) scripts/environment.py $(VENV)
 
 demo: venv  ## run config.yaml: draw scenes, train, write the summary; takes less than 5 minutes
 	$(BIN)/snakemake --cores $(CORES)
@@ -55,13 +55,17 @@ site: venv  ## build the documentation site; then open site/index.html
 document: venv  ## generate the schema, conda environment, reference pages and diagrams again
 	$(BIN)/python scripts/document.py
 
-lock:  ## write requirements.lock from the version ranges in pyproject.toml
-	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
-	.lock-venv/bin/pip install --quiet torch==2.14.1 torchvision==0.29.1
-	.lock-venv/bin/pip install --quiet ".[demo,workflow,export,weights,dev]"
-	(echo "# Made by 'make lock'. CUDA packages are left to torch, which pins them itself."; \
-	 .lock-venv/bin/pip freeze --exclude dst-cbc | grep -vE "^(nvidia|cuda|triton)") > requirements.lock
-	rm -rf .lock-venv build scripts/*.egg-info
+# RENEW=--upgrade takes the newest versions; RENEW="--upgrade-package numpy" those of one package.
+COMPILE = $(BIN)/uv pip compile --quiet --generate-hashes --custom-compile-command "make lock" \
+  --python-version 3.11.5 --python-platform linux $(RENEW)
+# CUDA packages are left to torch, which pins them itself.
+CUDA = $$($(COMPILE) --no-annotate requirements-torch.txt | sed -nE 's/^((cuda|nvidia)-[^=]+|triton)==.*/\1/p')
+
+lock: venv  ## write the lock files: the versions of pyproject.toml's ranges, the hashes of all their files
+	$(COMPILE) --group build --output-file requirements-build.lock
+	$(COMPILE) pyproject.toml --all-extras --output-file requirements.lock \
+	  --constraint requirements-build.lock --constraint requirements-torch.txt \
+	  $$(printf -- '--no-emit-package %s ' torch torchvision $(CUDA))
 
 clean:  ## remove the environment, caches and the built site; keep results
 	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache site

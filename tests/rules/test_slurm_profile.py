@@ -87,26 +87,3 @@ def test_memory_grows_with_each_attempt():
 def test_time_is_twice_the_estimate_and_never_too_little_to_start():
     assert cost.minutes(3600 - cost.JOB_SECONDS) == 120
     assert cost.minutes(1) == cost.LEAST_MINUTES
-
-
-def test_the_image_has_the_python_and_the_pins_of_the_conda_environment():
-    lines = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
-    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
-    conda = yaml.safe_load((REPOSITORY / "envs/dst-cbc.yaml").read_text())["dependencies"]
-    python = conda[0].replace("python=", "python:")
-    assert steps[0] == ["FROM", f"{python}-slim-bookworm"]
-    copied = [words for step, words in steps if step == "COPY"]
-    assert copied == ["requirements.lock /tmp/requirements.lock"]
-    assert any(
-        "pip install" in words and "-r /tmp/requirements.lock" in words for _, words in steps
-    )
-    lock = [
-        line for line in (REPOSITORY / "requirements.lock").read_text().splitlines()
-        if line and not line.startswith("#")
-    ]  # fmt: skip
-    assert conda[-1]["pip"] == lock
-    # Jobs in the container run as a normal user.
-    order = [step for step, _ in steps]
-    assert ["USER", "researcher"] in steps and "RUN" not in order[order.index("USER") :]
-    ignored = (REPOSITORY / ".dockerignore").read_text().split("\n")[1:3]
-    assert ignored == ["*", "!requirements.lock"]
