@@ -16,6 +16,7 @@ from documentation import (
     diagrams,
     experiments_page,
     files_page,
+    licences_page,
     pages,
     settings_pages,
 )
@@ -62,6 +63,7 @@ def documents() -> dict[Path, str]:
         REFERENCE / "formats.md": settings_pages.formats_page(),
         REFERENCE / "files.md": files_page.files_page(),
         REFERENCE / "commands.md": commands_page.commands_page(),
+        REFERENCE / "licences.md": licences_page.licences_page(),
         REFERENCE / "experiments.md": experiments_page.experiments_page(),
         UNTESTED: experiments_page.untested_page(shell),
         DOCS / "pictures/rules.svg": diagrams.rules_diagram(),
