@@ -143,6 +143,8 @@ TILED = {"tile_offsets": 8, "tile_counts": 64}
     "tags, said",
     [
         ({"width": 80000, "height": 80000}, "more than 536870912 pixels"),
+        # Pillow does not know this kind, so tifffile is asked.
+        ({"width": 80000, "height": 80000, "photometric": 1}, "80000 x 80000 pixels in tiles"),
         (
             {"width": 80000, "height": 80000, "bits": 16, "samples": 1, "photometric": 1},
             "more than",
