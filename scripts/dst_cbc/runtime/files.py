@@ -249,11 +249,14 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def explained(path: Path | str, what: str, advice: str) -> Iterator[None]:
+def explained(
+    path: Path | str, what: str, advice: str, target: Path | None = None
+) -> Iterator[None]:
     """Turn every error that a library raises over the bytes of `path` into a DataError.
 
-    what: what the file should be, such as "a histogram"; advice: what to do. Errors of this
-    package, a missing file, a lack of permission and a full disk keep their own messages.
+    what: what the file should be, such as "a histogram"; advice: what to do; target: a folder that
+    the bytes are copied to. Errors of this package, a missing file, a lack of permission and a full
+    disk keep their own messages.
     """
     try:
         yield
@@ -261,7 +264,9 @@ def explained(path: Path | str, what: str, advice: str) -> Iterator[None]:
         raise
     # Over damaged bytes, libraries raise errors of any class: RuntimeError, TypeError, struct.error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if (isinstance(error, OSError) and error.errno in FULL) or (
+            target is not None and _is_full(error, target)
+        ):
             raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path}: not readable as {what} ({reason}); {advice}") from error
