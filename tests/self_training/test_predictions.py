@@ -1,8 +1,14 @@
+import io
+import tracemalloc
+import zipfile
+import zlib
+
 import h5py
 import numpy as np
 import pytest
 
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime import files
+from dst_cbc.runtime.files import DataError, NoSpace
 from dst_cbc.self_training.confidence import BINS
 from dst_cbc.self_training.predictions import (
     Prediction,
@@ -172,12 +178,12 @@ def test_a_part_that_fails_leaves_no_file(tmp_path):
 )
 def test_predictions_of_other_ids_are_refused(ids, tmp_path):
     path, _ = joined(tmp_path)
-    with pytest.raises(DataError, match=r"predictions\.h5: row . is not"):
+    with pytest.raises(DataError, match=r"predictions\.h5: row \d"):
         list(read_predictions(path, ids))
 
 
 def test_missing_predictions_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none\.h5"):
+    with pytest.raises(FileNotFoundError, match=r"none\.h5"):
         list(read_predictions(tmp_path / "none.h5", IDS))
 
 
@@ -209,7 +215,7 @@ def test_predictions_without_their_confidences_are_refused(tmp_path):
 
 
 def test_a_missing_histogram_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"none\.npz"):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         read_histogram(tmp_path / "none.npz")
 
 
@@ -271,7 +277,7 @@ def test_values_that_lie_elsewhere_are_not_read(trick, tmp_path):
             file.create_virtual_dataset("classes/0", layout)
         if trick in ("storage", "virtual"):
             file["classes/0"].attrs["id"] = IDS[0]
-    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not the image 'town/a'"):
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0: .*delete the file"):
         next(read_predictions(path, IDS))
 
 
@@ -285,3 +291,152 @@ def test_smooth_predictions_take_half_of_their_size_and_noise_no_more_than_it(tm
         path, _ = joined(tmp_path / name, predictions=[Prediction(0, "a", classes, confidence)])
         sizes.append(path.stat().st_size / confidence.size)
     assert sizes[0] < 1.6 and sizes[1] < 3.05
+
+
+def change_first(path, change):
+    """Replace the classes of the first image by what `change` makes of (file, old values)."""
+    with h5py.File(path, "r+") as file:
+        old = file["classes/0"][...]
+        del file["classes/0"]
+        change(file, old)
+        if "classes/0" in file and isinstance(file["classes/0"], h5py.Dataset):
+            file["classes/0"].attrs["id"] = IDS[0]
+
+
+def stored(shape, dtype=np.uint8, **options):
+    options = {"chunks": shape, "shuffle": True, "compression": "gzip", **options}
+    return lambda file, old: file.create_dataset("classes/0", shape, dtype, **options)
+
+
+def with_chunk(content, mask=0):
+    """A data set of 4 x 6 pixels, whose chunk holds these bytes."""
+
+    def change(file, old):
+        made = stored((4, 6))(file, old)
+        made.id.write_direct_chunk((0, 0), content, mask)
+
+    return change
+
+
+UNUSABLE = {
+    "a group": lambda file, old: file.create_group("classes/0"),
+    "numbers of another type": stored((4, 6), np.int16),
+    "texts": stored((4, 6), h5py.string_dtype()),
+    "a line of pixels": stored((24,)),
+    "no pixels": lambda file, old: file.create_dataset("classes/0", (0, 0), np.uint8),
+    "nothing at all": lambda file, old: file.create_dataset("classes/0", data=h5py.Empty("u1")),
+    "a size without data": stored((60_000, 60_000)),
+    "a size of petabytes": lambda file, old: file.create_dataset(
+        "classes/0", (1 << 31, 1 << 20), np.uint8, chunks=(1 << 10, 1 << 10)
+    ),
+    "several chunks": lambda file, old: file.create_dataset(
+        "classes/0", data=old, chunks=(2, 2), shuffle=True, compression="gzip"
+    ),
+    "another filter": stored((4, 6), fletcher32=True),
+    "a chunk of noise": with_chunk(b"noise" * 5),
+    "a chunk cut short": with_chunk(zlib.compress(bytes(24))[:-5]),
+    "a chunk of too few pixels": with_chunk(zlib.compress(bytes(23))),
+    "a chunk of too many pixels": with_chunk(zlib.compress(bytes(25))),
+    "a chunk that was not compressed": with_chunk(bytes(24), mask=2),
+    "a chunk that expands a thousand times": with_chunk(zlib.compress(bytes(1 << 16))),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_predictions_of_another_form_are_refused_before_memory_is_taken(kind, tmp_path):
+    path, _ = joined(tmp_path)
+    change_first(path, UNUSABLE[kind])
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"predictions\.h5: .*delete the file to make it again"):
+        list(read_predictions(path, IDS))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("id", [None, 7, [1, 2], "town/b", b"\xff", h5py.Empty("S1")])
+def test_predictions_of_an_image_without_its_id_are_refused(id, tmp_path):
+    path, _ = joined(tmp_path)
+    with h5py.File(path, "r+") as file:
+        del file["classes/0"].attrs["id"]
+        if id is not None:
+            file["classes/0"].attrs["id"] = id
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not the image 'town/a'"):
+        list(read_predictions(path, IDS))
+
+
+def test_classes_and_confidences_of_two_sizes_are_refused(tmp_path):
+    path, _ = joined(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.move("confidence/0", "confidence/9")
+        file.copy("confidence/1", file["confidence"], "0")
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not the image 'town/a'"):
+        list(read_predictions(path, IDS))
+
+
+@pytest.mark.parametrize("damage", ["cut", "group", "row", "no file", "histogram"])
+def test_a_damaged_part_is_named_when_the_parts_are_joined(damage, tmp_path):
+    parts = write_parts(tmp_path, make_predictions())
+    part = part_file(tmp_path, 1)
+    if damage == "cut":
+        part.write_bytes(part.read_bytes()[:-400])
+    elif damage == "no file":
+        part.write_bytes(b"")
+    elif damage == "histogram":
+        part = part.with_suffix(".npz")
+        part.write_bytes(b"PK")
+    else:
+        with h5py.File(part, "r+") as file:
+            del file["confidence"]
+            if damage == "row":
+                file["classes"].create_group("first")
+    with pytest.raises(DataError, match=rf"{part.name}: .*delete the file"):
+        join_parts(tmp_path, parts, tmp_path / "predictions.h5", {})
+    assert not (tmp_path / "predictions.h5").exists() or damage == "histogram"
+
+
+def test_a_full_disk_is_told_while_parts_are_joined(tmp_path, monkeypatch):
+    parts = write_parts(tmp_path, make_predictions())
+
+    def full(*_, **__):
+        raise RuntimeError("HDF5 cannot write")
+
+    monkeypatch.setattr(h5py.Group, "copy", full)
+    monkeypatch.setattr(files, "_is_full", lambda error, folder: True)
+    with pytest.raises(NoSpace, match="no space left"):
+        join_parts(tmp_path, parts, tmp_path / "predictions.h5", {})
+
+
+def test_an_array_that_is_named_npz_is_refused(tmp_path):
+    path = tmp_path / "h.npy"
+    np.save(path, np.zeros((2, BINS), np.int64))
+    with pytest.raises(DataError, match=r"h\.npz: not readable as a histogram"):
+        read_histogram(path.rename(tmp_path / "h.npz"))
+
+
+@pytest.mark.parametrize(
+    "header, reason",
+    [
+        ({"shape": (1 << 50, BINS)}, "1125899906842624 classes, expected 1 to 255"),
+        ({"shape": (3, BINS)}, "1048576 bytes of 3 classes"),
+        ({"shape": (1, BINS)}, "524289 bytes of 1 classes"),
+        ({"descr": "|O"}, "found object"),
+        ({"fortran_order": True}, "found int64"),
+        ({"shape": (-1, BINS)}, "-1 classes, expected 1 to 255"),
+    ],
+)
+def test_a_histogram_whose_header_does_not_fit_is_refused(header, reason, tmp_path):
+    buffer = io.BytesIO()
+    whole = {"descr": "<i8", "fortran_order": False, "shape": (2, BINS), **header}
+    np.lib.format.write_array_header_1_0(buffer, whole)
+    with zipfile.ZipFile(tmp_path / "h.npz", "w") as file:
+        file.writestr("counts.npy", buffer.getvalue() + bytes(2 * BINS * 8))
+    with pytest.raises(DataError, match=rf"h\.npz: .*{reason}.*delete the file"):
+        read_histogram(tmp_path / "h.npz")
+
+
+def test_a_histogram_with_less_than_no_pixels_is_refused(tmp_path):
+    counts = np.zeros((2, BINS), np.int64)
+    counts[1, 5] = -1
+    write_histogram(tmp_path / "h.npz", counts)
+    with pytest.raises(DataError, match=r"h\.npz: counts from -1 to 0"):
+        read_histogram(tmp_path / "h.npz")

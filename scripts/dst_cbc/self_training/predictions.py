@@ -7,22 +7,28 @@ shards are joined in the same way.
 """
 
 import io
+import math
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import h5py
 import numpy as np
+from numpy.lib import format as npy
 
-from ..runtime.files import DataError, atomic, write_bytes
+from ..data.images import MOST_PIXELS
+from ..runtime.files import DataError, atomic, explained, open_regular, write_bytes
+from ..settings.data import IGNORED
 from ..settings.stages import PART_IMAGES
 from . import confidence
 
-KINDS = ("classes", "confidence")
+DTYPES = {"classes": np.dtype("<u1"), "confidence": np.dtype("<u2")}
+KINDS = tuple(DTYPES)
 
 # A file is reopened after this many images have been read.
 _AT_ONCE = 64
@@ -116,16 +122,19 @@ def join(files: Sequence[Path], path: Path, attributes: dict[str, str | float]) 
     """Copy all images into one file at `path`; returns the sum of the histograms.
 
     files: HDF5 files of parts or shards, in the order of the images; the histogram of each file
-    lies beside it, with the suffix .npz. attributes: metadata of the new file.
+    lies beside it, with the suffix .npz. attributes: metadata of the new file. Raises DataError
+    when one of the files is damaged.
     """
     with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file.attrs.update(attributes)
         for one in files:
-            with h5py.File(one, "r") as source:
+            with _reading(one, path.parent) as source:
                 rows: Any = source[KINDS[0]]
                 for row in sorted(map(int, rows)):
                     for kind in KINDS:
-                        source.copy(f"{kind}/{row}", file.require_group(kind), name=str(row))
+                        source.copy(
+                            _stored(source, kind, row), file.require_group(kind), name=str(row)
+                        )
     counts: Any = sum(read_histogram(one.with_suffix(".npz")) for one in files)
     return counts
 
@@ -152,33 +161,82 @@ def read_probabilities(path: Path, row: int, id: str) -> np.ndarray:
 
 
 def _read_some(path: Path, first: int, ids: list[str]) -> Iterator[Prediction]:
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(
-            f"{path}: not a readable HDF5 file ({error}); delete the file to make it again"
-        ) from error
-    with file:
-        groups = [_own(file, kind, h5py.Group) for kind in KINDS]
+    with _reading(path) as file:
         for row, id in enumerate(ids, first):
-            classes, confidences = (_own(group, str(row), h5py.Dataset) for group in groups)
-            if classes is None or confidences is None or classes.attrs["id"] != id:
-                raise DataError(
-                    f"{path}: row {row} is not the image {id!r}; delete the file to make it again"
-                )
-            yield Prediction(row, id, classes[...], confidences[...])
+            stored = [_stored(file, kind, row) for kind in KINDS]
+            if _id_of(stored[0]) != id or stored[0].shape != stored[1].shape:
+                raise DataError(f"{path}: row {row} is not the image {id!r}; {_ADVICE}")
+            yield Prediction(row, id, *map(_decoded, stored))
 
 
-def _own(holder: h5py.Group | None, name: str, kind: type) -> Any:
-    """A group or data set stored in the file itself; None if it is missing, a link or elsewhere."""
-    try:
-        if holder is None or not isinstance(holder.get(name, getlink=True), h5py.HardLink):
-            return None
-        found = holder[name]
-        elsewhere = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
-    except (KeyError, RuntimeError):
+_ADVICE = "delete the file to make it again"
+
+
+@contextmanager
+def _reading(path: Path, target: Path | None = None) -> Iterator[h5py.File]:
+    """Open an HDF5 file; whatever h5py raises over its content becomes a DataError.
+
+    target: a folder to which the content is copied; errors of its full disk keep their class.
+    """
+    open_regular(path).close()
+    with explained(path, "predictions in HDF5", _ADVICE, target), h5py.File(path, "r") as file:
+        yield file
+
+
+def _stored(file: h5py.File, kind: str, row: int) -> h5py.Dataset:
+    """The data set of one image, as `store` writes it. Raises DataError for any other.
+
+    It lies in the file itself, in one chunk that is compressed by shuffle and gzip, and does not
+    claim more values than this chunk can hold.
+    """
+    place, holder = f"{file.filename}: row {row}", file
+    for name in (kind, str(row)):
+        # A link could lead to another file.
+        if not isinstance(holder.get(name, getlink=True), h5py.HardLink):
+            raise DataError(f"{place}: no {kind}, or a link to them; {_ADVICE}")
+        holder: Any = holder[name]
+    found: Any = holder
+    if not isinstance(found, h5py.Dataset) or (found.dtype, found.ndim) != (DTYPES[kind], 2):
+        raise DataError(
+            f"{place}: {kind}: found {found}, expected {DTYPES[kind]} (height, width); {_ADVICE}"
+        )
+    filters = found.id.get_create_plist()
+    used = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
+    packed = found.id.get_storage_size()
+    if (
+        found.chunks != found.shape
+        or used != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+        or not 0 < math.prod(found.shape) <= MOST_PIXELS
+        or not found.nbytes / 1100 <= packed <= found.nbytes + found.nbytes // 100 + 64
+    ):
+        raise DataError(
+            f"{place}: {kind}: found {found.shape} in chunks {found.chunks} with filters {used}, "
+            f"{packed} bytes; expected one chunk of shuffle and gzip; {_ADVICE}"
+        )
+    return found
+
+
+def _id_of(dataset: h5py.Dataset) -> str | None:
+    if "id" not in dataset.attrs or dataset.attrs.get_id("id").shape != ():
         return None
-    return found if isinstance(found, kind) and not elsewhere else None
+    id = dataset.attrs["id"]
+    return id if isinstance(id, str) else None
+
+
+def _decoded(dataset: h5py.Dataset) -> np.ndarray:
+    """Decode a chunk, the inverse of `_filtered`; takes no more memory than the data set claims."""
+    unused, chunk = dataset.id.read_direct_chunk((0, 0))
+    inflate = zlib.decompressobj()
+    content = inflate.decompress(chunk, dataset.nbytes + 1)
+    if unused or len(content) != dataset.nbytes or not inflate.eof:
+        raise ValueError(f"{dataset.name}: its chunk does not hold {dataset.nbytes} bytes")
+    weights = np.frombuffer(content, np.uint8).reshape(dataset.dtype.itemsize, -1)
+    # A twentieth of the time of transposing the bytes.
+    values = weights[-1].astype(dataset.dtype)
+    for weight in weights[-2::-1]:
+        values <<= 8
+        values |= weight
+    return values.reshape(dataset.shape)
 
 
 def write_histogram(path: Path, counts: np.ndarray) -> None:
@@ -189,17 +247,26 @@ def write_histogram(path: Path, counts: np.ndarray) -> None:
 
 
 def read_histogram(path: Path) -> np.ndarray:
-    """int64 (classes, 65536). Raises DataError when it is damaged or of another shape."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            counts = file["counts"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path}: not a readable histogram ({error}); delete the file to make it again"
-        ) from error
-    if counts.ndim != 2 or counts.shape[1] != confidence.BINS or counts.dtype != np.int64:
-        raise DataError(
-            f"{path}: found {counts.dtype} {counts.shape}, expected int64 (classes, 65536); delete "
-            "the file to make it again"
-        )
+    """int64 (classes, 65536), all from 0 on. Raises DataError when it is damaged or another."""
+    row = confidence.BINS * 8
+    with explained(path, "a histogram", _ADVICE), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with open_regular(path) as file, ZipFile(file) as archive, archive.open(_COUNTS) as member:
+            npy.read_magic(member)
+            shape, by_column, dtype = npy.read_array_header_1_0(member)
+            if len(shape) != 2 or shape[1] != confidence.BINS or dtype != np.int64 or by_column:
+                raise DataError(
+                    f"{path}: found {dtype} {shape}, expected int64 (classes, 65536); {_ADVICE}"
+                )
+            if not 0 < shape[0] <= IGNORED:
+                raise DataError(f"{path}: {shape[0]} classes, expected 1 to {IGNORED}; {_ADVICE}")
+            content = member.read(shape[0] * row + 1)
+    if len(content) != shape[0] * row:
+        raise DataError(f"{path}: {len(content)} bytes of {shape[0]} classes; {_ADVICE}")
+    counts = np.frombuffer(content, np.int64).reshape(shape)
+    if counts.min() < 0 or counts.max() > MOST_PIXELS << 24:
+        raise DataError(f"{path}: counts from {counts.min()} to {counts.max()}; {_ADVICE}")
     return counts
+
+
+_COUNTS = "counts.npy"
