@@ -1,9 +1,14 @@
+import bz2
+import gzip
 import io
+import lzma
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from email.message import Message
+from http.client import BadStatusLine
 from urllib.error import URLError
 from urllib.request import Request
 
@@ -135,7 +140,7 @@ def test_a_tar_archive_that_unpacks_to_too_much_or_is_cut_off_is_refused(tmp_pat
     path = tmp_path / "a.tar"
     content = tar_archive({"a": bytes(3000), "b": bytes(3000)}, mode="w:gz")
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="not a readable archive"):
+    with pytest.raises(DataError, match=r"not readable as a zip, tar or tar\.gz archive"):
         unpack(path, "Set", tmp_path / "out")
     path.write_bytes(content)
     monkeypatch.setattr(downloads, "LARGEST", 5000)
@@ -163,8 +168,170 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"<html>", archive(FILES)[:-30]])
 def test_a_damaged_archive_is_refused(content, tmp_path):
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(DataError, match="not a readable archive"):
+    with pytest.raises(DataError, match=r"not readable as a zip, tar or tar\.gz archive"):
         unpack(tmp_path / "a.zip", "Set", tmp_path / "out")
+
+
+def zipped(change=None, method=zipfile.ZIP_DEFLATED, names=("train/a.png",)):
+    """A zip archive; change: function that changes its bytes, a bytearray."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+        for name in names:
+            file.writestr(f"top/Set/{name}", b"1" * 99)
+    content = bytearray(buffer.getvalue())
+    if change:
+        change(content, content.index(b"PK\1\2"))
+    return bytes(content)
+
+
+def set_bytes(at, value, width=2):
+    """Set a field of the first entry in a zip archive's list, and where it has one, of the file."""
+
+    def change(content, directory):
+        content[directory + at : directory + at + width] = value.to_bytes(width, "little")
+        if at == 8:
+            content[6:8] = value.to_bytes(2, "little")
+
+    return change
+
+
+def flip_a_pixel(content, directory):
+    content[directory - 3] ^= 1
+
+
+def tarred(*members, header=b""):
+    """A tar.gz archive. members: TarInfo, or a name. header: bytes that come before all members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as file:
+        for one in members:
+            info = tarfile.TarInfo(f"top/Set/{one}") if isinstance(one, str) else one
+            file.addfile(info, io.BytesIO(bytes(info.size)))
+    return gzip.compress(header + buffer.getvalue())
+
+
+def special(kind, **attributes):
+    info = tarfile.TarInfo("top/Set/a.png")
+    info.type = kind
+    for key, value in attributes.items():
+        setattr(info, key, value)
+    return info
+
+
+def header_of(kind, size, content):
+    """An extended header that claims `size` bytes and has `content`."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.USTAR_FORMAT) + content
+
+
+def sparse_map(entries):
+    """A sparse file of GNU's format 1.0, whose map has so many entries."""
+    records = b"".join(
+        b"%d %s\n" % (len(text) + 4, text)
+        for text in (b"GNU.sparse.major=1", b"GNU.sparse.minor=0")
+    )
+    head = header_of(b"x", len(records), records.ljust(512, b"\0"))
+    numbers = b"%d\n" % entries + b"0\n" * 2 * entries
+    info = tarfile.TarInfo("top/Set/a.png")
+    info.size = len(numbers)
+    return head + info.tobuf(tarfile.USTAR_FORMAT) + numbers.ljust(-(-len(numbers) // 512) * 512)
+
+
+MEGABYTES = 8 << 20
+REFUSED = {
+    "an encrypted zip": (zipped(set_bytes(8, 1)), "encrypted"),
+    "bzip2 in a zip": (zipped(method=zipfile.ZIP_BZIP2), "method 12, expected none or deflate"),
+    "LZMA in a zip": (zipped(method=zipfile.ZIP_LZMA), "method 14, expected none or deflate"),
+    "a method that nobody knows": (zipped(set_bytes(10, 77)), "method 77, expected none"),
+    "a wrong checksum": (zipped(flip_a_pixel), "not readable as"),
+    "a size that is not true": (zipped(set_bytes(24, 7, 4)), "not readable as"),
+    "a size of terabytes": (zipped(set_bytes(24, 0xFFFFFFFF, 4)), "not readable as|unpacks to"),
+    "another place": (zipped(set_bytes(42, 0xFFFFFF, 4)), "not readable as"),
+    "one name twice": (tarred("a.png", "a.png"), "occurs twice"),
+    "one name in two cases": (tarred("Ä.png", "a\u0308.PNG"), "occurs twice, perhaps in another"),
+    "a file that is a folder": (tarred("a", "a/b.png"), "not readable as"),
+    "a name that is too long": (tarred("a" * 256), "not readable as"),
+    "NUL in a name": (
+        tarred(special(b"0", pax_headers={"path": "top/Set/a\0b"})), "no name in UTF-8",
+    ),
+    "a line break in a name": (tarred("a\nb"), "no name in UTF-8"),
+    "a name in Latin-1": (
+        gzip.compress(tar_archive({tarfile.TarInfo("top/Set/\udce4.png"): b""})),
+        "no name in UTF-8",
+    ),
+    "a name with a dot only": (tarred("./a.png"), "would leave its folder"),
+    "a symbolic link": (tarred(special(tarfile.SYMTYPE, linkname="/etc")), "is a link"),
+    "a hard link": (tarred(special(tarfile.LNKTYPE, linkname="/etc/passwd")), "is a link"),
+    "a character device": (tarred(special(tarfile.CHRTYPE)), "or a device"),
+    "a block device": (tarred(special(tarfile.BLKTYPE)), "or a device"),
+    "a pipe": (tarred(special(tarfile.FIFOTYPE)), "or a device"),
+    "a sparse file": (gzip.compress(sparse_map(1)), "sparse"),
+    "an extended header of megabytes": (
+        tarred("a.png", header=header_of(b"x", MEGABYTES, bytes(MEGABYTES))), "headers of more",
+    ),
+    "a global header of megabytes": (
+        tarred("a.png", header=header_of(b"g", MEGABYTES, bytes(MEGABYTES))), "headers of more",
+    ),
+    "a long name of megabytes": (
+        tarred("a.png", header=header_of(b"L", MEGABYTES, bytes(MEGABYTES))), "headers of more",
+    ),
+    "gzip cut off": (tarred("a.png")[:-20], "not readable as"),
+    "bzip2": (bz2.compress(tar_archive(FILES)), "not readable as"),
+    "xz": (lzma.compress(tar_archive(FILES)), "not readable as"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_hostile_archive_is_refused_in_little_memory_and_leaves_nothing(kind, serve, tmp_path):
+    content, reason = REFUSED[kind]
+    serve(content)
+    source = Source("https://example.org/set", "Set", {}, sha256=sha256(content))
+    tracemalloc.start()
+    with pytest.raises(DataError, match=reason) as error:
+        download(source, tmp_path / "out")
+    assert tracemalloc.get_traced_memory()[1] < 6 * downloads.HEADERS
+    tracemalloc.stop()
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sparse_file_of_millions_of_parts_is_refused_before_they_are_read(tmp_path):
+    (tmp_path / "a").write_bytes(gzip.compress(sparse_map(MEGABYTES)))
+    with pytest.raises(DataError, match="headers of more than 1,048,576 bytes"):
+        unpack(tmp_path / "a", "Set", tmp_path / "out")
+
+
+def test_a_list_of_members_and_their_number_are_bounded(tmp_path, monkeypatch):
+    names = [f"{number}.png" for number in range(20)]
+    (tmp_path / "a").write_bytes(tarred(*names))
+    (tmp_path / "b").write_bytes(zipped(names=names))
+    for name in "ab":
+        unpack(tmp_path / name, "Set", tmp_path / "all" / name)
+        assert len(list((tmp_path / "all" / name).iterdir())) == 20
+    monkeypatch.setattr(downloads, "MOST_MEMBERS", 19)
+    for name in "ab":
+        with pytest.raises(DataError, match="more than 19 members"):
+            unpack(tmp_path / name, "Set", tmp_path / "out" / name)
+    monkeypatch.setattr(downloads, "HEADERS", 1000)
+    with pytest.raises(DataError, match="headers of more than 1,000 bytes"):
+        unpack(tmp_path / "b", "Set", tmp_path / "out")
+
+
+def test_names_that_end_in_a_dot_or_a_space_and_long_names_are_kept(tmp_path):
+    names = {"a.", "b ", "c" * 250 + ".png", "ü" * 120}
+    (tmp_path / "a").write_bytes(tarred(*names))
+    unpack(tmp_path / "a", "Set", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+@pytest.mark.parametrize("told", ["many", "-1", "", "٣"])
+def test_a_length_that_is_no_number_is_not_used(told, serve, tmp_path):
+    serve(b"content", length=told)
+    fetch("https://example.org/a.zip", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == b"content"
+    serve(BadStatusLine("SSH-2.0"))
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        fetch("https://example.org/a.zip", tmp_path / "a")
 
 
 def test_half_a_download_too_much_of_one_and_none_are_refused(serve, tmp_path, monkeypatch):

@@ -1,26 +1,41 @@
 """Downloads public data sets over https, unpacks them safely and verifies them."""
 
+import gzip
+import io
 import os
 import shutil
 import stat
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import URLError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from ..runtime.files import DataError, digest, make_folder, sha256_file
+from ..runtime.files import (
+    DataError,
+    digest,
+    explained,
+    is_relative,
+    make_folder,
+    open_regular,
+    sha256_file,
+)
 
 LARGEST = 1 << 31
 """Largest size of an archive in bytes, packed or unpacked."""
+MOST_MEMBERS = 1 << 18
+"""Most files and folders in an archive."""
+HEADERS = 1 << 20
+"""Most bytes of what an archive says about a member, or of a zip archive's list of members."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,8 @@ def fetch(url: str, path: Path) -> None:
     _require_https(url)
     try:
         with build_opener(_HttpsOnly).open(Request(url), timeout=60) as response:
-            size = int(response.headers.get("Content-Length") or 0)
+            told = response.headers.get("Content-Length") or ""
+            size = int(told) if told.isascii() and told.isdecimal() else 0
             bar = tqdm(desc="download", total=size or None, unit="B", unit_scale=True, disable=None)
             with open(path, "wb") as file:
                 while piece := response.read(1 << 20):
@@ -115,7 +131,7 @@ def fetch(url: str, path: Path) -> None:
                         raise DataError(f"{url}: more than {LARGEST} bytes; not the expected file")
                 if size and file.tell() != size:
                     raise DataError(f"{url}: received {file.tell()} of {size} bytes; try again")
-    except (URLError, TimeoutError, ConnectionError) as error:
+    except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         raise DataError(
             f"{url}: cannot be downloaded ({error}); get the data set in another way and name its "
             "folder: --config data=PATH"
@@ -123,33 +139,44 @@ def fetch(url: str, path: Path) -> None:
 
 
 def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ()) -> None:
-    """Unpack the files below `*/inside/` of a zip or tar archive into `folder`.
+    """Unpack the files below `*/inside/` of a zip, tar or tar.gz archive into `folder`.
 
-    keep: paths below `inside` to unpack; empty: all. Raises DataError for absolute paths and `..`,
-    for links or devices among the files to unpack, and for an archive that is damaged or unpacks
-    to more than LARGEST bytes.
+    keep: paths below `inside` to unpack; empty: all. Raises DataError for absolute paths, `..` and
+    other names that a disk may not hold, for links, devices or two files of one name among the
+    files to unpack, and for an archive that is damaged, encrypted, of more than MOST_MEMBERS
+    members, or unpacks to more than LARGEST bytes.
     """
-    size = 0
-    try:
-        for member in (_tarred if tarfile.is_tarfile(archive) else _zipped)(archive):
+    size, seen = 0, set()
+    with (
+        explained(archive, "a zip, tar or tar.gz archive", "get it again"),
+        open_regular(archive) as file,
+    ):
+        for number, member in enumerate(_members(archive, file)):
+            if number >= MOST_MEMBERS:
+                raise DataError(f"{archive}: more than {MOST_MEMBERS:,} members, so not unpacked")
             path = PurePosixPath(member.name)
-            if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-                raise DataError(f"{archive}: {member.name!r} would leave its folder")
+            if not is_relative(member.name.rstrip("/")):
+                raise DataError(
+                    f"{archive}: {member.name!r} would leave its folder, or is no name in UTF-8"
+                )
             within = PurePosixPath(*path.parts[2:])
             if path.parts[1:2] != (inside,) or member.is_folder:
                 continue
             if keep and not any(within.is_relative_to(kept) for kept in keep):
                 continue
             if member.is_special:
-                raise DataError(f"{archive}: {member.name!r} is a link or a device")
+                raise DataError(f"{archive}: {member.name!r} is a link or a device, or sparse")
+            # Some disks hold only one of two names that differ in case or in Unicode's form.
+            alike = unicodedata.normalize("NFC", str(within)).casefold()
+            if alike in seen:
+                raise DataError(f"{archive}: {member.name!r} occurs twice, perhaps in another case")
+            seen.add(alike)
             size += member.size
             if size > LARGEST:
                 raise DataError(f"{archive}: unpacks to more than {LARGEST} bytes")
             (folder / within).parent.mkdir(parents=True, exist_ok=True)
-            with member.open() as packed, open(folder / within, "wb") as unpacked:
+            with member.open() as packed, open(folder / within, "xb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
-    except _UNREADABLE as error:
-        raise DataError(f"{archive}: not a readable archive ({error}); get it again") from error
 
 
 @dataclass(frozen=True)
@@ -161,25 +188,74 @@ class _Member:
     open: Callable[[], Any]
 
 
-def _zipped(archive: Path) -> Iterator[_Member]:
-    with zipfile.ZipFile(archive) as file:
+def _members(archive: Path, file: BinaryIO) -> Iterator[_Member]:
+    """Yield the members of an archive, which `zipfile` and `tarfile` read in bounded memory."""
+    beginning = file.read(2)
+    file.seek(0)
+    if beginning == b"PK":
+        return _zipped(archive, _Bounded(file))
+    packed = beginning == b"\x1f\x8b"
+    return _tarred(_Bounded(gzip.GzipFile(fileobj=file) if packed else file))
+
+
+class _Bounded(io.RawIOBase):
+    """A file to read, of which no more than HEADERS bytes are read before `allow` allows more.
+
+    `zipfile` reads the whole list of members at once, and `tarfile` the whole extended header of
+    a member, however large the archive says that they are.
+    """
+
+    def __init__(self, file: Any):
+        self._file, self._left = file, HEADERS
+
+    def allow(self, size: int) -> None:
+        self._left = size + HEADERS
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1) -> bytes:
+        # Without a size, everything is asked for.
+        size = self._left + 1 if size is None or size < 0 else size
+        content = self._file.read(min(size, self._left + 1))
+        if len(content) > self._left:
+            raise ValueError(f"headers of more than {HEADERS:,} bytes")
+        self._left -= len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset > 4 * LARGEST:
+            raise ValueError(f"more than {4 * LARGEST:,} bytes")
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _zipped(archive: Path, bounded: _Bounded) -> Iterator[_Member]:
+    with zipfile.ZipFile(bounded) as file:  # type: ignore
         for info in file.infolist():
-            link = stat.S_ISLNK(info.external_attr >> 16)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise DataError(
+                    f"{archive}: {info.filename!r} is compressed by method {info.compress_type}, "
+                    "expected none or deflate; get it again"
+                )
+            bounded.allow(info.compress_size)
+            special = stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR)
             read = partial(file.open, info)
-            yield _Member(info.filename, info.file_size, info.is_dir(), link, read)
+            yield _Member(info.filename, info.file_size, info.is_dir(), special, read)
 
 
-def _tarred(archive: Path) -> Iterator[_Member]:
-    with tarfile.open(archive) as file:
+def _tarred(bounded: _Bounded) -> Iterator[_Member]:
+    with tarfile.open(fileobj=bounded, mode="r:") as file:  # type: ignore
         for info in file:
-            special = not (info.isfile() or info.isdir())
+            bounded.allow(info.size)
+            special = not (info.isfile() or info.isdir()) or info.issparse()
             read = partial(file.extractfile, info)
             yield _Member(info.name, info.size, info.isdir(), special, read)
-
-
-_UNREADABLE = (
-    zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError,
-)  # fmt: skip
 
 
 def verify(source: Source, folder: Path) -> None:
