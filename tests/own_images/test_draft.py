@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dst_cbc.data.layouts.pairs import group_of
+from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, fitted, hold_out, make
@@ -103,9 +103,9 @@ def test_every_mask_has_one_role_and_no_group_two(ids, group):
     val, test = hold_out(ids, group)
     train = {*ids} - {*val} - {*test}
     assert not {*val} & {*test} and {*val, *test} <= {*ids} and train
-    sides = [{group_of(id, group) for id in side} for side in (val, test, train)]
+    sides = [{*groups_of(side, group).values()} for side in (val, test, train)]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
-    groups = {group_of(id, group) for id in ids}
+    groups = {*groups_of(ids, group).values()}
     assert bool(val) == (len(groups) > 1) and bool(test) == (len(groups) > 2)
     assert hold_out(ids[::-1], group) == (val, test)
 
@@ -130,8 +130,8 @@ def test_groups_are_guessed_from_the_beginnings_of_names(stems, group):
     pattern = guess_group(stems, stems)
     assert (pattern is None) == (group is None)
     if group:
-        assert any(group_of(stem, pattern) == group for stem in stems)
-        assert len({group_of(stem, pattern) for stem in stems}) in (3, 4)
+        groups = {*groups_of(stems, pattern).values()}
+        assert group in groups and len(groups) in (3, 4)
 
 
 def test_zero_and_255_are_background_and_foreground_and_255_among_several_is_ignored():

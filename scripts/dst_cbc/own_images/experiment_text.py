@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from ..data.layouts.pairs import group_of
+from ..data.layouts.pairs import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render
@@ -113,7 +113,7 @@ def _groups(d: Draft) -> str:
             "assumed: every image is a group of its own. If several show the same slide, scene or "
             "patient, give the part of their names that identifies it: --group REGEX"
         )
-    members = Counter(group_of(id, d.group) for id, _, _ in d.found.pairs)
+    members = Counter(groups_of([id for id, _, _ in d.found.pairs], d.group).values())
     shown = ", ".join(f"{name!r} ({count})" for name, count in members.most_common(4))
     more = f" and {len(members) - 4} others" if len(members) > 4 else ""
     return (

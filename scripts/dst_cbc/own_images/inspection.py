@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..data.images import DIED, Decoded, decode
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
-from ..data.layouts.pairs import group_of, images_below, masks_below, paired, shared_name
+from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
 from ..data.masks import colours_of, numbers_of
 from ..runtime import pool
 from ..runtime.files import DataError
@@ -246,8 +246,9 @@ def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     part, mark = r"[^/_\- ]+", r"[/_\- ]"
     for parts in range(1, 7):
         pattern = f"^({f'{mark}+'.join([part] * parts)}){mark}"
-        groups = Counter(group_of(id, pattern) for id in ids)
-        with_masks = {group_of(id, pattern) for id in masked}
+        group = groups_of(ids, pattern)
+        groups = Counter(group.values())
+        with_masks = {group[id] for id in masked}
         if len(with_masks) >= 3:
             return pattern if 2 * len(groups) <= len(ids) else None
     return None

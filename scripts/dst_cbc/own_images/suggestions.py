@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.layouts.pairs import group_of, shared_name
+from ..data.layouts.pairs import groups_of, shared_name
 from ..data.masks import indexed_png, palette
 from ..self_training import confidence
 from ..self_training.predictions import Prediction
@@ -36,10 +36,9 @@ class Doubt:
 def doubts(predictions: Iterable[Prediction], group: str | None) -> list[Doubt]:
     """Return the uncertainty of each prediction. group: the regular expression `pairs.group`."""
     table = confidence.probabilities()
-    return [
-        Doubt(p.row, p.id, group_of(p.id, group), 1 - float(table[p.confidence].mean()))
-        for p in predictions
-    ]
+    found = {p.id: (p.row, 1 - float(table[p.confidence].mean())) for p in predictions}
+    groups = groups_of(found, group)
+    return [Doubt(row, id, groups[id], doubt) for id, (row, doubt) in found.items()]
 
 
 def most_deserving(found: Sequence[Doubt], count: int) -> list[Doubt]:

@@ -5,6 +5,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .files import DataError
 
 EXIT_STATUS = 143
 """Exit status of a stage that a signal asked to stop, as if SIGTERM had ended it (128 + 15)."""
@@ -19,6 +23,25 @@ _asked_at = 0.0  # on the monotonic clock
 
 class Stopped(Exception):
     """A signal asked the work to stop; its state is saved for the next start."""
+
+
+@contextmanager
+def time_limit(seconds: float, what: str) -> Iterator[None]:
+    """Stop a block in the main thread that uses the processor for longer than `seconds`.
+
+    Raises DataError, whose message begins with `what`.
+    """
+
+    def stop(*_) -> None:
+        raise DataError(f"{what} takes more than {seconds:.0f} s; simplify it")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def listen() -> None:

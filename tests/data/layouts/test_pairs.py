@@ -1,12 +1,14 @@
 """`format: pairs`: two folders used in place; each image and each group is in one subset only."""
 
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dst_cbc.data.layouts.layout import Record
-from dst_cbc.data.layouts.pairs import group_of, paired, shared_name
+from dst_cbc.data.layouts.pairs import groups_of, paired, shared_name
 from dst_cbc.data.records import dataset_stage, list_records
 from dst_cbc.runtime.files import DataError
 from dst_cbc.settings.data import PairSettings
@@ -102,6 +104,28 @@ def test_the_name_that_a_pattern_made_is_found_in_it(name, pattern):
         assert shared_name(f"x/{pattern.replace('{}', '')}", pattern) is None
 
 
+@pytest.fixture
+def no_waiting():
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still searching after 20 s"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize("pattern", ["^((a+)+)$", "(a|a)*$", "(.*)(.*)(.*)(.*)(.*)(.*)x$"])
+def test_a_pattern_that_takes_too_long_is_refused(pattern, monkeypatch):
+    monkeypatch.setattr("dst_cbc.data.layouts.pairs.LEAST_SECONDS", 0.1)
+    before = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(DataError, match=r"pairs\.group: the search for .* simplify it"):
+        groups_of(["a" * 250 + "b"], pattern)
+    groups_of(["a"], "(a)")
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+    assert signal.getsignal(signal.SIGVTALRM) == before
+
+
 def test_an_image_without_a_group_is_one_by_itself():
-    assert group_of("scene1_0001", r"^(scene\d)_") == "scene1"
-    assert group_of("other", r"^(scene\d)_") == group_of("other", None) == "other"
+    ids = ["scene1_0001", "other"]
+    assert groups_of(ids, r"^(scene\d)_") == {"scene1_0001": "scene1", "other": "other"}
+    assert groups_of(ids, None) == {id: id for id in ids}

@@ -5,12 +5,17 @@ group (a slide, a video, a patient) are in the same subset.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from ...runtime.files import DataError
+from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
 from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below
+
+LEAST_SECONDS, SEARCH_SECONDS = 1.0, 50e-6
+"""Time that the search for groups may take in any case, and more for each image: some 50 times
+what it takes."""
 
 
 def shared_name(id: str, pattern: str) -> str | None:
@@ -77,10 +82,22 @@ def paired(root: Path, pairs: PairSettings) -> list[tuple[str, str, str]]:
     ]
 
 
-def group_of(id: str, pattern: str | None) -> str:
-    """Return the group of an image; its own id if the pattern is None or does not match."""
-    match = re.search(pattern, id) if pattern else None
-    return match[1] or id if match else id
+def groups_of(ids: Collection[str], pattern: str | None) -> dict[str, str]:
+    """Return the group of each image; its own id if the pattern is None or does not match.
+
+    Raises DataError when the search takes much longer than searches do: for some patterns, such as
+    `(a+)+$`, the time doubles with each character of an id. Call it in the main thread.
+    """
+    if pattern is None:
+        return {id: id for id in ids}
+    matches = {}
+    with time_limit(
+        LEAST_SECONDS + len(ids) * SEARCH_SECONDS, f"pairs.group: the search for {pattern!r}"
+    ):
+        for id in ids:
+            match = re.search(pattern, id)
+            matches[id] = match[1] or id if match else id
+    return matches
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
@@ -99,16 +116,17 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             f"pairs.{held[min(missing)]}: {min(missing)!r} is not an image below "
             f"{root / pairs.images} ({len(missing)} such ids)"
         )
+    groups = groups_of([id for id, _, _ in found], pairs.group)
     sides: dict[str, str] = {}
     for id, subset in [(id, s) for s in ("val", "test") for id in getattr(pairs, s)]:
-        if sides.setdefault(group_of(id, pairs.group), subset) != subset:
+        if sides.setdefault(groups[id], subset) != subset:
             raise DataError(
-                f"pairs: val and test both hold images of group {group_of(id, pairs.group)!r}, "
+                f"pairs: val and test both hold images of group {groups[id]!r}, "
                 f"{id!r} among them; move all images of the group to one of the two"
             )
     for id, image, mask in found:
         subset = held.get(id, "")
-        if subset or group_of(id, pairs.group) not in sides:
+        if subset or groups[id] not in sides:
             yield Record(id, image, mask, subset or "train")
 
 
