@@ -10,13 +10,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import yaml
-
 from dst_cbc.cli import Parser, main
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.devices import free_memory
 from dst_cbc.runtime.files import make_folder
+from dst_cbc.settings.yaml_files import parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -33,7 +32,7 @@ def run() -> None:
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     pairs = (pair.partition("=") for pair in arguments.config)
-    overrides = {key: yaml.safe_load(value) for key, _, value in pairs}
+    overrides = {key: parse_yaml(value, f"--config {key}") for key, _, value in pairs}
     experiment, records, plan = load_plan(REPOSITORY, arguments.files, overrides)
     study, state = Path("results", experiment.name), Path("results/.resume")
     make_folder(state)

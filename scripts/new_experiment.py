@@ -23,8 +23,9 @@ from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.devices import cuda_is_likely, free_memory
-from dst_cbc.runtime.files import DataError, make_folder, read_ids, write_text
+from dst_cbc.runtime.files import DataError, make_folder, read_ids, read_text, write_text
 from dst_cbc.settings.data import GroupPattern
+from dst_cbc.settings.yaml_files import MOST_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -104,7 +105,7 @@ def update(file: Path, name: str | None, out: Path | None) -> None:
     print("\n".join(next_study.describe_changes(plan, records, before, Path(experiment.data))))
     model = next_study.last_model(plan, study)
     print(f"start_from: {model}" if model else f"{study} has no model to start from")
-    text = next_study.renewed(file.read_text(encoding="utf-8"), name, model and str(model))
+    text = next_study.renewed(read_text(file, MOST_BYTES), name, model and str(model))
     write_text(out, text)
     print(f"written: {out}; {study} is kept. Next: snakemake --cores all --configfile {out}")
 

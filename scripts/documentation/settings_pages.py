@@ -13,9 +13,9 @@ from dst_cbc.runtime.files import DataError
 from dst_cbc.settings.base import Settings
 from dst_cbc.settings.choices import HEADS, OBJECTIVES
 from dst_cbc.settings.experiment import Experiment
-from dst_cbc.settings.experiment_files import read_yaml
 from dst_cbc.settings.methods import MethodSwitches
 from dst_cbc.settings.training import TrainSettings
+from dst_cbc.settings.yaml_files import read_yaml
 
 from .pages import REPOSITORY, page, without_markup
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from .runtime import signals
-from .runtime.files import FULL, Changed, DataError, NoSpace, Unusable, no_space
+from .runtime.files import FULL, Changed, DataError, NoSpace, Unusable, no_space, read_text
 from .runtime.resume import Busy
 from .settings.base import Settings
-from .settings.experiment_files import ConfigError
+from .settings.yaml_files import ConfigError
 from .training.ranks import Lost
 
 S = TypeVar("S", bound=Settings)
@@ -74,9 +74,9 @@ class Parser(argparse.ArgumentParser):
 def read_settings(cls: type[S], text: str) -> S:
     """Settings from JSON text or from a JSON file. Raises ArgumentTypeError."""
     try:
-        content = text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8")
+        content = text if text.lstrip().startswith("{") else read_text(Path(text))
         return cls.model_validate(json.loads(content))
-    except (ValidationError, OSError, ValueError) as error:
+    except (ValidationError, OSError, ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(
             f"expected the JSON of a {cls.__name__}: {error}"
         ) from error

@@ -13,9 +13,10 @@ import yaml
 from documentation import settings_pages
 from documentation.settings_pages import rows
 from dst_cbc.settings.experiment import Experiment
-from dst_cbc.settings.experiment_files import load_experiment, load_methods, read_yaml
+from dst_cbc.settings.experiment_files import load_experiment, load_methods
 from dst_cbc.settings.methods import MethodRow, MethodSwitches
 from dst_cbc.settings.training import TrainSettings
+from dst_cbc.settings.yaml_files import read_yaml
 from workflow import REPOSITORY
 
 PAGE = (REPOSITORY / "docs/explanation/algorithm.md").read_text(encoding="utf-8")

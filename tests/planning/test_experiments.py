@@ -11,7 +11,8 @@ from PIL import Image
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.plan import Plan, load_plan
-from dst_cbc.settings.experiment_files import ConfigError, load_experiment, load_methods, read_yaml
+from dst_cbc.settings.experiment_files import load_experiment, load_methods
+from dst_cbc.settings.yaml_files import ConfigError, read_yaml
 from workflow import REPOSITORY, Project
 
 FOLDER = "workflow/experiments"

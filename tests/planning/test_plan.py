@@ -1,5 +1,6 @@
 import json
 import math
+import random
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -9,9 +10,10 @@ from pydantic import ValidationError
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import Plan
+from dst_cbc.runtime.files import DataError
 from dst_cbc.settings.choices import ObjectiveSettings
-from dst_cbc.settings.experiment_files import ConfigError
 from dst_cbc.settings.methods import MethodRow
+from dst_cbc.settings.yaml_files import ConfigError
 
 METHODS = {
     "dst-cbc": MethodRow(curriculum=[0.2, 0.6, 1.0]),
@@ -472,11 +474,111 @@ def test_varied_keys_are_in_the_name_of_each_variant(plan):
         (["st"], {"gama": [1]}, "gama: unknown key; did you mean 'gamma'"),
         (["st"], {"gamma": ["high"]}, "gamma: found 'high'"),
         (["st"], {"balance": ["a/b"]}, "cannot be part of a folder's name"),
+        (["st"], {"objective": ["a" * 141]}, "cannot be part of a folder's name"),
     ],
 )
 def test_what_cannot_vary_is_refused(methods, vary, reason, plan):
     with pytest.raises(ConfigError, match=reason):
         plan(runs=[{"splits": ["few"], "methods": methods, "vary": vary}])
+
+
+ASKED = {"splits": ["few"], "methods": ["dst-cbc"]}  # 1 + 3 trainings for each seed
+
+
+@pytest.mark.parametrize(
+    "runs, reason",
+    [
+        ([{**ASKED, "seeds": range(2501)}], r"runs\.0: 10,004 trainings .* 2501 seeds, 3 rounds"),
+        ([ASKED, {**ASKED, "seeds": range(2500)}], r"runs\.1: 10,004 trainings"),
+        ([{**ASKED, "methods": ["st"] * 10_000}], r"runs\.0: 10,001 trainings"),
+        ([{**ASKED, "splits": ["few"] * 2501}], r"runs\.0: 10,004 trainings .* 2501 splits"),
+        ([{**ASKED, "vary": {f"k{i}": [0, 1] for i in range(60)}}], f"{2**60} combinations"),
+        ([{**ASKED, "methods": ["supervised-long"] * 3334}], r"runs\.0: 10,003 trainings"),
+    ],
+)
+def test_more_trainings_than_can_be_planned_are_refused_before_any_is(
+    runs, reason, plan, monkeypatch
+):
+    monkeypatch.setattr(Plan, "_add_chain", lambda *_: pytest.fail("it began to plan"))
+    with pytest.raises(ConfigError, match=reason):
+        plan(runs=runs)
+
+
+def test_each_of_several_chains_counts(make_experiment, monkeypatch):
+    peers = MethodRow(curriculum=[0.5, 1.0], teacher="peer", chains={"a": {}, "b": {"seed": 1}})
+    for limit in (4, 5):
+        monkeypatch.setattr("dst_cbc.planning.plan.MOST_TRAININGS", limit)
+        if limit == 4:
+            with pytest.raises(ConfigError, match=r"runs\.0: 5 trainings"):
+                planned(make_experiment, {"peers": peers})
+        else:
+            assert len(planned(make_experiment, {"peers": peers}).models) == 5
+
+
+class CountedRandom(random.Random):
+    """A generator that counts its shuffles."""
+
+    shuffles: ClassVar[list[int]] = []
+
+    def shuffle(self, x):
+        self.shuffles.append(len(x))
+        super().shuffle(x)
+
+
+def test_the_shuffles_of_many_splits_are_made_once(plan, monkeypatch):
+    monkeypatch.setattr("dst_cbc.data.splits.random.Random", CountedRandom)
+    CountedRandom.shuffles.clear()
+    runs = [{"splits": ["few", "more"], "methods": ["supervised"], "seeds": [9, 0, 4]}]
+    both = {"few": {"count": 4}, "more": {"count": 8}}
+    found = plan(runs=runs, splits=both).splits
+    assert len(CountedRandom.shuffles) == 10
+    for seed in (9, 0, 4):
+        again = plan(runs=[{**runs[0], "seeds": [seed]}], splits=both).splits
+        assert again[f"few_{seed}"] == found[f"few_{seed}"]
+        assert again[f"more_{seed}"].labeled[:4] == found[f"few_{seed}"].labeled
+
+
+@pytest.mark.parametrize("seeds", [[10**9], [0, 5_000_000], [10**17]])
+def test_a_seed_that_asks_for_too_many_shuffles_is_refused(seeds, plan, monkeypatch):
+    monkeypatch.setattr("dst_cbc.data.splits.random.Random", lambda _: pytest.fail("it shuffled"))
+    message = r"runs: seeds: found .* 20 training images\. Choose at most 5,000,000 seeds"
+    with pytest.raises(DataError, match=message):
+        plan(runs=[{**ASKED, "seeds": seeds}])
+
+
+def test_the_seed_of_lists_of_ids_may_be_any_number(make_experiment, tmp_path):
+    (tmp_path / "a").write_text("train0\ntrain1\n")
+    (tmp_path / "b").write_text("train2\n")
+    experiment = make_experiment(
+        splits={"few": {"files": {"labeled": "a", "unlabeled": "b"}}},
+        runs=[{"splits": ["few"], "methods": ["supervised"], "seeds": [10**9]}],
+    )
+    found = Plan(experiment, METHODS, records(), tmp_path)
+    assert found.splits["few_1000000000"].labeled == ["train0", "train1"]
+
+
+@pytest.mark.parametrize(
+    "train, reason",
+    [
+        ({"steps": 10**12}, "5,000,000,000,000 steps or more in one training"),
+        ({"steps": None, "epochs": 1e308}, "5,000,000,005 steps or more in one training"),
+        ({"steps": 10**9}, "5,000,000,000 steps or more in one training"),
+        ({"steps": 10**8, "validate_every": 1}, "500,000,000 validations in one training"),
+    ],
+)
+def test_a_training_without_an_end_is_refused(train, reason, plan):
+    supervised = {"steps": 7, "validate_every": 7}
+    with pytest.raises(ConfigError, match=reason):
+        plan("dst", train={"batch": 4, "validate_every": 10**9, **train}, supervised=supervised)
+
+
+def test_the_validations_of_all_trainings_are_limited(plan, monkeypatch):
+    # Round 0 validates 2 times, each of 3 rounds 3 times.
+    monkeypatch.setattr("dst_cbc.planning.trainings.MOST_VALIDATIONS", 11)
+    plan("dst-cbc")
+    monkeypatch.setattr("dst_cbc.planning.trainings.MOST_VALIDATIONS", 10)
+    with pytest.raises(ConfigError, match=r"3 validations in one training, 11 in the study"):
+        plan("dst-cbc")
 
 
 def test_an_unknown_method_is_refused_with_the_nearest(plan):

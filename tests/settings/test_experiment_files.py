@@ -5,14 +5,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dst_cbc.settings.experiment_files import (
-    ConfigError,
-    load_experiment,
-    load_methods,
-    merge,
-    read_yaml,
-)
+from dst_cbc.settings.experiment_files import load_experiment, load_methods, merge
 from dst_cbc.settings.methods import MethodRow
+from dst_cbc.settings.yaml_files import ConfigError, read_yaml
 from workflow import REPOSITORY
 
 PRESETS = {
@@ -117,6 +112,31 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
         ({"switches": {"threshold_sampling": 8}}, "switches.threshold_sampling", "8", "1 or 16"),
         ({"prediction": {"size": [321]}}, "prediction.size", "[321]", ""),
         ({"evaluation": {"pad": [0, 9]}}, "evaluation.pad.0", "0", "greater than or equal to 1"),
+        ({"train": {"batch": 10**9}}, "train.batch", "1000000000", "or equal to 65536"),
+        ({"train": {"gpus": 10**9}}, "train.gpus", "1000000000", "or equal to 1024"),
+        ({"train": {"crop": [9, 10**9]}}, "train.crop.1", "1000000000", "or equal to 65536"),
+        ({"train": {"augmentation": {"scale": [1, 1e9]}}}, "train.augmentation.scale.1",
+         "1000000000.0", "or equal to 100"),
+        ({"workers": 10**9}, "workers", "1000000000", "or equal to 1024"),
+        ({"compute_threads": 10**9}, "compute_threads", "1000000000", "or equal to 1024"),
+        ({"digits": {"train": 10**9}}, "digits.train", "1000000000", "or equal to 1000000"),
+        ({"digits": {"size": 10**9}}, "digits.size", "1000000000", "or equal to 4096"),
+        ({"digits": {"digit_size": [9, 1e9]}}, "digits.digit_size.1", "1000000000.0", "to 4096"),
+        ({"digits": {"stains": 10**9}}, "digits.stains", "1000000000", "or equal to 1000"),
+        ({"network": {"aspp_rates": [10**9]}}, "network.aspp_rates.0", "1000000000", "to 65536"),
+        ({"network": {"aspp_rates": [1] * 101}}, "network.aspp_rates", "", "at most 100"),
+        ({"evaluation": {"batch": 10**9}}, "evaluation.batch", "1000000000", "or equal to 65536"),
+        ({"evaluation": {"report": ["val"] * 4}}, "evaluation.report", "", "at most 3"),
+        ({"switches": {"curriculum": [0.1] * 1001}}, "switches.curriculum", "", "at most 1000"),
+        ({"switches": {"curriculum": ["1e-999999"]}}, "switches.curriculum.0", "'1e-999999'",
+         "no more than 30 decimal places"),
+        ({"switches": {"curriculum": [True]}}, "switches.curriculum.0", "True", "valid decimal"),
+        ({"switches": {"snapshots": 10**9}}, "switches.snapshots", "1000000000", "to 1000"),
+        *(({"pairs": {"labels": "a", "group": group}}, "pairs.group", "", reason)
+          for group, reason in (
+              ("(a{99999999999})", "the repetition number is too large"),
+              ("(" * 999 + ")", "not a valid regular expression"),
+              ("(a)" * 400, "at most 1000 characters"))),
         ({"train": {"augmentation": {"size": [[9, 9], [8, 9]]}}}, "train.augmentation.size",
          "[[9, 9], [8, 9]]", "must not be above"),
     ],
@@ -379,6 +399,9 @@ def test_every_method_that_comes_along_is_valid():
         ({"curriculum": [0]}, "curriculum.0", "greater than 0"),
         ({}, "m", "needs one alpha per round"),
         ({"labeling": "none"}, "m", "needs `match`"),
+        (5, "m", "found 5"),
+        (None, "m", "found None"),
+        ([{}], "m", "found [{}]"),
         ({"labeling": "none", "match": "dst", "curriculum": [1]}, "m", "no curriculum"),
         ({"curriculum": [1], "balance": "clas"}, "balance", "'class' or 'global'"),
         ({"labeling": "online", "threshold_sampling": 16}, "m", "need labeling `offline`"),

@@ -12,7 +12,8 @@ from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.plan import Plan
 from dst_cbc.runtime.files import read_csv
-from dst_cbc.settings.experiment_files import load_experiment, load_methods, read_yaml
+from dst_cbc.settings.experiment_files import load_experiment, load_methods
+from dst_cbc.settings.yaml_files import read_yaml
 from workflow import EXPERIMENT, REPOSITORY, Project
 
 PRESETS = read_yaml(REPOSITORY / "workflow/presets.yaml")

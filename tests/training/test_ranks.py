@@ -19,8 +19,8 @@ import trainings
 from dst_cbc.data.index import write_index
 from dst_cbc.data.masks import write_indexed_png
 from dst_cbc.runtime.files import DataError, is_alive, write_text
-from dst_cbc.settings.experiment_files import ConfigError
 from dst_cbc.settings.stages import ModelSettings
+from dst_cbc.settings.yaml_files import ConfigError
 from dst_cbc.training import objectives, optimization
 from dst_cbc.training.ranks import ALONE, Ranks, here
 from dst_cbc.training.samples import Data

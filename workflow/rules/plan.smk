@@ -21,7 +21,7 @@ from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.report.tables import describe_selection
 from dst_cbc.runtime.files import DataError
-from dst_cbc.settings.experiment_files import ConfigError
+from dst_cbc.settings.yaml_files import ConfigError
 
 PATHS = workflow.modifier.path_modifier
 
@@ -43,7 +43,7 @@ try:
     INDEX = f"{STUDY}/dataset.csv"
     CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
     REPLACED = replaced_trainings(PLAN, on_disk(STUDY))
-except (ConfigError, DataError, ValueError) as error:
+except (ConfigError, DataError, OSError, ValueError) as error:
     raise WorkflowError(str(error))
 
 # No rule makes these folders, so Snakemake does not add the prefix of a module.

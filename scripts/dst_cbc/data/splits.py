@@ -18,23 +18,49 @@ Where the authors have no list of unlabeled ids, it is the SHA-256 of an empty f
 """
 
 
+MOST_SHUFFLED = 10**8
+"""Most ids that are shuffled, or listed in splits, for one study: about a minute of work."""
+
+
+def shuffled(ids: Sequence[str], seeds: Collection[int]) -> dict[int, list[str]]:
+    """Return for each seed the sorted ids after `seed + 1` shuffles by one generator.
+
+    Raises DataError when that is too much work.
+    """
+    order, last = sorted(ids), max(seeds, default=-1)
+    if max(last + 1, len(seeds)) * len(order) > MOST_SHUFFLED:
+        raise DataError(
+            f"runs: seeds: found {len(seeds):,} seeds up to {last}; a split is made by seed + 1 "
+            f"shuffles of {len(order):,} training images. Choose at most "
+            f"{MOST_SHUFFLED // len(order):,} seeds, all of them below that number"
+        )
+    generator, orders = random.Random(SHUFFLE_SEED), {}
+    for seed in range(last + 1):
+        generator.shuffle(order)
+        if seed in seeds:
+            orders[seed] = list(order)
+    return orders
+
+
 def divide(
-    ids: Sequence[str], with_mask: Collection[str], stage: SplitStage, root: Path = Path()
+    ids: Sequence[str],
+    with_mask: Collection[str],
+    stage: SplitStage,
+    root: Path = Path(),
+    order: Sequence[str] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Return the labeled and the unlabeled ids.
 
-    One generator shuffles the sorted ids `stage.seed + 1` times. The first ids in this order that
-    have a mask are labeled, so a smaller split lies inside a larger one of the same seed. Paths of
-    a `files` rule are relative to `root`. Raises DataError when there are fewer masks than the
-    rule asks for. For imported lists, it raises DataError when a list is missing or repeats an id,
-    an id is not a training image, a labeled id has no mask, or an id is in both lists.
+    order: what `shuffled` returns for `stage.seed`, if it is known. The first ids in this order
+    that have a mask are labeled, so a smaller split lies inside a larger one of the same seed.
+    Paths of a `files` rule are relative to `root`. Raises DataError when there are fewer masks than
+    the rule asks for. For imported lists, it raises DataError when a list is missing or repeats an
+    id, an id is not a training image, a labeled id has no mask, or an id is in both lists.
     """
     if stage.rule.files is not None:
         return _imported(ids, with_mask, stage.rule.files, root)
-    order = sorted(ids)
-    generator = random.Random(SHUFFLE_SEED)
-    for _ in range(stage.seed + 1):
-        generator.shuffle(order)
+    if order is None:
+        order = shuffled(ids, [stage.seed])[stage.seed]
     masked = [id for id in order if id in with_mask]
     count = labeled_count(stage.rule, len(order), len(masked))
     if count > len(masked):

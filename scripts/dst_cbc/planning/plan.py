@@ -1,6 +1,7 @@
 """Plan an experiment: all models that it asks for, their paths and their settings."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -9,22 +10,21 @@ from typing import Any
 
 from ..data.layouts.layout import Record
 from ..data.records import dataset_stage, list_records
-from ..data.splits import divide
+from ..data.splits import divide, shuffled
 from ..settings.base import Sampling
 from ..settings.choices import SelfTraining
 from ..settings.data import SplitStage
 from ..settings.experiment import Experiment
 from ..settings.experiment_files import (
-    ConfigError,
     load_experiment,
     load_methods,
     merge,
     method_row,
     nearest,
-    read_yaml,
 )
 from ..settings.methods import MethodRow, MethodSwitches, TrainOverrides
 from ..settings.stages import EvaluateStage, ModelSettings, PredictStage, ThresholdStage, TrainStage
+from ..settings.yaml_files import ConfigError, found, read_yaml
 from .models import SUPERVISED, PlannedModel, Split
 from .trainings import Trainings
 
@@ -34,6 +34,12 @@ OF_FILES = (
 """Switches about label files: how they are made, and how their pixels are weighted."""
 OF_ROUNDS = ("start", "best", "snapshots", "objective")
 """Switches about rounds of training on unlabeled images, with labels from files or not."""
+
+
+MOST_TRAININGS = 10_000
+"""Most trainings of a study; the largest one that comes along has about a hundred."""
+LONGEST_SUFFIX = 150
+"""Most characters in the part of a method's folder that names varied values."""
 
 
 class Plan:
@@ -64,6 +70,9 @@ class Plan:
         if unknown:
             known = nearest(min(unknown), list(experiment.splits))
             raise ConfigError(f"by_split: split {min(unknown)!r} does not exist; {known}")
+        self._check_number()
+        drawn = [run for run in experiment.runs if any(self._is_drawn(name) for name in run.splits)]
+        self.orders = shuffled(self.train_ids, {seed for run in drawn for seed in run.seeds})
         self.splits: dict[str, Split] = {}
         self.models: dict[str, PlannedModel] = {}
         for run in experiment.runs:
@@ -71,6 +80,33 @@ class Plan:
             for split, seed, method in itertools.product(run.splits, run.seeds, run.methods):
                 for name, row in self._varied(method, run.vary):
                     self._add_chain(split, seed, select, name, row)
+
+    def _check_number(self) -> None:
+        """Refuse runs that ask for more trainings than Snakemake can plan."""
+        total = 0
+        for place, run in enumerate(self.experiment.runs):
+            varied = math.prod(map(len, run.vary.values()))
+            rounds = sum(map(self._trainings, run.methods))
+            total += len(run.splits) * len(run.seeds) * (1 + rounds * varied)
+            if total > MOST_TRAININGS:
+                raise ConfigError(
+                    f"runs.{place}: {total:,} trainings up to here: {len(run.splits)} splits, "
+                    f"{len(run.seeds)} seeds, {rounds} rounds of {len(run.methods)} methods, "
+                    f"{varied} combinations of values to vary; expected at most "
+                    f"{MOST_TRAININGS:,} in a study. Ask for fewer, or make several studies"
+                )
+
+    def _trainings(self, method: str) -> int:
+        """Number of trainings of a method on one split, besides round 0."""
+        row = self.methods.get(method)
+        if row and row.labeling == "none":
+            # It is planned from all rounds of the method that it matches.
+            row = self.methods.get(row.match or "")
+        return max(1, len(row.curriculum)) * max(1, len(row.chains)) if row else 0
+
+    def _is_drawn(self, split: str) -> bool:
+        rule = self.experiment.splits.get(split)
+        return rule is not None and rule.files is None
 
     @property
     def evaluate(self) -> EvaluateStage:
@@ -138,10 +174,14 @@ class Plan:
             changes = dict(zip(vary, values, strict=True))
             row = merge(self.methods[method].model_dump(exclude_unset=True), changes)
             suffix = ",".join(f"{key}={value}" for key, value in changes.items())
-            if set(suffix) & set("/\\ {}") or suffix.startswith("."):
+            if (
+                set(suffix) & set("/\\ {}")
+                or suffix.startswith(".")
+                or len(suffix) > LONGEST_SUFFIX
+            ):
                 raise ConfigError(
-                    f"runs: vary: {suffix!r} cannot be part of a folder's name; expected values "
-                    "without slashes, spaces and braces"
+                    f"runs: vary: {found(suffix)} cannot be part of a folder's name; expected "
+                    f"values without slashes, spaces and braces, {LONGEST_SUFFIX} characters in all"
                 )
             name = f"{method}@{suffix}" if suffix else method
             yield name, method_row(row, f"runs: vary: {name}")
@@ -173,7 +213,9 @@ class Plan:
             )
         split = Split(name, SplitStage(rule=rules[name], seed=seed), select, [], [])
         if split.division not in self.splits:
-            labeled, unlabeled = divide(self.train_ids, self.with_mask, split.stage, self.root)
+            labeled, unlabeled = divide(
+                self.train_ids, self.with_mask, split.stage, self.root, self.orders.get(seed)
+            )
             half = max(1, self.experiment.train.batch // 2)
             if len(labeled) < half:
                 raise ConfigError(

@@ -12,10 +12,16 @@ from ..data.layouts import LAYOUTS
 from ..runtime.files import read_ids
 from ..settings.data import DatasetStage
 from ..settings.experiment import Experiment
-from ..settings.experiment_files import ConfigError, explain, merge, nearest
+from ..settings.experiment_files import explain, merge, nearest
 from ..settings.stages import Compute, Inference, TrainStage
 from ..settings.training import TrainSettings
+from ..settings.yaml_files import ConfigError
 from .models import Split
+
+MOST_STEPS = 10**9
+"""Most steps of one training."""
+MOST_VALIDATIONS = 1_000_000
+"""Most validations of a study: the settings of each training list them."""
 
 
 class Trainings:
@@ -35,6 +41,7 @@ class Trainings:
     ):
         self.experiment, self.dataset, self.root = experiment, dataset, root
         self.train_ids, self.val_ids = train_ids, val_ids
+        self.validations = 0
 
     @cached_property
     def compute(self) -> dict[str, Any]:
@@ -116,9 +123,21 @@ class Trainings:
         images: number of images in an epoch; share: how many of them a step takes. length: factor
         on the number of steps. switches: keys of TrainStage that replace those from `settings`.
         """
-        steps = settings.steps or int(self._epochs(split, settings) * images / share)
-        steps = max(1, steps) * length
+        steps = switches.get("steps") or length * self._steps(split, settings, images, share)
         every = _of_split(settings.validate_every, split.name, "validate_every")
+        validations = len(switches.get("validate_at", ())) or -(-steps // every)
+        self.validations += validations
+        if steps > MOST_STEPS:
+            raise ConfigError(
+                f"train.steps or train.epochs, for {split.division}: {steps:,} steps or more in "
+                f"one training; expected at most {MOST_STEPS:,}"
+            )
+        if self.validations > MOST_VALIDATIONS:
+            raise ConfigError(
+                f"train.validate_every, for {split.division}: {validations:,} validations in one "
+                f"training, {self.validations:,} in the study up to here; expected at most "
+                f"{MOST_VALIDATIONS:,} in the study"
+            )
         keys = {
             **settings.model_dump(exclude={"epochs", "steps", "validate_every", "seed"}),
             **self.compute,
@@ -131,6 +150,13 @@ class Trainings:
             "validation": Inference(**self.evaluation),
         }
         return TrainStage(**keys | switches)
+
+    def _steps(self, split: Split, settings: TrainSettings, images: int, share: int) -> int:
+        if settings.steps:
+            return settings.steps
+        # The limit keeps infinity out of `int`.
+        steps = min(self._epochs(split, settings) * images / share, MOST_STEPS + 1)
+        return max(1, int(steps))
 
     def _epochs(self, split: Split, settings: TrainSettings) -> float:
         if settings.epochs == "formula":

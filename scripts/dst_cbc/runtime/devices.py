@@ -8,14 +8,23 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .files import DataError, Unusable, shared_memory_is_full
 
 if TYPE_CHECKING:
     import torch
 
-    from ..settings.stages import Compute
+
+class Compute(Protocol):
+    """What `settings.stages.Compute` says about the device."""
+
+    @property
+    def compute_threads(self) -> int: ...
+    @property
+    def channels_last(self) -> bool: ...
+    @property
+    def deterministic(self) -> bool: ...
 
 
 def limit_threads(threads: int) -> None:

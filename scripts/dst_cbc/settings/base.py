@@ -46,10 +46,11 @@ class Settings(BaseModel):
 
 def _exact_decimal(value: Any) -> Any:
     # By way of str: the float 0.2 must become the decimal 0.2, not 0.200000000000000011.
-    return Decimal(str(value)) if isinstance(value, float | int | str) else value
+    return str(value) if isinstance(value, float | int) else value
 
 
-def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
+def increasing(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return `bounds` unchanged. Raises ValueError if the first number is above the second."""
     if bounds[0] > bounds[1]:
         raise ValueError("the first number must not be above the second")
     return bounds
@@ -61,7 +62,7 @@ def each_increasing(bounds: tuple[Size, Size]) -> tuple[Size, Size]:
     Raises ValueError if the smallest height or width is above the largest.
     """
     for low, high in zip(*bounds, strict=True):
-        _increasing((low, high))
+        increasing((low, high))
     return bounds
 
 
@@ -75,7 +76,7 @@ Alpha = Annotated[
     Decimal,
     BeforeValidator(_exact_decimal),
     PlainSerializer(lambda alpha: format(alpha.normalize(), "f"), return_type=str),
-    Field(gt=0, le=1),
+    Field(gt=0, le=1, decimal_places=30),
 ]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=60)]
 ClassName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=60)]
@@ -83,13 +84,14 @@ StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_le
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 MaskValue = Annotated[int, Field(ge=0, le=65535)] | Annotated[Colour, AfterValidator(str.lower)]
 Positive = Annotated[int, Field(ge=1)]
-Size = tuple[Positive, Positive]
+Pixels = Annotated[int, Field(ge=1, le=65_536)]
+Size = tuple[Pixels, Pixels]
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Sampling = Literal[1, 16]
 NonNegative = Annotated[float, Field(ge=0)]
-Interval = Annotated[tuple[float, float], AfterValidator(_increasing)]
-PositiveInterval = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_increasing)
-]
+Interval = Annotated[tuple[float, float], AfterValidator(increasing)]
+Factor = Annotated[float, Field(gt=0, le=100)]
+FactorInterval = Annotated[tuple[Factor, Factor], AfterValidator(increasing)]
 Window = Annotated[
     tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],
     AfterValidator(_strictly_increasing),

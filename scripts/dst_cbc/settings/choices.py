@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Positive, Settings, one_of
+from .base import Pixels, Settings, one_of
 
 
 class DeepLabV2(Settings):
@@ -18,9 +18,10 @@ class DeepLabV2(Settings):
     name: Literal["deeplabv2"] = Field(
         default="deeplabv2", description="selects the head; its other keys depend on it"
     )
-    rates: tuple[Positive, ...] = Field(
+    rates: tuple[Pixels, ...] = Field(
         default=(6, 12, 18, 24),
         min_length=1,
+        max_length=100,
         description="dilation rates: one 3x3 convolution for each",
     )
 

@@ -11,14 +11,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 from .base import (
     ClassName,
     Colour,
+    FactorInterval,
     Interval,
     MaskValue,
     NonNegative,
     Positive,
-    PositiveInterval,
     Settings,
     Window,
+    increasing,
 )
+from .yaml_files import found
 
 IGNORED = 255
 """Label value of pixels without a class, in memory and in every label file that we write."""
@@ -28,7 +30,7 @@ Format = Literal["camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
 def _one_group(pattern: str) -> str:
     try:
         groups = re.compile(pattern).groups
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a valid regular expression: {error}") from None
     if groups < 1:
         raise ValueError("expected a part in parentheses that matches the name of the group")
@@ -44,23 +46,25 @@ def _stays_below(folder: str) -> str:
 
 FolderBelow = Annotated[str, AfterValidator(_stays_below)]
 NamePattern = Annotated[str, Field(pattern=r"^[^/\\{}]*\{\}[^/\\{}]*$")]
-GroupPattern = Annotated[str, AfterValidator(_one_group)]
+GroupPattern = Annotated[str, Field(max_length=1000), AfterValidator(_one_group)]
+SceneCount = Annotated[int, Field(ge=1, le=1_000_000)]
+DigitHeight = Annotated[float, Field(gt=0, le=4096)]
 
 
 class DrawSettings(Settings):
     """The scenes of handwritten digits that the workflow draws for `format: digits`."""
 
-    size: Annotated[int, Field(ge=32)] = Field(
+    size: Annotated[int, Field(ge=32, le=4096)] = Field(
         default=80, description="height and width of a scene, in pixels"
     )
-    train: Positive = Field(default=480, description="number of training scenes")
-    val: Positive = Field(default=80, description="number of validation scenes")
-    test: Positive = Field(default=120, description="number of test scenes")
+    train: SceneCount = Field(default=480, description="number of training scenes")
+    val: SceneCount = Field(default=80, description="number of validation scenes")
+    test: SceneCount = Field(default=120, description="number of test scenes")
     digits: tuple[Annotated[int, Field(ge=0, le=10)], Annotated[int, Field(ge=1, le=10)]] = Field(
         default=(5, 7),
         description="smallest and largest number of digits in a scene; no digit occurs twice in it",
     )
-    digit_size: PositiveInterval = Field(
+    digit_size: Annotated[tuple[DigitHeight, DigitHeight], AfterValidator(increasing)] = Field(
         default=(22.0, 28.0),
         description="smallest and largest height of a digit (its 8x8 cells), in pixels",
     )
@@ -75,7 +79,7 @@ class DrawSettings(Settings):
         default=1.08,
         description="a digit's width is multiplied by a random factor between 1/this and this",
     )
-    ink: PositiveInterval = Field(
+    ink: FactorInterval = Field(
         default=(0.7, 0.95),
         description="smallest and largest opacity of the ink; 1 hides the paper",
     )
@@ -83,7 +87,7 @@ class DrawSettings(Settings):
         default=0.12,
         description="largest share of its brightness that the paper loses to uneven light",
     )
-    stains: Annotated[int, Field(ge=0)] = Field(
+    stains: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=2, description="largest number of stains in a scene"
     )
     ruled: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -157,16 +161,17 @@ class DatasetStage(Settings):
     def _labels_name_classes(self) -> DatasetStage:
         if len({type(value) for value in (*self.labels, *self.ignore)}) > 1:
             raise ValueError(
-                f"labels and ignore: found {[*self.labels, *self.ignore]}; expected numbers or "
-                "colours, not both"
+                f"labels and ignore: found {found([*self.labels, *self.ignore])}; expected numbers "
+                "or colours, not both"
             )
+        ignored = set(self.ignore)
         for value, name in self.labels.items():
             if name not in self.classes:
                 raise ValueError(
                     f"labels: value {value} is mapped to {name!r}, "
                     f"which is not a class; known: {', '.join(self.classes)}"
                 )
-            if value in self.ignore:
+            if value in ignored:
                 raise ValueError(
                     f"labels: value {value} is also listed under ignore; remove one of them"
                 )

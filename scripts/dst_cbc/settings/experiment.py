@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from .base import (
+    BatchSize,
     ClassName,
     Colour,
     MaskValue,
@@ -43,9 +44,10 @@ class EvaluationSettings(Settings):
     report: tuple[Subset, ...] = Field(
         default=("val",),
         min_length=1,
+        max_length=3,
         description="subsets on which models are evaluated for the tables",
     )
-    batch: Positive = Field(
+    batch: BatchSize = Field(
         default=8,
         description="largest number of images of equal size that the network gets at once in "
         "validation, prediction and evaluation",
@@ -216,7 +218,7 @@ class Experiment(Compute):
         description="device on which networks run; `auto`: CUDA if there is one, else MPS, else "
         "the CPU",
     )
-    workers: Annotated[int, Field(ge=0)] = Field(
+    workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0,
         description="number of extra processes in each job that load images; 0: the job loads them "
         "itself",

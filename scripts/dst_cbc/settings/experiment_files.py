@@ -1,78 +1,29 @@
 """Read, merge and validate experiment files; an error names the file and the key."""
 
 import difflib
-import math
+import itertools
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from .experiment import Experiment
 from .methods import MethodRow
+from .yaml_files import ConfigError, check_values, found, read_yaml
 
 EXTENDING_KEYS = ("extends", "name", "splits", "runs", "report")
 """The only keys of a file with `extends`: it chooses runs and their report, and no settings."""
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot run; the message names file and key of each error."""
-
-
-LARGEST = 100_000
-"""Largest number of values in a YAML file after all aliases are expanded."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses duplicate keys and more than LARGEST values."""
-
-    def get_single_node(self) -> yaml.Node | None:
-        node = super().get_single_node()
-        if node and _written_out(node, {}) > LARGEST:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"more than {LARGEST} values after its aliases are expanded"
-            )
-        return node
-
-
-def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
-    """Number of values in a node, aliases expanded; infinite if an alias contains itself."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = math.inf
-    below = node.value if isinstance(node, yaml.CollectionNode) else ()
-    nodes = (part for item in below for part in (item if isinstance(item, tuple) else (item,)))
-    known[id(node)] = 1 + sum(_written_out(part, known) for part in nodes)
-    return known[id(node)]
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    twice = [key for key in keys if keys.count(key) > 1]
-    if twice:
-        raise yaml.constructor.ConstructorError(
-            None, None, f"key {twice[0]!r} occurs twice", node.start_mark
-        )
-    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Content of a YAML file that holds a mapping. Raises ConfigError with the line of an error."""
-    try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: found {type(content).__name__}, expected `key: value` lines")
-    return content
+MOST_EXTENDED = 20
+"""Most files in a chain in which each extends the next."""
+MOST_FAULTS = 20
+"""Most faults that a message lists."""
+MOST_KNOWN = 100
+"""Most known names that are searched for one like an unknown name, or that a message lists."""
 
 
 def load_experiment(
@@ -88,8 +39,9 @@ def load_experiment(
     """
     documents: list[tuple[str, dict]] = []
     for file in files:
-        documents += _with_extended(file, ())
+        documents += _with_extended(file)
     documents.append(("--config", dict(overrides or {})))
+    check_values(documents[-1][1], "--config")
     merged: dict[str, Any] = {}
     for source, document in documents:
         merged = _add(merged, source, document)
@@ -115,7 +67,7 @@ def method_row(row: Mapping[str, Any], place: str) -> MethodRow:
     try:
         return MethodRow.model_validate(row)
     except ValidationError as error:
-        raise ConfigError(explain(error, MethodRow, [(place, dict(row))])) from None
+        raise ConfigError(explain(error, MethodRow, [(place, row)])) from None
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,35 +81,45 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Hint for an error message: the known name most like `word`, else all known names."""
-    close = difflib.get_close_matches(str(word), known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+def nearest(word: str, known: Collection[str]) -> str:
+    """Hint for an error message: the known name most like `word`, else the known names."""
+    shown = list(itertools.islice(known, MOST_KNOWN))
+    close = difflib.get_close_matches(str(word)[:MOST_KNOWN], shown, 1)
+    more = ", …" if len(known) > len(shown) else ""
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(shown)}{more}"
 
 
-def _with_extended(
-    file: Path | Mapping[str, Any], seen: tuple[Path, ...]
-) -> list[tuple[str, dict]]:
+def _with_extended(file: Path | Mapping[str, Any]) -> list[tuple[str, dict]]:
     """(Source, content) of a file and of all files that it extends, the extended ones first."""
     is_content = isinstance(file, Mapping)
     path = Path("config" if is_content else file)
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: extends itself, perhaps through other files; remove `extends`")
     document = dict(file) if is_content else read_yaml(path)
-    base = document.get("extends")
-    if base is None:
-        return [(str(path), document)]
-    refused = [key for key in document if key not in EXTENDING_KEYS]
-    if refused:
-        raise ConfigError(
-            f"{path}: {refused[0]}: a file that extends another may only add splits, and set runs "
-            "and report; remove the key, or remove `extends` and make the file a complete "
-            "experiment with another name"
-        )
-    return [
-        *_with_extended(path.parent / str(base), (*seen, path.resolve())),
-        (str(path), document),
-    ]
+    check_values(document, str(path))
+    chain, seen = [(str(path), document)], {path.resolve()}
+    while (base := document.get("extends")) is not None:
+        refused = [key for key in document if key not in EXTENDING_KEYS]
+        if refused:
+            raise ConfigError(
+                f"{path}: {refused[0]}: a file that extends another may only add splits, and set "
+                "runs and report; remove the key, or remove `extends` and make the file a complete "
+                "experiment with another name"
+            )
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: extends: found {found(base)}, expected the path of a file")
+        before, path = path, path.parent / base
+        if path.resolve() in seen:
+            raise ConfigError(
+                f"{path}: extends itself, perhaps through other files; remove `extends`"
+            )
+        if len(chain) == MOST_EXTENDED:
+            raise ConfigError(
+                f"{before}: extends: a chain of more than {MOST_EXTENDED} files that extend each "
+                "other; merge some of them"
+            )
+        document = read_yaml(path)
+        seen.add(path.resolve())
+        chain.append((str(path), document))
+    return chain[::-1]
 
 
 def _add(merged: dict, source: str, document: dict) -> dict:
@@ -165,13 +127,14 @@ def _add(merged: dict, source: str, document: dict) -> dict:
         return merge(merged, document)
     if document.get("name", merged.get("name")) != merged.get("name"):
         raise ConfigError(
-            f"{source}: name: found {document['name']!r}, but the extended file has the name "
-            f"{merged.get('name')!r}; remove `name`"
+            f"{source}: name: found {found(document['name'])}, but the extended file has the "
+            f"name {found(merged.get('name'))}; remove `name`"
         )
     own = {key: document[key] for key in ("runs", "report") if key in document}
     splits, more = merged.get("splits") or {}, document.get("splits") or {}
-    if not isinstance(more, dict):
-        raise ConfigError(f"{source}: splits: found {more!r}, expected a mapping")
+    for value in (splits, more):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{source}: splits: found {found(value)}, expected a mapping")
     changed = [key for key in more if splits.get(key, more[key]) != more[key]]
     if changed:
         raise ConfigError(
@@ -182,8 +145,11 @@ def _add(merged: dict, source: str, document: dict) -> dict:
 
 
 def explain(error: ValidationError, model: type[BaseModel], documents) -> str:
-    """One line per error: file, key, what was found, what was expected."""
-    return "\n".join(_line(fault, model, documents) for fault in error.errors())
+    """One line for each of the first errors: file, key, what was found, what was expected."""
+    faults = error.errors(include_url=False)
+    lines = [_line(fault, model, documents) for fault in faults[:MOST_FAULTS]]
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    return "\n".join(lines + more)
 
 
 def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
@@ -196,10 +162,12 @@ def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
     if fault["type"] == "missing":
         whole = isinstance(fault["input"], Mapping)
         return (
-            f"{place}: missing" if whole else f"{place}: found {fault['input']!r}; too few values"
+            f"{place}: missing"
+            if whole
+            else f"{place}: found {found(fault['input'])}; too few values"
         )
-    found = "" if isinstance(fault["input"], Mapping) else f"found {fault['input']!r}; "
-    return f"{place}: {found}{fault['msg'].removeprefix('Value error, ')}"
+    what = "" if isinstance(fault["input"], Mapping) else f"found {found(fault['input'])}; "
+    return f"{place}: {what}{fault['msg'].removeprefix('Value error, ')}"
 
 
 def _as_written(loc: tuple, documents) -> tuple:

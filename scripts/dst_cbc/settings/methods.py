@@ -33,6 +33,7 @@ class MethodSwitches(Settings):
 
     curriculum: tuple[Alpha, ...] = Field(
         default=(),
+        max_length=1000,
         description="share of the predicted pixels that become pseudo labels, one number for each "
         "round (section 3.3); the length of the list is the number of rounds",
     )
@@ -95,7 +96,7 @@ class MethodSwitches(Settings):
         description="`carry`: a round's model is the best one of its chain up to this round; "
         "`restart`: the best one of this round alone",
     )
-    snapshots: Annotated[int, Field(ge=0)] = Field(
+    snapshots: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=0,
         description="how many times during a round the weights are saved, as `snapshots/1.pt`, "
         "`snapshots/2.pt`, …: after equal numbers of steps, the last time at the end",

@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from .base import Positive, Settings
+from .base import Pixels, Positive, Settings
 from .choices import DeepLabV2, Head
 
 
@@ -37,9 +37,10 @@ class NetworkSettings(Settings):
         description="keep only this many feature stages of the backbone, counted from the input; "
         "`null`: all",
     )
-    aspp_rates: tuple[Positive, ...] = Field(
+    aspp_rates: tuple[Pixels, ...] = Field(
         default=(6, 12, 18, 24),
         min_length=1,
+        max_length=100,
         description="dilation rates of the head `deeplabv2`; short for "
         "`head: {name: deeplabv2, rates: …}`, and not allowed beside `head`",
     )

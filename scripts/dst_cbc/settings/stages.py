@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Alpha, Positive, Sampling, Settings, Size
+from .base import Alpha, BatchSize, Positive, Sampling, Settings, Size
 from .choices import Objective, SelfTraining
 from .data import DatasetStage, SplitStage
 from .network import NetworkSettings
@@ -30,7 +30,7 @@ Best = Literal["carry", "restart"]
 class Compute(Settings):
     """How a network computes: each of these keys changes the last bits of its output."""
 
-    compute_threads: Positive = Field(
+    compute_threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1,
         description="CPU threads of each process that runs a network; not taken from --cores, "
         "because the last bits of results depend on it",
@@ -57,7 +57,7 @@ class Inference(Compute):
 
     added: ClassVar = ("size", "pad")
 
-    batch: Positive
+    batch: BatchSize
     tile: Annotated[int, Field(ge=64)]
     size: Size | None = None
     pad: Size | None = None
@@ -122,7 +122,7 @@ class TrainStage(Optimization, Compute):
     """Probability above which the model in training labels a pixel; None: it labels nothing."""
     objective: Objective = SelfTraining()
     best: Best = "carry"
-    snapshots: Annotated[int, Field(ge=0)] = 0
+    snapshots: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @property
     def reads(self) -> set[str]:

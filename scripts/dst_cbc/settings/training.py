@@ -5,10 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from .base import (
+    BatchSize,
     ClassName,
+    FactorInterval,
     NonNegative,
     Positive,
-    PositiveInterval,
     Settings,
     Size,
     each_increasing,
@@ -20,7 +21,7 @@ class AugmentationSettings(Settings):
 
     added: ClassVar = ("size",)
 
-    scale: PositiveInterval = Field(
+    scale: FactorInterval = Field(
         default=(0.5, 1.5), description="smallest and largest factor of the random resize"
     )
     size: Annotated[tuple[Size, Size], AfterValidator(each_increasing)] | None = Field(
@@ -59,10 +60,10 @@ class AugmentationSettings(Settings):
 class Optimization(Settings):
     """The keys of `train` that a training stage uses as they are."""
 
-    batch: Positive = Field(
+    batch: BatchSize = Field(
         default=8, description="images per step; in self-training half of them are pseudo-labeled"
     )
-    crop: tuple[Positive, Positive] = Field(
+    crop: Size = Field(
         default=(321, 321),
         description="[height, width] of the crop of each image that the network trains on",
     )
@@ -113,7 +114,7 @@ class Optimization(Settings):
         "inversely proportional to the number of labeled pixels of the class; or a number for "
         "each named class, and 1 for the others",
     )
-    gpus: Positive = Field(
+    gpus: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1,
         description="number of processes that share one training, one per GPU (without CUDA all on "
         "the CPU). It must divide the batch and, in self-training, each half of it; the gradient "

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime import signals
 from ..runtime.files import DataError
-from ..settings.experiment_files import ConfigError
+from ..settings.yaml_files import ConfigError
 
 if TYPE_CHECKING:
     import torch
