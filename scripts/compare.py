@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.summary import read_summary
-from dst_cbc.report.tables import compare, markdown_table
+from dst_cbc.report.tables import compare, text_table
 
 
 def run() -> None:
@@ -21,7 +21,7 @@ def run() -> None:
     arguments = parser.parse_args()
     files = {str(p): p / "summary.csv" if p.is_dir() else p for p in arguments.studies}
     header, lines = compare({name: read_summary(path) for name, path in files.items()})
-    print(markdown_table(header, lines))
+    print(text_table(header, lines))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from documentation.pages import DOCS, REPOSITORY
 from documentation.pinned import pins
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.summary import read_summary
-from dst_cbc.report.tables import aggregate, caption, last_rounds, markdown_table, table
+from dst_cbc.report.tables import aggregate, caption, last_rounds, table, text_table
 from dst_cbc.runtime.files import DataError, write_text
 from dst_cbc.settings.experiment import Experiment
 
@@ -111,7 +111,7 @@ def results(record: Path) -> str:
     """The table of a record: the last round of each method, on test if there is such a subset."""
     found = last_rounds(aggregate(read_summary(record)))
     subset = "test" if any(row["subset"] == "test" for row in found) else "val"
-    return f"{markdown_table(*table(found, subset))}\n\n{caption(found, subset)}"
+    return f"{text_table(*table(found, subset), 'method')}\n\n{caption(found, subset)}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from dst_cbc.own_images import draft, experiment_text, inspection, next_study
 from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime import escape
 from dst_cbc.runtime.devices import cuda_is_likely, free_memory
 from dst_cbc.runtime.files import DataError, make_folder, read_ids, read_text, write_text
 from dst_cbc.settings.data import GroupPattern
@@ -102,7 +103,8 @@ def update(file: Path, name: str | None, out: Path | None) -> None:
         raise DataError(f"{out}: exists already; choose another --name, or remove it")
     lists = study.glob("splits/*.labeled.txt")
     before = {id for path in lists for id in read_ids(path)}
-    print("\n".join(next_study.describe_changes(plan, records, before, Path(experiment.data))))
+    lines = next_study.describe_changes(plan, records, before, Path(experiment.data))
+    print(escape.terminal("\n".join(lines)))
     model = next_study.last_model(plan, study)
     print(f"start_from: {model}" if model else f"{study} has no model to start from")
     text = next_study.renewed(read_text(file, MOST_BYTES), name, model and str(model))
@@ -125,7 +127,7 @@ def start(arguments) -> None:
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
     proposed = draft.make(name, found, group, machine)
-    print("\n".join(experiment_text.describe(proposed)), flush=True)
+    print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
     text = fit(proposed, arguments.hours, str(root))
     write_text(out, text)
     print(f"written: {out}. Read it, then run: snakemake --cores {cores} --configfile {out}")

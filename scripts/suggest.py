@@ -12,6 +12,7 @@ import numpy as np
 from dst_cbc.cli import Parser, main
 from dst_cbc.own_images.suggestions import COLUMNS, doubts, draft, draft_name, most_deserving
 from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime import escape
 from dst_cbc.runtime.files import DataError, inside, read_ids, write_bytes, write_csv
 from dst_cbc.self_training.predictions import read_prediction, read_predictions
 from dst_cbc.self_training.pseudo_labels import at_size
@@ -51,7 +52,7 @@ def run() -> None:
             {"rank": rank, "id": doubt.id, "image": images.get(doubt.id, "")}
             | {"group": doubt.group, **told}
         )
-        print(f"{rank:3}  {doubt.uncertainty:.3f}  {doubt.id}")
+        print(escape.terminal(f"{rank:3}  {doubt.uncertainty:.3f}  {doubt.id}"))
     write_csv(out / "suggest.csv", COLUMNS, rows)
     print(f"written: {out}/suggest.csv and {out}/drafts, from {predictions}")
 

@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from .runtime import signals
+from .runtime import escape, signals
 from .runtime.files import FULL, Changed, DataError, NoSpace, Unusable, no_space, read_text
 from .runtime.resume import Busy
 from .settings.base import Settings
@@ -93,15 +93,19 @@ def main(run: Callable[[], None]) -> None:
     try:
         run()
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
-        sys.exit(f"error: {error}")
+        _fail(error)
     except FileNotFoundError as error:
-        sys.exit(f"error: {error.filename}: no such file; results computed so far are kept")
+        _fail(f"{error.filename}: no such file; results computed so far are kept")
     except PermissionError as error:
-        sys.exit(f"error: {error.filename}: this user may not write or read it; see `ls -ld` of it")
+        _fail(f"{error.filename}: this user may not write or read it; see `ls -ld` of it")
     except OSError as error:
         if error.errno not in FULL:
             raise
-        sys.exit(f"error: {no_space(error.filename or 'results')}")
+        _fail(no_space(error.filename or "results"))
     except signals.Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(signals.EXIT_STATUS)
+
+
+def _fail(message: object) -> NoReturn:
+    sys.exit(escape.terminal(f"error: {message}"))

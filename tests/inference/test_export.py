@@ -193,6 +193,33 @@ def test_weights_are_named_with_their_licence():
     assert model_card.FILL_IN in model_card._licence("package:no_such/x.pt")
     hostile = model_card._licence("w/a`\n# b.pt")
     assert "\n" not in hostile and hostile.count("`") == 2
+    assert model_card._licence("package:<b>/x.pt").startswith(r"of the package `\<b\>`, which")
+
+
+def test_texts_of_the_files_beside_a_model_are_only_text_in_its_card(tmp_path):
+    run = {"device": "a\n# b <i>", "versions": {"`x`": "[l](j)"}, "commit": "*c*", "more": 1}
+    write_json(tmp_path / "a_b *c*/run.json", run)
+    around = model_card.surroundings(tmp_path / "a_b *c*/model.pt")
+    model = make()
+    text = model_card.card(model.settings, CLASSES, None, RECORD, "digest", around, {})
+    said = r"* Trained on a # b \<i\> with 'x' \[l\](j); commit \*c\*."
+    assert said in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    "name, content, found",
+    [
+        ("metrics.json", {"best": {"subsets": {"<b>": {}}}}, r"best\.subsets\.<b>\.\[key\]: found"),
+        ("metrics.json", {"best": {"subsets": {"val": {"images": 1, "miou": "x"}}}}, r".*'x'"),
+        ("run.json", {"device": ["x"]}, r"device: found \['x'\]"),
+        ("run.json", [], "found"),
+        ("settings.json", {"train": 1}, "dataset: missing"),
+    ],
+)
+def test_damaged_files_beside_a_model_are_named(name, content, found, tmp_path):
+    write_json(tmp_path / name, content)
+    with pytest.raises(DataError, match=f"{name}: does not belong to a model: .*{found}"):
+        model_card.surroundings(tmp_path / "model.pt")
 
 
 def test_an_export_that_does_otherwise_fails_and_names_the_share(tmp_path):

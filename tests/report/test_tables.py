@@ -160,7 +160,7 @@ def test_a_table_has_a_line_per_model_best_and_last_step_side_by_side():
         "gain", "seeds",
     ]  # fmt: skip
     assert line == [
-        "12", "12", "`dst-cbc`", "1", "100", "42.00 ± 2.83", "+1.00 ± 0.00", "41.00 ± 2.83",
+        "12", "12", "dst-cbc", "1", "100", "42.00 ± 2.83", "+1.00 ± 0.00", "41.00 ± 2.83",
         "-0.50 ± 0.00", "0, 1",
     ]  # fmt: skip
 
@@ -195,6 +195,14 @@ def test_a_note_stands_at_the_end():
 def test_a_bar_in_markdown_ends_no_cell():
     text = markdown("s", aggregate(both("dst-cbc", 40.0, edited="a|b")))
     assert "a\\|b" in text
+
+
+def test_a_title_and_the_names_of_a_summary_are_only_text():
+    rows = aggregate(both("a`b\n|c", 40.0, split="[x](y)"))
+    text = markdown("a\n# b <c>", rows)
+    assert text.startswith("# a # b \\<c\\>\n")
+    assert "| \\[x\\](y) | 12 | `a'b \\|c` |" in text
+    assert "\\caption{a \\# b <c>. " in latex("a\n# b <c>", rows)
 
 
 def test_latex_has_booktabs_and_its_special_characters_are_text():

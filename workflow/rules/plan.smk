@@ -20,6 +20,7 @@ from dst_cbc.data.index import read_index
 from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.report.tables import describe_selection
+from dst_cbc.runtime.escape import terminal
 from dst_cbc.runtime.files import DataError
 from dst_cbc.settings.yaml_files import ConfigError
 
@@ -44,7 +45,7 @@ try:
     CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
     REPLACED = replaced_trainings(PLAN, on_disk(STUDY))
 except (ConfigError, DataError, OSError, ValueError) as error:
-    raise WorkflowError(str(error))
+    raise WorkflowError(terminal(str(error)))
 
 # No rule makes these folders, so Snakemake does not add the prefix of a module.
 STATE = on_disk(f"results/.resume/{EXPERIMENT.name}")

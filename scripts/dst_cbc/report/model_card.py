@@ -12,7 +12,10 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ..data.index import Row, read_index
+from ..runtime import escape
 from ..runtime.files import explained, read_ids, read_json
 from ..settings.data import SplitRule
 from ..settings.network import NetworkSettings
@@ -21,7 +24,7 @@ from .model_files import Metrics, Run, read_metrics, read_run
 from .templates import render
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
-FILL_IN = "**to be filled in by you**"
+FILL_IN = Markup("**to be filled in by you**")
 
 
 @dataclass(frozen=True)
@@ -127,19 +130,15 @@ def _licence(weights: str | None) -> str:
     if not weights:
         return "none, random."
     if not weights.startswith("package:"):
-        return f"`{_plain(Path(weights).name)}`, a file of your own; its licence: {FILL_IN}."
+        name = escape.markdown(Path(weights).name)
+        return Markup(f"`{name}`, a file of your own; its licence: {FILL_IN}.")
     package = weights.removeprefix("package:").partition("/")[0]
-    licence = None
+    where, licence = f"of the package `{escape.markdown(package)}`", None
     try:
         about: Any = metadata(package)
         licence = about.get("License-Expression") or about.get("License")
-    except PackageNotFoundError:
+    except (PackageNotFoundError, ValueError):  # no name of a package
         pass
     if not licence or licence == "UNKNOWN":
-        return f"of the package `{_plain(package)}`, which states no licence: {FILL_IN}."
-    return f"of the package `{_plain(package)}`: {_plain(licence.splitlines()[0])}."
-
-
-def _plain(text: str) -> str:
-    """Replace characters that would end a line or a code span in Markdown."""
-    return re.sub(r"[`<>|\s]+", " ", text)
+        return Markup(f"{where}, which states no licence: {FILL_IN}.")
+    return Markup(f"{where}: {escape.markdown(licence.splitlines()[0])}.")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from ..runtime import escape
 from ..runtime.files import DataError
 from .model_files import CHECKPOINTS
 
@@ -146,25 +147,38 @@ def _spread(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def markdown(title: str, found: Sequence[Row], note: str = "") -> str:
     """Aggregated rows as Markdown: a heading, a table and its caption per subset, and a note."""
-    text = [f"# {title}"]
+    text = [f"# {escape.markdown(title)}"]
     for subset in dict.fromkeys(row["subset"] for row in found):
         header, lines = table(found, subset)
         text += [
             "",
             f"## `{subset}`",
             "",
-            markdown_table(header, lines),
+            text_table(header, lines, "method"),
             "",
             caption(found, subset),
         ]
     return "\n".join([*text, *(["", note] if note else [])]) + "\n"
 
 
+def text_table(header: Sequence[str], lines: Iterable[Sequence[str]], code: str = "") -> str:
+    """A table in Markdown whose cells are texts. code: heading of a column of code spans."""
+    marks = ["`" if name == code else "" for name in header]
+    cells = (
+        [f"{mark}{escape.markdown(cell)}{mark}" for mark, cell in zip(marks, line, strict=True)]
+        for line in lines
+    )
+    return _rows([[*map(escape.markdown, header)], *cells])
+
+
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; `|` within a cell is escaped."""
-    cells = [header, ["---"] * len(header), *lines]
-    escaped = ([cell.replace("|", "\\|") for cell in line] for line in cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+    """A table in Markdown whose cells are Markdown; `|` within a cell is escaped."""
+    return _rows([cell.replace("|", "\\|") for cell in line] for line in (header, *lines))
+
+
+def _rows(lines: Iterable[Sequence[str]]) -> str:
+    header, *cells = lines
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *cells))
 
 
 def latex(title: str, found: Sequence[Row]) -> str:
@@ -172,13 +186,14 @@ def latex(title: str, found: Sequence[Row]) -> str:
     text = ["% \\usepackage{booktabs}"]
     for subset in dict.fromkeys(row["subset"] for row in found):
         header, lines = table(found, subset)
-        rows = [" & ".join(map(_latex, line)) + " \\\\" for line in lines]
+        about = caption(found, subset).replace("`", "")
+        rows = [" & ".join(map(escape.latex, line)) + " \\\\" for line in lines]
         text += [
             "\\begin{table}",
-            f"  \\caption{{{_latex(f'{title}. {caption(found, subset)}')}}}",
+            f"  \\caption{{{escape.latex(f'{title}. {about}')}}}",
             f"  \\begin{{tabular}}{{{'l' * len(header)}}}",
             "    \\toprule",
-            f"    {' & '.join(map(_latex, header))} \\\\",
+            f"    {' & '.join(map(escape.latex, header))} \\\\",
             "    \\midrule",
             *(f"    {row}" for row in rows),
             "    \\bottomrule",
@@ -186,16 +201,6 @@ def latex(title: str, found: Sequence[Row]) -> str:
             "\\end{table}",
         ]
     return "\n".join(text) + "\n"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\^{}",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text.replace("`", ""))
 
 
 def table(found: Sequence[Row], subset: str) -> tuple[list[str], list[list[str]]]:
@@ -237,7 +242,7 @@ def _line(group: Sequence[Row]) -> dict[str, str]:
         "split": best["split"],
         "labels": _text(best["labeled"], "d"),
         "selected on": "" if best["selected_on"] == "val" else best["selected_on"],
-        "method": f"`{best['method']}`",
+        "method": best["method"],
         "round": str(best["round"]),
         "steps": _text(best["steps"], ".0f"),
         "best": spread(best, "miou") or ("missing" if best["missing"] else ""),

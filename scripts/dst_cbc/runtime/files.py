@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from . import escape
+
 T = TypeVar("T")
 
 
@@ -316,11 +318,14 @@ def _shortened(value: Any) -> str:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write `rows` under `header`; floats in full precision, None as an empty cell."""
+    """Write `rows` under `header`; floats in full precision, None as an empty cell.
+
+    A text that a spreadsheet program would run as a formula is escaped; `read_csv` undoes it.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: escape.csv(cell) for key, cell in row.items()} for row in rows)
     write_text(path, text.getvalue())
 
 
@@ -391,7 +396,7 @@ def iterate_csv(
                 raise DataError(
                     f"{path}, line {reader.line_num}: not as many cells as the header; {_REPAIR}"
                 )
-            row: dict[str, Any] = dict(zip(header, cells, strict=True))
+            row: dict[str, Any] = dict(zip(header, map(escape.from_csv, cells), strict=True))
             for name, convert in converters.items():
                 try:
                     row[name] = convert(row[name])
