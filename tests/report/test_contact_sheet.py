@@ -234,7 +234,8 @@ def test_any_id_is_only_text_in_one_line(id, made):
     rows = [replace(row, id=id) if row.id == "a" else row for row in made.rows]
     with new_part(made.folder, 1) as file:
         for n, row in enumerate(rows):
-            store(file, [Prediction(n, row.id, *np.zeros((2, 20, 40), np.uint8))])
+            nothing = np.zeros((20, 40), np.uint8), np.zeros((20, 40), np.uint16)
+            store(file, [Prediction(n, row.id, *nothing)])
     labels = Anything(made.labels / "a.png")
     sheet = made.sheet(title=id, rows=rows, predictions=made.folder / "000001.h5", labels=labels)
     assert sheet.size == plain.size
