@@ -1,6 +1,7 @@
 """What all commands share: their arguments, and error messages instead of tracebacks."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -88,6 +89,10 @@ def main(run: Callable[[], None]) -> None:
     A stage that a signal has stopped exits with 143. If END_WITH_PARENT is set in the environment,
     the stage ends when the process that started it ends.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A name of a file may hold characters that the terminal or the log cannot.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if os.environ.get("END_WITH_PARENT"):
         signals.end_with_parent()
     try:
@@ -99,13 +104,16 @@ def main(run: Callable[[], None]) -> None:
     except PermissionError as error:
         _fail(f"{error.filename}: this user may not write or read it; see `ls -ld` of it")
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno in FULL:
+            _fail(no_space(error.filename or "results"))
+        if error.filename is None:
             raise
-        _fail(no_space(error.filename or "results"))
+        _fail(f"{error.filename}: {error.strerror}; rename or move it, or check its disk")
     except signals.Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(signals.EXIT_STATUS)
 
 
 def _fail(message: object) -> NoReturn:
-    sys.exit(escape.terminal(f"error: {message}"))
+    # A MemoryError may have no text.
+    sys.exit(escape.terminal(f"error: {str(message) or type(message).__name__}"))

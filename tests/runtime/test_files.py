@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dst_cbc.runtime import files
 from dst_cbc.runtime.files import (
     DataError,
     NoSpace,
@@ -71,6 +73,32 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "\udcff"], ids=["ASCII", "UTF-8", "no UTF-8"])
+def test_the_longest_names_that_a_disk_holds_can_be_written(letter, tmp_path):
+    size = 255 // len(os.fsencode(letter))
+    paths = [tmp_path / (letter * (size - 1) + end) for end in "bc"]
+    with atomic(paths[0]) as one, atomic(paths[1]) as other:
+        assert one != other
+        one.write_text("one")
+        other.write_text("other")
+    assert [path.read_text() for path in paths] == ["one", "other"]
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_a_half_written_file_with_a_long_name_is_removed_by_the_next_process(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from dst_cbc.runtime.files import atomic\n"
+        "with atomic(Path(sys.argv[1])) as half: half.touch(); os._exit(1)"
+    )
+    path = tmp_path / ("a" * 255)
+    environment = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code, path], env=environment)
+    (half,) = tmp_path.iterdir()
+    assert half.name.startswith(".") and half.name.endswith(".tmp")
+    write_text(tmp_path / "new", "x")
+    assert [one.name for one in tmp_path.iterdir()] == ["new"]
 
 
 def test_a_block_that_succeeds_replaces_the_file_at_its_end(tmp_path):

@@ -102,7 +102,7 @@ def download(source: Source, out: Path) -> None:
     `out`, is too large, or is not the expected data set.
     """
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".download.") as temporary:
         archive, folder = Path(temporary, "archive"), Path(temporary, "data")
         fetch(source.url, archive)
         if source.sha256 and (found := sha256_file(archive)) != source.sha256:

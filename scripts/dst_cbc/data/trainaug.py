@@ -40,7 +40,7 @@ def build(voc: Path, sbd: Path, out: Path, processes: int = 1) -> tuple[int, int
         for id in (*train, *val)
     ]
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".trainaug.") as temporary:
         folder = Path(temporary, "data")
         for name, ids in (("trainaug", train), ("val", val)):
             listing = folder / LISTS / f"{name}.txt"

@@ -85,9 +85,17 @@ def make_folder(folder: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """The hidden file that becomes `path` after it is written; `sweep` recognizes the name."""
+    """The hidden file that becomes `path` after it is written; `sweep` recognizes the name.
+
+    The folder of `path` must exist. A name that would be too long for its disk is replaced by a
+    digest, so that every name that `path` may have can be written.
+    """
     # The host and the process id keep two writers apart.
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    end = f".{socket.gethostname()}.{os.getpid()}.tmp"
+    name = f".{path.name}{end}"
+    if len(os.fsencode(name)) > os.pathconf(path.parent, "PC_NAME_MAX"):
+        name = f".{sha256(os.fsencode(path.name))[:16]}{end}"
+    return path.with_name(name)
 
 
 @functools.cache
