@@ -9,9 +9,17 @@ import sys
 from datetime import date
 
 import pytest
+import yaml
 
 from dst_cbc.settings.experiment_files import MOST_EXTENDED, MOST_FAULTS, load_experiment, nearest
-from dst_cbc.settings.yaml_files import LARGEST, ConfigError, check_values, found, read_yaml
+from dst_cbc.settings.yaml_files import (
+    LARGEST,
+    ConfigError,
+    check_values,
+    found,
+    parse_yaml,
+    read_yaml,
+)
 from workflow import REPOSITORY
 
 MANY = 20_000
@@ -36,6 +44,8 @@ HARMFUL = {
     "deep lists": ("[" * 1_000_000, LEVELS),
     "deep mappings": ("{a: " * MANY, LEVELS),
     "deep blocks": ("- " * MANY, LEVELS),
+    "many directives": ("".join(f"%TAG !a{i}! x\n" for i in range(400_000)), "a %TAG directive"),
+    "a directive": ("\ufeff%TAG ! x\n---\na: 1", "a %TAG directive"),
     "a large file": ("#" * 10_000_001, "larger than 10,000,000 bytes"),
     "a long text": (f"a: {'x' * 10_001}", LONG),
     "a long text, often": (f"a: &a {'x' * 9000}\nb: [{'*a, ' * 2000}]", "10,000,000 characters"),
@@ -148,6 +158,14 @@ def test_as_many_values_and_levels_as_are_allowed_are_read(tmp_path):
         read_yaml(path)
 
 
+def test_reading_stops_where_the_limit_is_passed(monkeypatch):
+    parse, events = yaml.parse, []
+    monkeypatch.setattr(yaml, "parse", lambda *a: (events.append(e) or e for e in parse(*a)))
+    with pytest.raises(ConfigError, match=VALUES):
+        parse_yaml(f"a: [{'1, ' * 2 * LARGEST}]", "place")
+    assert len(events) < LARGEST + 10
+
+
 def test_only_the_first_of_many_faults_are_explained(monkeypatch):
     calls = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda *args: calls.append(args) or [])
@@ -160,6 +178,11 @@ def test_only_the_first_of_many_faults_are_explained(monkeypatch):
     assert hint.startswith("known: name0, name1, ") and hint.endswith(", name99, …")
     word, known, _ = calls[-1]
     assert len(word) <= 100 and len(known) <= 100
+
+
+def test_text_that_is_no_unicode_is_refused():
+    with pytest.raises(ConfigError, match="place: not valid YAML"):
+        parse_yaml("a: \udcff", "place")
 
 
 def endless():

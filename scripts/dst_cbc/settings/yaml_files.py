@@ -31,11 +31,12 @@ LONGEST = 10_000
 """Most characters of a text."""
 MOST_DIGITS = 18
 """Most digits of a whole number; larger ones do not fit into 64 bits."""
-TOO_LARGE = f"more than {LARGEST} values after its aliases are expanded"
-TOO_LONG = f"a text of more than {LONGEST:,} characters"
-TOO_DEEP = f"more than {DEEPEST} levels of mappings and lists inside each other"
+TOO_LARGE = f"found more than {LARGEST} values after its aliases are expanded; write fewer"
+TOO_LONG = f"found a text of more than {LONGEST:,} characters; shorten it"
+TOO_DEEP = f"found more than {DEEPEST} levels of mappings and lists; write fewer"
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]").search
+_TAG_DIRECTIVE = re.compile("(?:^\ufeff?|[\n\x85\u2028\u2029])%TAG").search
 _FOUND = reprlib.Repr()
 _FOUND.maxlevel, _FOUND.maxstring, _FOUND.maxother, _FOUND.maxlong = 4, 200, 200, 40
 _FOUND.maxlist = _FOUND.maxtuple = _FOUND.maxdict = _FOUND.maxset = 20
@@ -81,7 +82,7 @@ def parse_yaml(text: str, place: str) -> Any:
     try:
         _check_size(text)
         content = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         # The text of an error may hold a tag of any length.
         raise ConfigError(f"{place}: not valid YAML: {str(error)[:1000]}") from None
     check_values(content, place)
@@ -108,6 +109,9 @@ def _check_size(text: str) -> None:
 
     Raises YAMLError with the line.
     """
+    if _TAG_DIRECTIVE(text):
+        # libyaml compares each of these with all others.
+        raise yaml.YAMLError("found a %TAG directive; remove it")
     events = yaml.parse(text, SafeLoader)
     anchored: dict[str | None, tuple[float, float]] = {}
     for event in events:
@@ -177,7 +181,7 @@ def check_values(content: Any, place: str) -> None:
         elif values + len(waiting) > 2 * LARGEST:  # each value of a mapping comes with its key
             fault = TOO_LARGE
         elif characters > MOST_BYTES:
-            fault = f"more than {MOST_BYTES:,} characters after its aliases are expanded"
+            fault = f"found more than {MOST_BYTES:,} characters after its aliases are expanded"
         if fault:
             key = ".".join(str(part) for part in path[:DEEPEST])
             raise ConfigError(f"{place}: {key}: {fault}" if key else f"{place}: {fault}")
