@@ -132,7 +132,8 @@ def peaks(folder: Path, images: int) -> dict[str, float]:
     data = pictures.write(folder / "data", images, SIZE, masks=False)
     data.write_lists(folder)
     model = cases.model(cases.SMALL)
-    segmentation.write_model(folder / "model.pt", model, model.network.state_dict(), {})
+    record = {"round": 0, "step": 1}
+    segmentation.write_model(folder / "model.pt", model, model.network.state_dict(), record)
     common = {
         "--data": data.root,
         "--index": folder / "dataset.csv",

@@ -11,13 +11,13 @@ from dst_cbc.inference.tiling import full_logits
 from dst_cbc.models.backbones import Backbone
 from dst_cbc.models.heads import FeatureMap
 from dst_cbc.models.heads.deeplabv2 import Head
+from dst_cbc.models.model_file import read_checkpoint
 from dst_cbc.models.segmentation import (
     Network,
     build,
     going_on,
     low_logits,
     model_bytes,
-    read_checkpoint,
     read_model,
     resize,
     upsample,

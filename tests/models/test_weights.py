@@ -203,6 +203,43 @@ def test_a_file_of_ours_says_what_goes_with_its_weights_whatever_lies_beside_it(
         load_weights(small(), "resnet101", read)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"pretrained_cfg": {"mean": [NaN, 0, 0], "std": [1, 1, 1]}}',
+        '{"pretrained_cfg": {"mean": [0, 0, 0], "std": [0, 1, 1]}}',
+        '{"pretrained_cfg": {"mean": [0, 0, 0], "std": [1, 1]}}',
+        '{"pretrained_cfg": {"mean": [0, 0, 0], "std": [1, 1, 1]}, "backbone": []}',
+        "[" * 100_000,
+    ],
+    ids=["NaN", "zero", "two", "name", "deep"],
+)
+def test_a_normalisation_that_is_none_is_refused_by_name(text, tmp_path):
+    save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"dst_cbc": text})
+    with pytest.raises(DataError, match=r"w\.safetensors: expected timm's pretrained_cfg"):
+        read_weights("w.safetensors", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        (torch.tensor([float("nan")]), "'a': found NaN or infinite numbers"),
+        (torch.zeros(1).expand(10**11), "'a': found 400000000000 bytes, more than the file"),
+    ],
+)
+def test_numbers_that_are_none_or_too_many_are_refused_by_name(value, said, tmp_path):
+    torch.save({"a": value}, tmp_path / "w.pt")
+    with pytest.raises(DataError, match=rf"w\.pt: not readable as weights: {said}"):
+        read_weights("w.pt", tmp_path)
+
+
+def test_weights_of_another_type_are_refused_by_name(tmp_path):
+    change = lambda state: {**state, "0.0.weight": state["0.0.weight"].long()}  # noqa: E731
+    _, path = backbone_and_file(tmp_path, ".safetensors", change)
+    with pytest.raises(DataError, match=r"1 of another shape or type \(first: 0\.0\.weight\)"):
+        load(small(), path.name, tmp_path)
+
+
 def test_a_description_that_is_none_is_refused_by_name(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "w.safetensors", {"dst_cbc": "{}"})
     with pytest.raises(DataError, match=r"w\.safetensors: expected timm's pretrained_cfg"):
@@ -267,7 +304,8 @@ def test_weights_that_do_not_fit_are_refused_and_none_is_taken(suffix, tmp_path)
     other = small(2)
     before = {k: v.clone() for k, v in other.state_dict().items()}
     with pytest.raises(
-        DataError, match=r"does not fit.*1 of .* missing \(first: 3\.1\.bias\), 1 of another shape"
+        DataError,
+        match=r"does not fit.*1 of .* missing \(first: 3\.1\.bias\), 1 of another shape or type",
     ):
         load(other, path.name, tmp_path)
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())

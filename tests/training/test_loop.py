@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import trainings
 from dst_cbc.data.masks import label_table, open_label, write_indexed_png
-from dst_cbc.models.segmentation import build, cpu_state, read_checkpoint
+from dst_cbc.models.model_file import read_checkpoint
+from dst_cbc.models.segmentation import build, cpu_state
 from dst_cbc.runtime import signals
 from dst_cbc.runtime.files import DataError, Unusable
 from dst_cbc.runtime.resume import Busy, resume_folder

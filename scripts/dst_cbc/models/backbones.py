@@ -100,7 +100,7 @@ def build_backbone(
             f"{settings.output_stride} and stages {settings.stages} ({error})"
         ) from error
     last = network.feature_info.get_dicts()[-1]
-    if "stage" in last:
+    if "stage" in last and hasattr(network, "blocks"):
         # timm prunes unused parts of most backbones by itself, but not of EfficientNets.
         del network.blocks[last["stage"] :]
     if settings.backbone == CAFFE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +16,7 @@ from torch import nn
 from ..data.images import Window
 from ..runtime.files import DataError, write_bytes
 from ..settings.network import NetworkSettings
+from . import model_file
 from .backbones import Backbone, build_backbone
 from .heads import head_class
 from .weights import load_head
@@ -189,40 +189,27 @@ def write_model(
 def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationModel:
     """Read a model file; never runs code that the file may contain.
 
-    Raises DataError when the file is missing, damaged, contains code or has another format.
+    Raises DataError when the file is missing or damaged, contains code, has another format, or has
+    weights that are not those of its network.
     """
-    content = read_checkpoint(path)
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != 1:
-        raise DataError(f"{path}: not a model file of format 1 (found format {found!r})")
+    found = model_file.read(path)
+    # The file's weights replace all others: the file in `network.weights` need not exist.
+    bare = found.network.model_copy(update={"weights": None})
+    # A network without memory first: the file may name one that is much larger than its weights.
     try:
-        settings = NetworkSettings(**content["network"])
-        # The state below replaces all weights: the file in `network.weights` need not exist.
-        bare = settings.model_copy(update={"weights": None})
-        network, _ = _assemble(bare, len(content["classes"]))
-        network.load_state_dict(content["state"])
-        return SegmentationModel(
-            network.to(device),
-            settings,
-            content["classes"],
-            tuple(content["mean"]),
-            tuple(content["std"]),
-            content["window"],
-            content["record"],
-        )
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: a damaged model file ({type(error).__name__}: {error})"
-        ) from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file of torch.save with only tensors and plain values. Raises DataError."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise DataError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}); remove it"
-        ) from error
+        with torch.device("meta"):
+            wanted = _assemble(bare, len(found.classes))[0].state_dict()
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    model_file.require_fit(path, found, wanted)
+    network, _ = _assemble(bare, len(found.classes))
+    network.load_state_dict(found.state)
+    return SegmentationModel(
+        network.to(device),
+        found.network,
+        found.classes,
+        found.mean,
+        found.std,
+        found.window,
+        found.record.model_dump(exclude_unset=True),
+    )

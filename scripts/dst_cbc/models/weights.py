@@ -1,17 +1,21 @@
 """Initial weights: from a file or an installed package, never from the internet."""
 
 import json
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..runtime.escape import problem, shown, terminal
 from ..runtime.files import DataError, atomic, package_folder
+from ..settings.base import Deviation, Mean, Settings
+from .torch_files import Unreadable, load, require_finite
 
 COCO_FILE = "resnet101COCO-41f33a49.pth"
 COCO_MEAN = (122.675, 116.669, 104.008)
@@ -19,6 +23,22 @@ COCO_MEAN = (122.675, 116.669, 104.008)
 
 DESCRIPTION = "dst_cbc"
 """Key in the metadata of a .safetensors file: mean, std and backbone of its weights, as JSON."""
+
+
+class _Normalisation(Settings):
+    model_config = ConfigDict(extra="ignore")
+
+    mean: Mean
+    std: Deviation
+
+
+class _Description(Settings):
+    """What goes with the weights of a file: its own description, or timm's `config.json`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pretrained_cfg: _Normalisation
+    backbone: Annotated[str, Field(max_length=100)] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +101,17 @@ def load_weights(network: nn.Module, backbone: str, weights: Weights) -> list[st
         if source[key] not in state and not key.endswith("num_batches_tracked")
     ]
     found = {key: state[source[key]] for key in wanted if source[key] in state}
-    wrong = [key for key in found if found[key].shape != wanted[key].shape]
+    wrong = [
+        key
+        for key, value in found.items()
+        if value.shape != wanted[key].shape
+        or value.is_floating_point() != wanted[key].is_floating_point()
+    ]
     if missing or wrong:
         raise DataError(
             f"{weights.path}: does not fit the backbone: {len(missing)} of {len(wanted)} entries "
-            f"missing{f' (first: {missing[0]})' if missing else ''}, {len(wrong)} of another shape"
-            f"{f' (first: {wrong[0]})' if wrong else ''}"
+            f"missing{f' (first: {missing[0]})' if missing else ''}, {len(wrong)} of another shape "
+            f"or type{f' (first: {wrong[0]})' if wrong else ''}"
         )
     network.load_state_dict({**wanted, **found})
     return sorted(set(state) - set(source.values()))
@@ -115,13 +140,14 @@ def load_head(head: nn.Module, weights: Weights) -> None:
             f"its head is not loaded, {_branches(theirs)}; the network gets a new head, "
             f"{_branches(ours)}"
         )
-    print(f"{weights.path}: {said}", flush=True)
+    print(terminal(f"{weights.path}: {said}"), flush=True)
 
 
 def _branches(shapes: dict[str, tuple[int, ...]]) -> str:
     weights = [shape for key, shape in shapes.items() if key.endswith(".weight")]
     sizes = sorted({"x".join(map(str, shape)) for shape in weights})
-    return f"{len(weights)} branches of {' and '.join(sizes)} (classes first)"
+    more = " and other sizes" if len(sizes) > 3 else ""
+    return f"{len(weights)} branches of {' and '.join(sizes[:3])}{more} (classes first)"
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -146,14 +172,14 @@ def from_coco(path: Path, backbone: str) -> Weights:
     expected = {f"layer5.conv2d_list.{i}.{part}": branch[part] for i in range(4) for part in branch}
     found = {key: shape for key, shape in _shapes(state).items() if key.startswith("layer5.")}
     if found != expected:
-        classes = sorted({shape[0] for shape in found.values()})
+        classes = sorted({shape[0] for shape in found.values() if shape})
         raise DataError(
-            f"{path}: layer5.conv2d_list: found {len(found)} tensors, for {classes} classes; "
-            "expected 8, weight and bias of four branches, for the 21 classes of PASCAL VOC; "
-            f"give the file {COCO_FILE}"
+            f"{path}: layer5.conv2d_list: found {len(found)} tensors, for {shown(classes)} "
+            "classes; expected 8, weight and bias of four branches, for the 21 classes of PASCAL "
+            f"VOC; give the file {COCO_FILE}"
         )
     ours = {
-        our_name(key): value.flip(1) if key == "conv1.weight" else value
+        our_name(key): value.flip(1) if key == "conv1.weight" and value.ndim == 4 else value
         for key, value in state.items()
     }
     return Weights(path, ours, tuple(v / 255 for v in COCO_MEAN), (1 / 255,) * 3, backbone)
@@ -175,15 +201,14 @@ def _description(path: Path) -> tuple[tuple | None, tuple | None, str | None]:
         if not place.is_file():
             return None, None, None
     try:
-        content = json.loads(place.read_text() if text is None else text)
-        made_for = content["pretrained_cfg"]
-        mean, std = (tuple(map(float, made_for[key])) for key in ("mean", "std"))
-        return mean, std, content.get("backbone")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = json.loads(place.read_text(encoding="utf-8") if text is None else text)
+        found = _Description.model_validate(content)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{place}: expected timm's pretrained_cfg with mean and std "
-            f"({type(error).__name__}: {error}); move the file away if another program wrote it"
+            f"{place}: expected timm's pretrained_cfg with mean and std, three numbers each "
+            f"({problem(error)}); move the file away if another program wrote it"
         ) from error
+    return found.pretrained_cfg.mean, found.pretrained_cfg.std, found.backbone
 
 
 def locate(source: str, root: Path = Path()) -> Path:
@@ -213,28 +238,31 @@ def locate(source: str, root: Path = Path()) -> Path:
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own message advises to run the code.
-        code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        what = f"holds code, {code[1]}, which was not run" if code else "not a file of torch.save"
-        raise DataError(
-            f"{path}: not readable as weights: {what}; expected a file of only tensors, as "
-            "torch.save(model.state_dict(), PATH) writes it"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as weights ({error})") from error
-    tensors = isinstance(state, dict) and all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    )
-    if not tensors:
+        state = _TENSORS.validate_python(
+            load_file(path) if path.suffix == ".safetensors" else load(path)
+        )
+        require_finite(path, state)
+        return state
+    except ValidationError:
         raise DataError(
             f"{path}: not readable as weights: expected a dictionary of named tensors; save only "
             "the weights: torch.save(model.state_dict(), PATH)"
-        )
-    return state
+        ) from None
+    except Unreadable as error:
+        raise DataError(
+            f"{path}: not readable as weights: {error}; expected a file of only tensors, as "
+            "torch.save(model.state_dict(), PATH) writes it"
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, ValueError) as error:
+        raise DataError(
+            f"{path}: not readable as weights: not a whole file of safetensors "
+            f"({type(error).__name__}); get the file again"
+        ) from error
+
+
+_TENSORS = TypeAdapter(
+    dict[str, torch.Tensor], config=ConfigDict(arbitrary_types_allowed=True, strict=True)
+)
 
 
 # Blocks per group of EfficientNet-B0 and Lite0; efficientnet-pytorch numbers all blocks in a row.
@@ -266,5 +294,5 @@ def _timm_names(path: Path, state: dict[str, torch.Tensor]) -> dict[str, torch.T
                 layer, _, rest = key.partition(".")
                 renamed[f"{_LITE0_TOP[layer]}.{rest}"] = value
     except (IndexError, KeyError) as error:
-        raise DataError(f"{path}: {key!r} is not a name in EfficientNet-Lite0") from error
+        raise DataError(f"{path}: {shown(key)} is not a name in EfficientNet-Lite0") from error
     return renamed

@@ -89,6 +89,12 @@ Size = tuple[Pixels, Pixels]
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 Sampling = Literal[1, 16]
 NonNegative = Annotated[float, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Spread = Annotated[float, Field(ge=0.001, le=1000)]
+Mean = tuple[_Share, _Share, _Share]
+"""Mean of red, green and blue in 0..1, for normalisation."""
+Deviation = tuple[_Spread, _Spread, _Spread]
+"""Standard deviation of red, green and blue in 0..1."""
 Interval = Annotated[tuple[float, float], AfterValidator(increasing)]
 Factor = Annotated[float, Field(gt=0, le=100)]
 FactorInterval = Annotated[tuple[Factor, Factor], AfterValidator(increasing)]

@@ -5,11 +5,15 @@ This module holds the settings class of each choice. Its code is in the module o
 workflow imports this module before any job runs, so it must not import torch.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from .base import Pixels, Settings, one_of
+from .base import Settings, one_of
+
+Rates = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=1000)], ...], Field(min_length=1, max_length=64)
+]
 
 
 class DeepLabV2(Settings):
@@ -18,10 +22,8 @@ class DeepLabV2(Settings):
     name: Literal["deeplabv2"] = Field(
         default="deeplabv2", description="selects the head; its other keys depend on it"
     )
-    rates: tuple[Pixels, ...] = Field(
+    rates: Rates = Field(
         default=(6, 12, 18, 24),
-        min_length=1,
-        max_length=100,
         description="dilation rates: one 3x3 convolution for each",
     )
 

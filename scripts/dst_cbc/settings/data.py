@@ -134,10 +134,10 @@ class PairSettings(Settings):
     test: tuple[str, ...] = Field(default=(), description="ids of the images held out for the test")
 
 
+ClassColours = Annotated[dict[ClassName, Colour], Field(min_length=2, max_length=IGNORED)]
 # In JSON a list of pairs: the order numbers the classes, and the keys of an object are sorted.
 Classes = Annotated[
-    dict[ClassName, Colour],
-    Field(min_length=2, max_length=IGNORED),
+    ClassColours,
     BeforeValidator(dict),
     PlainSerializer(lambda classes: list(classes.items()), when_used="json"),
 ]

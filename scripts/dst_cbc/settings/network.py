@@ -12,8 +12,8 @@ from pydantic import (
     model_validator,
 )
 
-from .base import Pixels, Positive, Settings
-from .choices import DeepLabV2, Head
+from .base import Positive, Settings
+from .choices import DeepLabV2, Head, Rates
 
 
 class NetworkSettings(Settings):
@@ -23,6 +23,7 @@ class NetworkSettings(Settings):
 
     backbone: str = Field(
         default="resnet101",
+        max_length=100,
         description="`small` (four convolutions, without pretrained weights), the name of a timm "
         "model, or `resnet101_caffe` (timm's resnet101 with the strides and dilations for which "
         "the paper's COCO weights were trained)",
@@ -37,10 +38,8 @@ class NetworkSettings(Settings):
         description="keep only this many feature stages of the backbone, counted from the input; "
         "`null`: all",
     )
-    aspp_rates: tuple[Pixels, ...] = Field(
+    aspp_rates: Rates = Field(
         default=(6, 12, 18, 24),
-        min_length=1,
-        max_length=100,
         description="dilation rates of the head `deeplabv2`; short for "
         "`head: {name: deeplabv2, rates: …}`, and not allowed beside `head`",
     )
@@ -51,11 +50,12 @@ class NetworkSettings(Settings):
     )
     weights: str | None = Field(
         default=None,
+        max_length=4096,
         description="file with the initial weights of the backbone, and perhaps of the head: .pt, "
         ".pth or .safetensors, or `package:NAME/FILE` for a file of an installed Python package; "
         "`null`: random weights",
     )
-    input_scale: Annotated[float, Field(gt=0, le=4)] = Field(
+    input_scale: Annotated[float, Field(ge=0.01, le=4)] = Field(
         default=1.0,
         description="factor by which images are resized before the network sees them; its output "
         "is resized back. Must be 1 if `prediction.size` or `evaluation.size` is set",

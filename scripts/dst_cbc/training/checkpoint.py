@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..models.segmentation import read_checkpoint
+from ..models.model_file import read_checkpoint
+from ..runtime import escape
+from ..runtime.escape import problem
 from ..runtime.files import DataError, atomic
 from .objective import Trained
+
+_KIND = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
 @dataclass
@@ -23,6 +28,8 @@ class Progress:
     over all starts.
     """
 
+    __pydantic_config__ = _KIND
+
     step: int
     best: dict[str, Any] | None
     best_state: dict[str, torch.Tensor] | None
@@ -31,6 +38,24 @@ class Progress:
     loss_steps: int = 0
     resumes: int = 0
     seconds: float = 0.0
+
+
+class _Optimizer(BaseModel):
+    model_config = _KIND
+
+    state: dict[int, dict[str, Any]]
+    param_groups: list[dict[str, Any]]
+
+
+class _State(BaseModel):
+    """The content of a file of `save`."""
+
+    model_config = _KIND
+
+    progress: Progress
+    modules: dict[str, dict[str, torch.Tensor]]
+    optimizers: dict[str, _Optimizer]
+    scalers: dict[str, dict[str, float]]
 
 
 Scalers = Mapping[str, torch.amp.GradScaler]
@@ -57,24 +82,41 @@ def resume(path: Path, modules: Mapping[str, Trained], scalers: Scalers) -> Prog
     if not path.is_file():
         return None
     try:
-        state = read_checkpoint(path)
+        content = read_checkpoint(path)
     except DataError as error:
-        print(f"{error}; starts again at the first step; the result is the same", flush=True)
-        return None
-    if "modules" not in state:
-        print(
-            f"{path}: saved by an earlier version in another format; starts again at the first "
-            "step; the result is the same",
-            flush=True,
-        )
-        return None
-    for name, one in modules.items():
-        one.module.load_state_dict(state["modules"][name])
+        return _unused(str(error))
+    if not (isinstance(content, dict) and "modules" in content):
+        return _unused(f"{path}: saved by an earlier version in another format")
+    try:
+        state = _State.model_validate(content)
+    except ValidationError as error:
+        return _unused(f"{path}: not the state of a training: {problem(error)}")
     optimizers = {name: one.optimizer for name, one in modules.items() if one.optimizer}
+    ours = {name: one.module.state_dict() for name, one in modules.items()}
+    if _outline(state.modules) != _outline(ours) or not state.optimizers.keys() >= scalers.keys():
+        return _unused(f"{path}: the state of another network or objective")
+    for name, one in modules.items():
+        one.module.load_state_dict(state.modules[name])
     for name, scaler in scalers.items():
-        optimizers[name].load_state_dict(state["optimizers"][name])
-        scaler.load_state_dict(state["scalers"][name])
-    progress = Progress(**state["progress"])
+        # The settings know the groups and rates better than a file does.
+        groups = optimizers[name].state_dict()["param_groups"]
+        optimizers[name].load_state_dict(
+            {"state": state.optimizers[name].state, "param_groups": groups}
+        )
+        scaler.load_state_dict(state.scalers[name])
+    progress = state.progress
     progress.resumes += 1
     print(f"resumed at step {progress.step}", flush=True)
     return progress
+
+
+def _unused(why: str) -> None:
+    text = f"{why}; starts again at the first step; the result is the same"
+    print(escape.terminal(text), flush=True)
+
+
+def _outline(modules: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {key: (value.shape, value.dtype) for key, value in state.items()}
+        for name, state in modules.items()
+    }
