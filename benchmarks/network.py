@@ -219,7 +219,9 @@ def save_row(what: str, model: segmentation.SegmentationModel, folder: Path, sav
     optimizer.step()
     modules = {"network": Trained(model.network, optimizer)}
     scalers = {"network": torch.amp.GradScaler("cpu", enabled=False)}
-    progress = checkpoint.Progress(1, {"score": 1.0}, segmentation.cpu_state(model), [])
+    progress = checkpoint.Progress(
+        1, {"round": 0, "step": 1, "score": 1.0}, segmentation.cpu_state(model), []
+    )
     path, taken = folder / "state.pt", []
     for _ in range(saves):
         started = time.perf_counter()

@@ -77,9 +77,10 @@ def read_settings(cls: type[S], text: str) -> S:
     try:
         content = text if text.lstrip().startswith("{") else read_text(Path(text))
         return cls.model_validate(json.loads(content))
-    except (ValidationError, OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        reason = escape.problem(error) if isinstance(error, ValidationError) else error
         raise argparse.ArgumentTypeError(
-            f"expected the JSON of a {cls.__name__}: {error}"
+            f"expected the JSON of a {cls.__name__}: {escape.terminal(str(reason))}"
         ) from error
 
 

@@ -21,6 +21,11 @@ def changed(part, key, value):
     return lambda state: {**state, part: {**state[part], key: value}}
 
 
+def momentum(value, number=0):
+    state = {"state": {number: {"momentum_buffer": value}}, "param_groups": []}
+    return changed("optimizers", "student", state)
+
+
 @pytest.mark.parametrize(
     "spoil, said",
     [
@@ -35,12 +40,20 @@ def changed(part, key, value):
         (lambda state: {**state, "optimizers": {}}, "of another network"),
         (changed("scalers", "student", {"scale": "x"}), r"scalers\.student\.scale: found 'x'"),
         (lambda state: {**state, "more": 1}, "more: found 1"),
+        (changed("progress", "best", {"round": 1}), r"progress\.best\.step: missing"),
+        (changed("progress", "history", [{"step": 3}]), r"progress\.history\.0\.loss: missing"),
+        (changed("progress", "step", -1), r"progress\.step: found -1"),
+        (changed("progress", "loss_steps", 0), "the state of another network"),
+        (momentum(torch.zeros(2, 3)), "the state of another network"),
+        (momentum(torch.tensor(1.0)), "the state of another network"),
+        (momentum("text"), "the state of another network"),
+        (momentum(torch.zeros(3, 2), number=7), "the state of another network"),
     ],
 )
 def test_a_state_that_does_not_fit_is_not_used_and_changes_nothing(spoil, said, tmp_path, capsys):
     path, ours = tmp_path / "state.pt", student(1)
     before = {key: value.clone() for key, value in ours["student"].module.state_dict().items()}
-    save(path, Progress(3, None, None, []), student(0), SCALERS)
+    save(path, Progress(3, None, None, [], loss_steps=3), student(0), SCALERS)
     torch.save(spoil(read_checkpoint(path)), path)
     assert resume(path, ours, SCALERS) is None
     out = capsys.readouterr().out.removeprefix(f"{path}: ")
@@ -55,8 +68,8 @@ def test_a_state_brings_weights_and_momentum_and_no_rates(tmp_path):
     theirs["student"].module(torch.ones(1, 2)).sum().backward()
     theirs["student"].optimizer.step()
     theirs["student"].optimizer.param_groups[0]["momentum"] = 5.0
-    save(path, Progress(3, None, None, []), theirs, SCALERS)
-    assert resume(path, ours, SCALERS) == Progress(3, None, None, [], resumes=1)
+    save(path, Progress(3, None, None, [], loss_steps=3), theirs, SCALERS)
+    assert resume(path, ours, SCALERS) == Progress(3, None, None, [], loss_steps=3, resumes=1)
     optimizer = ours["student"].optimizer
     assert torch.equal(ours["student"].module.weight, theirs["student"].module.weight)
     momentum = optimizer.state[ours["student"].module.weight]["momentum_buffer"]

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime import pool
+from ..runtime import escape, pool
 from ..runtime.files import (
     Changed,
     DataError,
@@ -230,7 +230,7 @@ def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
     try:
         return np.asarray(open_label(root / row.label, table))
     except DataError as error:
-        print(f"no ground truth: {error}")
+        print(escape.terminal(f"no ground truth: {error}"))
         return None
 
 

@@ -3,18 +3,37 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
-from ..models.model_file import read_checkpoint
+from ..models.model_file import Record, read_checkpoint
 from ..runtime import escape
 from ..runtime.escape import problem
 from ..runtime.files import DataError, atomic
 from .objective import Trained
 
 _KIND = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+
+class HistoryRow(TypedDict):
+    """Figures of one validation, a row of history.csv; mIoU and pixel accuracy in percent."""
+
+    __pydantic_config__ = _KIND  # pyright: ignore[reportGeneralTypeIssues]
+
+    step: int
+    loss: float
+    learning_rate: float
+    miou: float
+    pixel_accuracy: float
+    best: float | None
+
+
+def _is_record(value: dict[str, Any]) -> dict[str, Any]:
+    Record.model_validate(value)
+    return value
 
 
 @dataclass
@@ -30,14 +49,19 @@ class Progress:
 
     __pydantic_config__ = _KIND
 
-    step: int
-    best: dict[str, Any] | None
+    step: Annotated[int, Field(ge=0)]
+    best: Annotated[dict[str, Any], AfterValidator(_is_record)] | None
     best_state: dict[str, torch.Tensor] | None
-    history: list[dict[str, Any]]
+    history: list[HistoryRow]
     loss_sum: float = 0.0
     loss_steps: int = 0
-    resumes: int = 0
-    seconds: float = 0.0
+    resumes: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @property
+    def is_consistent(self) -> bool:
+        """Whether the losses since the last validation are as many as the steps since then."""
+        return self.loss_steps == self.step - (self.history[-1]["step"] if self.history else 0)
 
 
 class _Optimizer(BaseModel):
@@ -93,7 +117,11 @@ def resume(path: Path, modules: Mapping[str, Trained], scalers: Scalers) -> Prog
         return _unused(f"{path}: not the state of a training: {problem(error)}")
     optimizers = {name: one.optimizer for name, one in modules.items() if one.optimizer}
     ours = {name: one.module.state_dict() for name, one in modules.items()}
-    if _outline(state.modules) != _outline(ours) or not state.optimizers.keys() >= scalers.keys():
+    fits = _outline(state.modules) == _outline(ours) and state.progress.is_consistent
+    if not fits or not all(
+        name in state.optimizers and _fits(optimizers[name], state.optimizers[name].state)
+        for name in scalers
+    ):
         return _unused(f"{path}: the state of another network or objective")
     for name, one in modules.items():
         one.module.load_state_dict(state.modules[name])
@@ -113,6 +141,23 @@ def resume(path: Path, modules: Mapping[str, Trained], scalers: Scalers) -> Prog
 def _unused(why: str) -> None:
     text = f"{why}; starts again at the first step; the result is the same"
     print(escape.terminal(text), flush=True)
+
+
+def _fits(optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Any]]) -> bool:
+    """Whether the state of an optimizer has the shapes of its parameters."""
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    return all(
+        0 <= number < len(parameters)
+        and all(
+            value is None
+            or (
+                isinstance(value, torch.Tensor)
+                and value.shape == (() if key == "step" else parameters[number].shape)
+            )
+            for key, value in values.items()
+        )
+        for number, values in state.items()
+    )
 
 
 def _outline(modules: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, dict[str, Any]]:

@@ -34,7 +34,9 @@ from .ranks import ALONE, Ranks
 from .samples import Data
 from .steps import descents_of, seed_torch, set_modes, take_step
 
-HISTORY = ["step", "loss", "learning_rate", "miou", "pixel_accuracy", "best"]
+HISTORY = list(checkpoint.HistoryRow.__annotations__)
+"""Columns of history.csv."""
+
 STATE = "state.pt"
 SNAPSHOTS = "snapshots"
 
@@ -202,7 +204,7 @@ def _validate(
         progress.best = record(stage, progress.step, None if math.isnan(miou) else miou)
         progress.best_state = copy.deepcopy(cpu_state(model))
     rates = (one.rate for one in objective.modules.values() if one.rate)
-    row = {
+    row: checkpoint.HistoryRow = {
         "step": progress.step,
         "loss": progress.loss_sum / progress.loss_steps,
         "learning_rate": next(rates)(progress.step - 1),
@@ -236,7 +238,7 @@ def record(stage: TrainStage, step: int, score: float | None) -> dict[str, Any]:
     return {"round": stage.round, "step": step, "selected_on": stage.select, "score": score}
 
 
-def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter | None:
+def _replay(board: Path | None, history: list[checkpoint.HistoryRow]) -> SummaryWriter | None:
     """Start new TensorBoard files with the history so far, so that no step occurs twice."""
     if board is None:
         return None
@@ -249,7 +251,7 @@ def _replay(board: Path | None, history: list[dict[str, Any]]) -> SummaryWriter 
     return writer
 
 
-def _log(writer: SummaryWriter | None, row: dict[str, Any]) -> None:
+def _log(writer: SummaryWriter | None, row: checkpoint.HistoryRow) -> None:
     if writer:
         for name in ("loss", "learning_rate", "miou", "pixel_accuracy"):
             writer.add_scalar(name, row[name], row["step"])
