@@ -2,6 +2,7 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ DIED = (
 
 # Pillow warns above this size, and fails above twice this size.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
+
+# What harms the pixels, Pillow raises; it warns of metadata and colours that are not used here.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
