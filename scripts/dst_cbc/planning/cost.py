@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..data.images import size_of
@@ -164,12 +166,24 @@ def remembered(plan: Plan, study: Path) -> Measured | None:
         known = read_json(study / REMEMBERED, _Remembered)
     except (OSError, DataError):
         return None
-    return known["measured"] if known["key"] == _key(plan) else None
+    return Measured(**known["measured"]) if known["key"] == _key(plan) else None
+
+
+_Seconds = Annotated[float, Field(ge=0, le=1e6)]
+_Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
+
+
+class _Measured(TypedDict):
+    device: str
+    step: _Seconds
+    image: _Seconds
+    memory: _Bytes
+    model: _Bytes
 
 
 class _Remembered(TypedDict):
     key: str
-    measured: Measured
+    measured: _Measured
 
 
 REMEMBERED = "cost.json"

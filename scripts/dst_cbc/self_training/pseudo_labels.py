@@ -162,7 +162,7 @@ def join_shards(
 
 
 def _read_quality(path: Path, classes: int) -> np.ndarray:
-    quality = read_json(path, list[list[Annotated[int, Field(ge=0)]]])
+    quality = read_json(path, list[list[Annotated[int, Field(ge=0, le=1 << 50)]]])
     if [len(row) for row in quality] != [classes + 1] * classes:
         raise DataError(
             f"{path}: expected {classes} lists of {classes + 1} numbers; delete the folder "
