@@ -90,15 +90,27 @@ def test_the_stages_without_a_network_run_without_torch(tmp_path):
     assert "supervised" in (tmp_path / "summary.csv").read_text()
 
 
-def test_a_training_starts_without_timm():
-    """timm and its import torchvision are half of the start-up; only timm's backbones need them."""
+def test_a_training_starts_without_timm_and_torch_compile():
+    """Both, with all that they import, take longer than everything else at the start."""
     code = (
-        "import sys; from dst_cbc.training import loop, objectives; "
+        "import sys, torch; from dst_cbc.training import loop, objectives, optimization; "
         "from dst_cbc.training.objectives import self_training; "
-        "sys.exit(bool({'timm', 'torchvision'} & {*sys.modules}))"
+        "sgd = optimization.SGD([torch.zeros(1, requires_grad=True)], 0.1); "
+        "sgd.zero_grad(); sgd.step(); sgd.load_state_dict(sgd.state_dict()); "
+        "sys.exit(bool({'timm', 'torchvision', 'torch._dynamo'} & {*sys.modules}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
     assert run("-c", code, env=environment).returncode == 0
+
+
+def test_a_command_does_not_collect_its_objects_as_it_ends():
+    """For a stage with torch, this takes a quarter of a second or more."""
+    code = (
+        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count())); "
+        "from dst_cbc.cli import main; main(lambda: None)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
+    assert int(run("-c", code, env=environment).stdout) > 1000
 
 
 @pytest.mark.parametrize("script", WITHOUT_TORCH)

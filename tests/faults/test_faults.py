@@ -298,7 +298,7 @@ def test_too_little_shared_memory_is_told(finished, tmp_path, case, size, file):
 
 @pytest.fixture
 def memory_group(tmp_path):
-    """A control group (v1 or v2) whose processes may use 300 MB in total."""
+    """A control group (v1 or v2) whose processes may use 200 MB in total."""
     mount = Path("/sys/fs/cgroup/memory")
     keys = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
     if not mount.is_dir():
@@ -306,9 +306,9 @@ def memory_group(tmp_path):
     group = mount / f"dst-cbc-{os.getpid()}"
     try:
         group.mkdir()
-        (group / keys[0]).write_text(str(300 << 20))
+        (group / keys[0]).write_text(str(200 << 20))
         if (group / keys[1]).exists():
-            (group / keys[1]).write_text("0" if keys[1] == "memory.swap.max" else str(300 << 20))
+            (group / keys[1]).write_text("0" if keys[1] == "memory.swap.max" else str(200 << 20))
     except OSError as error:
         if group.is_dir():
             group.rmdir()

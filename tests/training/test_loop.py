@@ -20,7 +20,7 @@ from dst_cbc.runtime import signals
 from dst_cbc.runtime.files import DataError, Unusable
 from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.settings.network import NetworkSettings
-from dst_cbc.training import checkpoint, loop
+from dst_cbc.training import checkpoint, loop, optimization
 from dst_cbc.training.loop import beats
 from dst_cbc.training.objectives import self_training
 from dst_cbc.training.optimization import learning_rate
@@ -357,9 +357,9 @@ def test_without_pseudo_labels_the_whole_batch_is_labeled(run, monkeypatch):
 
 def test_the_learning_rate_of_each_step_reaches_the_optimizer(run, monkeypatch):
     rates = []
-    real = torch.optim.SGD.step
+    real = optimization.SGD.step
     monkeypatch.setattr(
-        torch.optim.SGD,
+        optimization.SGD,
         "step",
         lambda self, *a, **k: rates.append(self.param_groups[0]["lr"]) or real(self, *a, **k),
     )

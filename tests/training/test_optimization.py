@@ -10,7 +10,13 @@ from dst_cbc.models.segmentation import build
 from dst_cbc.runtime.files import DataError
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.training.objective import trained
-from dst_cbc.training.optimization import class_weights, learning_rate, optimizer, set_rate
+from dst_cbc.training.optimization import (
+    SGD,
+    class_weights,
+    learning_rate,
+    optimizer,
+    set_rate,
+)
 from dst_cbc.training.steps import set_modes
 
 CLASSES = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
@@ -158,3 +164,22 @@ def test_balanced_masks_without_a_labeled_pixel_weigh_one():
 def test_weights_by_name_leave_the_others_at_one():
     weights = class_weights(make_stage(class_weights={"car": 3, "sky": 0}), NAMES, [])
     torch.testing.assert_close(weights, torch.tensor([0.0, 1.0, 3.0]))
+
+
+def test_sgd_changes_weights_and_keeps_its_state_as_torch_s_own_does():
+    def descended(cls):
+        torch.manual_seed(0)
+        layer = nn.Linear(5, 3)
+        one = cls(layer.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
+        for number in range(4):
+            one.zero_grad()
+            layer(torch.ones(2, 5)).square().sum().backward()
+            one.step()
+            if number == 1:
+                one.load_state_dict(one.state_dict())
+        kept = [entry["momentum_buffer"] for entry in one.state_dict()["state"].values()]
+        return [*layer.parameters(), *kept]
+
+    ours, torchs = descended(SGD), descended(torch.optim.SGD)
+    assert len(ours) == 4
+    assert all(torch.equal(*pair) for pair in zip(ours, torchs, strict=True))
