@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -80,12 +84,9 @@ class Project:
 
     def snakemake(self, *arguments: str, fails: bool = False, cwd: Path | None = None) -> str:
         """Run Snakemake; return all that it printed. fails: whether it is expected to fail."""
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--nocolor", *arguments]
-        done = subprocess.run(
-            command, cwd=cwd or self.root, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-        output = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, output
+        command = ["--cores", "2", "--nocolor", *arguments]
+        status, output = _run_snakemake(command, cwd or self.root)
+        assert (status != 0) == fails, output
         return output
 
     def jobs(self, *arguments: str, cwd: Path | None = None) -> Counter[str]:
@@ -104,6 +105,27 @@ class Project:
         return sorted(
             job.split()[1] for job in self.jobs(*arguments) if job.startswith(("train", "finetune"))
         )
+
+
+@cache
+def _snakemakes() -> subprocess.Popen:
+    """The process that runs Snakemake for this test process."""
+    command = [sys.executable, "-P", REPOSITORY / "tests/warm_snakemake.py"]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
+    )
+
+
+def _run_snakemake(arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Exit status of Snakemake, and what it printed to stdout and stderr."""
+    with TemporaryDirectory() as name:
+        printed = [Path(name, "stdout"), Path(name, "stderr")]
+        for path in printed:
+            path.touch()
+        order = [arguments, str(folder), dict(os.environ), *map(str, printed)]
+        running = _snakemakes()
+        print(json.dumps(order), file=running.stdin, flush=True)
+        return int(running.stdout.readline()), "".join(path.read_text() for path in printed)
 
 
 def jobs_in(printed: str) -> list[tuple[str, str]]:
