@@ -70,6 +70,13 @@ class Project:
         shutil.copytree(self.root, root, symlinks=True)
         return Project(root)
 
+    def divide_into_parts(self, images: int) -> None:
+        """Let each part of the predictions hold only this number of images, so that few suffice."""
+        settings = self.root / "scripts/dst_cbc/settings/stages.py"
+        text, count = re.subn("PART_IMAGES = 256", f"PART_IMAGES = {images}", settings.read_text())
+        assert count == 1
+        settings.write_text(text)
+
     def configure(self, **changes: Any) -> None:
         """Write config.yaml: the tiny experiment with `changes`."""
         self.write(self.root / "config.yaml", {**EXPERIMENT, **changes})
@@ -85,7 +92,7 @@ class Project:
     def snakemake(self, *arguments: str, fails: bool = False, cwd: Path | None = None) -> str:
         """Run Snakemake; return all that it printed. fails: whether it is expected to fail."""
         command = ["--cores", "2", "--nocolor", *arguments]
-        status, output = _run_snakemake(command, cwd or self.root)
+        status, output = run_snakemake(command, cwd or self.root)
         assert (status != 0) == fails, output
         return output
 
@@ -116,7 +123,7 @@ def _snakemakes() -> subprocess.Popen:
     )
 
 
-def _run_snakemake(arguments: list[str], folder: Path) -> tuple[int, str]:
+def run_snakemake(arguments: list[str], folder: Path) -> tuple[int, str]:
     """Exit status of Snakemake, and what it printed to stdout and stderr."""
     with TemporaryDirectory() as name:
         printed = [Path(name, "stdout"), Path(name, "stderr")]

@@ -36,8 +36,7 @@ ROUND = "results/tiny/6_0/dst-cbc/round1"
 def clone(tmp_path_factory):
     """A clone of the workflow, with parts of only 3 images, so that shards have some."""
     project = Project.create(tmp_path_factory.mktemp("module") / "clone")
-    settings = project.root / "scripts/dst_cbc/settings/stages.py"
-    settings.write_text(re.sub("PART_IMAGES = 256", "PART_IMAGES = 3", settings.read_text()))
+    project.divide_into_parts(3)
     return project
 
 
