@@ -50,7 +50,7 @@ NETWORKS = {
     "half size": {"input_scale": 0.5},
     "SAME": SAME,
     "Lite0": {"backbone": "tf_efficientnet_lite0", "stages": 4, "output_stride": 16},
-    "resnet101": RESNET,
+    "resnet26": {**RESNET, "backbone": "resnet26"},
     "resnet101_caffe": {**RESNET, "backbone": "resnet101_caffe"},
 }
 
