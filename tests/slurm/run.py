@@ -33,8 +33,8 @@ DEMO = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
 SHORT = {
     "name": "tiny",
     "digits": {"train": 60, "val": 10, "test": 10},
-    "supervised": {"steps": 480, "validate_every": 160},
-    "train": {**DEMO["train"], "steps": 600, "validate_every": 100},
+    "supervised": {"steps": 240, "validate_every": 80},
+    "train": {**DEMO["train"], "steps": 300, "validate_every": 50},
     "save_seconds": 1,
 }
 METHODS = {"dst-cbc": {"curriculum": [0.6]}}
