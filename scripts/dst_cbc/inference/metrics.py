@@ -24,16 +24,25 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, classes: int) ->
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:
-    """float64 (classes,) in 0..1: intersection over union; NaN where the union is empty."""
-    hit = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hit
-    return np.divide(hit, union, out=np.full(len(hit), math.nan), where=union > 0)
+    """float64 (…, classes) in 0..1: intersection over union; NaN where the union is empty.
+
+    confusion: (…, classes, classes), one matrix or several.
+    """
+    hit = np.diagonal(confusion, axis1=-2, axis2=-1)
+    union = confusion.sum(-2) + confusion.sum(-1) - hit
+    return np.divide(hit, union, out=np.full(hit.shape, math.nan), where=union > 0)
 
 
 def mean_iou(confusion: np.ndarray) -> float:
     """Mean in 0..1 over the classes whose union is not empty; NaN when there is none."""
-    iou = class_iou(confusion)
-    return float(np.nanmean(iou)) if np.isfinite(iou).any() else math.nan
+    return float(_mean(class_iou(confusion)))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of the values that are not NaN; NaN when there is none."""
+    counted = ~np.isnan(values)
+    total, count = np.where(counted, values, 0).sum(-1), counted.sum(-1)
+    return np.divide(total, count, out=np.full(count.shape, math.nan), where=count > 0)
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
@@ -51,7 +60,7 @@ def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
     generator = np.random.default_rng(0)
     count = len(confusions)
     counts = generator.multinomial(count, [1 / count] * count, size=DRAWS)
-    drawn = np.array([mean_iou(np.tensordot(c, confusions, 1)) for c in counts])
+    drawn = _mean(class_iou(np.tensordot(counts, confusions, 1)))
     if np.isnan(drawn).all():
         return math.nan, math.nan
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
