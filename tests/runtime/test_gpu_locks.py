@@ -94,6 +94,25 @@ def test_each_job_of_slurm_has_devices_of_its_own(job):
     assert said(job("0", SLURM_JOB_ID="12")).startswith("waits")
 
 
+def test_as_many_jobs_share_a_gpu_as_the_environment_says(job):
+    jobs = [job("0,1", JOBS_PER_GPU="2") for _ in range(4)]
+    assert sorted(map(said, jobs)) == ["0", "0", "1", "1"]
+    # A job that needs two GPUs gets two different ones.
+    late = job("0,1", 2, JOBS_PER_GPU="3")
+    assert said(late) == "0,1"
+    one_too_many = job("0,1", JOBS_PER_GPU="3")
+    assert said(one_too_many).startswith("waits for 1 of the GPUs 0, 1")
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1", ""])
+def test_a_number_of_jobs_that_is_none_is_refused(text, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("JOBS_PER_GPU", text)
+    monkeypatch.setattr(gpu_locks, "_wait_for", lambda *_: pytest.fail("it waits"))
+    with pytest.raises(DataError, match=f"JOBS_PER_GPU: found '{text}' in the environment"):
+        gpu_locks.take("cuda")
+
+
 def test_more_than_there_are_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(DataError, match=r"train\.gpus: found 3, but only 2 can be seen: 0, 1"):

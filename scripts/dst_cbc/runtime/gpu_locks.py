@@ -1,7 +1,8 @@
 """Give each job on a machine its own GPUs: Snakemake counts GPUs, but does not assign them.
 
 A job takes a GPU by locking a file. The system releases the lock when the process ends, even if it
-is killed. The files are in the system's folder for temporary files, in one folder per user.
+is killed. The files are in the system's folder for temporary files, in one folder per user. The
+environment variable JOBS_PER_GPU lets several jobs share a GPU.
 """
 
 from __future__ import annotations
@@ -39,17 +40,18 @@ def take(device: str, count: int = 1) -> None:
 
     Call it before torch is imported. device: `device` of the experiment; without CUDA, nothing is
     done. Waits, and prints that it waits, while fewer GPUs are free. Raises DataError when the
-    machine has fewer GPUs.
+    machine has fewer GPUs, or JOBS_PER_GPU is not a positive number.
     """
     devices = visible() if device == "cuda" or (device == "auto" and cuda_is_likely()) else []
     if not devices or _held:
         return
+    sharing = _sharing()
     if len(devices) < count:
         raise DataError(
             f"train.gpus: found {count}, but only {len(devices)} can be seen: "
             f"{', '.join(devices)}; lower it, or check CUDA_VISIBLE_DEVICES"
         )
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_wait_for(devices, count))
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(_wait_for(devices, count, sharing))
 
 
 def visible() -> list[str]:
@@ -68,7 +70,18 @@ def visible() -> list[str]:
     return list(dict.fromkeys(takewhile(is_name, map(str.strip, named.split(",")))))
 
 
-def _wait_for(devices: list[str], count: int) -> list[str]:
+def _sharing() -> int:
+    """How many jobs may use a GPU at the same time."""
+    text = os.environ.get("JOBS_PER_GPU", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise DataError(
+            f"JOBS_PER_GPU: found {text!r} in the environment, expected a positive number of jobs; "
+            "correct it, or unset it for one job per GPU"
+        )
+    return int(text)
+
+
+def _wait_for(devices: list[str], count: int, sharing: int) -> list[str]:
     """Lock `count` of the devices, waiting if necessary, and return their names."""
     folder = _folder()
     # Only the job that holds the lock `turn` takes GPUs, and it keeps those that it has locked. So
@@ -83,8 +96,12 @@ def _wait_for(devices: list[str], count: int) -> list[str]:
         for name in devices if has_turn else ():
             if len(taken) == count or name in taken:
                 continue
-            lock = _lock(folder, name)
-            if _acquired(lock):
+            # One lock for each job that may share the GPU; the first one free is taken.
+            places = (
+                _lock(folder, f"{name}-{place}" if place else name) for place in range(sharing)
+            )
+            lock = next(filter(_acquired, places), None)
+            if lock:
                 taken.add(name)
                 _held.append(lock)
         if len(taken) == count:
