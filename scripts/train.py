@@ -227,19 +227,26 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
 
 def write_run(path: Path, end, device) -> None:
     """Write run.json: facts that may differ between two runs that produce the same model."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
-    ).stdout.strip()
     write_json(
         path,
         {
-            "commit": commit or None,
+            "commit": commit(),
             "device": devices.describe(device.type),
             "versions": devices.versions(),
             "seconds": round(end.seconds, 1),
             "resumes": end.resumes,
         },
     )
+
+
+def commit() -> str | None:
+    """The commit of this copy of the workflow; None without git, or outside of a repository."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

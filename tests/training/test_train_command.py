@@ -109,3 +109,9 @@ def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(
     script["write_model_folder"](arguments, settings, model, end, work)
     found = {path.name: path.read_text() for path in (tmp_path / "out" / SNAPSHOTS).iterdir()}
     assert found == {"1.pt": "1.pt", "2.pt": "2.pt"}
+
+
+def test_a_machine_without_git_records_no_commit(script, monkeypatch, tmp_path):
+    assert len(script["commit"]()) == 40
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert script["commit"]() is None
