@@ -67,7 +67,8 @@ def prepare(device: str, compute: Compute) -> torch.device:
     if device == "cuda":
         # cuBLAS is deterministic only with this setting, which is harmless otherwise.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = not compute.deterministic
+        # Not cuDNN's search for the fastest convolutions (cudnn.benchmark): it takes seconds for
+        # each new size of image (benchmarks/README.md).
         torch.use_deterministic_algorithms(compute.deterministic)
     print(f"device: {describe(device)}, {compute.compute_threads} CPU threads", flush=True)
     return torch.device(device)
