@@ -440,3 +440,11 @@ def test_a_histogram_with_less_than_no_pixels_is_refused(tmp_path):
     write_histogram(tmp_path / "h.npz", counts)
     with pytest.raises(DataError, match=r"h\.npz: counts from -1 to 0"):
         read_histogram(tmp_path / "h.npz")
+
+
+def test_the_number_of_threads_that_encode_changes_no_byte(tmp_path):
+    for threads in (1, 3):
+        with new_part(tmp_path / str(threads), 0) as file:
+            store(file, make_predictions(), threads)
+    one, three = (part_file(tmp_path / str(threads), 0).read_bytes() for threads in (1, 3))
+    assert one == three

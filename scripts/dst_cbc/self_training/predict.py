@@ -40,7 +40,8 @@ def predict_part(
     loader = loader_of(Images(root, mine, model, settings), batches, workers, device)
     bins = len(model.classes) * confidence.BINS
     counts = torch.zeros(bins, dtype=torch.int64, device=device)
-    # A thread writes while the network computes the next batch. It also keeps HDF5's many small
+    # A thread writes while the network computes the next batch; as many threads encode as processes
+    # load, because a GPU predicts faster than one thread encodes. It also keeps HDF5's many small
     # allocations out of the main thread's heap, where they would keep torch from reusing memory.
     with predictions.new_part(folder, part) as file, ThreadPoolExecutor(1) as writer:
         written = writer.submit(lambda: None)
@@ -54,7 +55,7 @@ def predict_part(
                 for i, item in zip(indexes, _pixels(classes, levels), strict=True)
             ]
             written.result()
-            written = writer.submit(predictions.store, file, items)
+            written = writer.submit(predictions.store, file, items, max(1, workers))
         written.result()
     predictions.close_part(folder, part, counts.view(-1, confidence.BINS).cpu().numpy())
 

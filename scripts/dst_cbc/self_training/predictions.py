@@ -10,7 +10,8 @@ import io
 import math
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,15 @@ def new_part(folder: Path, part: int) -> Iterator[h5py.File]:
         yield file
 
 
-def store(file: h5py.File, items: Iterable[Prediction]) -> None:
-    """Add images to the file of a part: per image a chunk of classes and a chunk of confidences."""
-    for item in items:
-        for kind in KINDS:
+def store(file: h5py.File, items: Sequence[Prediction], threads: int = 1) -> None:
+    """Add images to the file of a part: per image a chunk of classes and a chunk of confidences.
+
+    threads: number of chunks that are encoded at once.
+    """
+    chunks = [(item, kind) for item in items for kind in KINDS]
+    with ThreadPoolExecutor(threads) as pool:
+        encoded = pool.map(lambda chunk: _filtered(getattr(*chunk)), chunks)
+        for (item, kind), content in zip(chunks, encoded, strict=True):
             values = getattr(item, kind)
             dataset = file.create_dataset(
                 f"{kind}/{item.row}",
@@ -70,7 +76,7 @@ def store(file: h5py.File, items: Iterable[Prediction]) -> None:
                 compression="gzip",
             )
             dataset.attrs["id"] = item.id
-            dataset.id.write_direct_chunk((0, 0), _filtered(values))
+            dataset.id.write_direct_chunk((0, 0), content)
 
 
 def _filtered(values: np.ndarray) -> bytes:
