@@ -23,8 +23,9 @@ import processes
 import samples
 import stages
 from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime import devices
 from dst_cbc.settings.network import NetworkSettings
-from dst_cbc.settings.stages import PredictStage
+from dst_cbc.settings.stages import Compute, PredictStage
 from dst_cbc.training import loop, objectives
 from measure import REPOSITORY, Row, in_turns, paired, row
 from targets import HOURS, PREDICT_CUDA, STEP_CUDA, TRAIN_CUDA
@@ -39,7 +40,7 @@ COLUMN = {"runs": [{"splits": ["106"], "seeds": [0], "methods": ["dst-cbc"]}]}
 
 def rows(folder: Path) -> Iterator[Row]:
     if torch.cuda.is_available():
-        yield from rows_on(torch.device("cuda"), folder, cases.RESNET)
+        yield from rows_on(devices.prepare("cuda", Compute()), folder, cases.RESNET)
 
 
 def rows_on(
@@ -49,7 +50,7 @@ def rows_on(
     side: int = SIDE,
     images: int = IMAGES,
     steps: int = STEPS,
-    seconds: float = 20.0,
+    seconds: float = 10.0,
 ) -> Iterator[Row]:
     """Yield the rows for any device and network, so that they can be tested without a GPU."""
     schedule = {"steps": MOST, "validate_at": (MOST,)}

@@ -41,13 +41,14 @@ def main() -> None:
 
     devices.use_large_pages()
     begun, rows = time.monotonic(), []
+    common = {**machine(), "commit": commit()}
     with tempfile.TemporaryDirectory() as folder:
         for group in arguments.only:
             for row in importlib.import_module(group).rows(Path(folder, group)):
                 rows.append(row)
                 print(line(row), flush=True)
-    common = {**machine(), "commit": commit()}
-    write(arguments.out, arguments.when, rows, common)
+                # At once, so that an interrupted run keeps its rows.
+                write(arguments.out, arguments.when, rows, common)
     print("\n".join(f"{key}: {value}" for key, value in common.items()))
     missed = sum(row.reached is False for row in rows)
     print(f"{len(rows)} rows, {missed} missed, {time.monotonic() - begun:.0f} s: {arguments.out}")

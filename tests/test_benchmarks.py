@@ -1,6 +1,8 @@
 """Tests of the code that measures; the figures come from runs of `make bench`."""
 
 import csv
+import os
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import gpu
 import measure
 import table
 import targets
-from workflow import REPOSITORY
+from workflow import EXPERIMENT, REPOSITORY, Project
 
 
 class Clock:
@@ -132,3 +134,25 @@ def test_a_gpu_is_as_busy_as_nvidia_smi_says(tmp_path, monkeypatch):
     with gpu.busy(torch.device("cpu")) as shares:
         pass
     assert shares == []
+
+
+@pytest.mark.slow
+def test_the_script_for_a_machine_with_a_gpu_writes_what_each_part_found(tmp_path):
+    """A small study on a CPU; the rows of a GPU need one."""
+    experiment = tmp_path / "tiny.yaml"
+    changes = {"runs": [{"splits": ["6"], "methods": ["dst"]}]}
+    Project.write(experiment, {**EXPERIMENT, **changes})
+    variables = {"PYTHON": sys.executable, "STUDY": "tiny", "EXPERIMENT": str(experiment)}
+    command = [REPOSITORY / "benchmarks/on_gpu.sh", tmp_path / "out"]
+    subprocess.run(command, env={**os.environ, **variables, "JOBS": "2"}, check=True)
+    read = lambda name: list(csv.DictReader((tmp_path / "out" / name).open()))  # noqa: E731
+    assert [(row["part"], row["status"]) for row in read("parts.csv")] == [
+        ("tests", "0"), ("rows", "0"), ("study", "0"),
+    ]  # fmt: skip
+    found = {(row["method"], row["round"]) for row in read("tiny.csv") if row["miou"]}
+    assert found == {("supervised", "0"), ("dst", "1")}
+    jobs = {row["job"]: float(row["s"]) for row in read("jobs.csv")}
+    assert jobs.keys() == {
+        "6_0/supervised/train.tsv", "6_0/supervised/predict.tsv", "6_0/dst/round1/finetune.tsv",
+    }  # fmt: skip
+    assert all(0 <= int(row["cpu"]) <= 100 for row in read("load.csv"))
