@@ -1,6 +1,7 @@
 """File names of every kind that a disk holds are used, or refused in words that any log holds."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,16 @@ def test_a_name_that_no_disk_holds_is_told_in_one_line(check):
     assert done.stderr.splitlines()[-1].endswith(
         "ooo: File name too long; rename or move it, or check its disk"
     )
+
+
+def test_what_a_terminal_cannot_show_is_printed_as_its_number(tmp_path):
+    record = next((SCRIPTS.parent / "docs/results").glob("demo*.csv"))
+    shutil.copy(record, tmp_path / "ü.csv")
+    done = subprocess.run(
+        [sys.executable, SCRIPTS / "compare.py", "ü.csv"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0 and r"\xfc.csv" in done.stdout, done.stderr

@@ -1,4 +1,5 @@
 import io
+import shutil
 import tracemalloc
 import zipfile
 import zlib
@@ -9,6 +10,7 @@ import pytest
 
 from dst_cbc.runtime import files
 from dst_cbc.runtime.files import DataError, NoSpace
+from dst_cbc.self_training import predictions
 from dst_cbc.self_training.confidence import BINS
 from dst_cbc.self_training.predictions import (
     Prediction,
@@ -334,7 +336,7 @@ UNUSABLE = {
     ),
     "another filter": stored((4, 6), fletcher32=True),
     "a chunk of noise": with_chunk(b"noise" * 5),
-    "a chunk cut short": with_chunk(zlib.compress(bytes(24))[:-5]),
+    "a chunk without the end of its checksum": with_chunk(zlib.compress(bytes(24))[:-2]),
     "a chunk of too few pixels": with_chunk(zlib.compress(bytes(23))),
     "a chunk of too many pixels": with_chunk(zlib.compress(bytes(25))),
     "a chunk that was not compressed": with_chunk(bytes(24), mask=2),
@@ -351,6 +353,52 @@ def test_predictions_of_another_form_are_refused_before_memory_is_taken(kind, tm
         list(read_predictions(path, IDS))
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
+
+
+def test_a_chunk_is_not_expanded_beyond_its_size(tmp_path):
+    large = Prediction(0, IDS[0], np.zeros((300, 300), np.uint8), np.zeros((300, 300), np.uint16))
+    path, _ = joined(tmp_path, predictions=[large])
+    bomb = zlib.compress(bytes(80 << 20))
+
+    def change(file, old):
+        stored((300, 300))(file, old).id.write_direct_chunk((0, 0), bomb)
+
+    change_first(path, change)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"predictions\.h5: .*does not hold 90000 bytes"):
+        list(read_predictions(path, IDS[:1]))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+
+
+def test_larger_predictions_than_any_image_are_refused(tmp_path, monkeypatch):
+    path, _ = joined(tmp_path)
+    monkeypatch.setattr(predictions, "MOST_PIXELS", 23)
+    with pytest.raises(DataError, match=r"row 0: classes: found \(4, 6\)"):
+        list(read_predictions(path, IDS))
+
+
+@pytest.mark.parametrize("shuffle, mask", [(False, 0), (True, 1)])
+def test_confidences_whose_bytes_are_in_another_order_are_refused(shuffle, mask, tmp_path):
+    path, _ = joined(tmp_path)
+    levels = make_predictions()[0].confidence
+    with h5py.File(path, "r+") as file:
+        del file["confidence/0"]
+        options = {"shuffle": shuffle, "compression": "gzip", "chunks": levels.shape}
+        made = file.create_dataset("confidence/0", data=levels, **options)
+        made.id.write_direct_chunk((0, 0), zlib.compress(levels.tobytes()), mask)
+    with pytest.raises(DataError, match=r"predictions\.h5: .*delete the file"):
+        list(read_predictions(path, IDS))
+
+
+def test_a_link_to_predictions_in_another_file_is_not_followed(tmp_path):
+    path, _ = joined(tmp_path)
+    shutil.copy(path, tmp_path / "other.h5")
+    with h5py.File(path, "r+") as file:
+        del file["classes/0"]
+        file["classes/0"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/classes/0")
+    with pytest.raises(DataError, match=r"predictions\.h5: row 0: no classes, or a link"):
+        list(read_predictions(path, IDS))
 
 
 @pytest.mark.parametrize("id", [None, 7, [1, 2], "town/b", b"\xff", h5py.Empty("S1")])

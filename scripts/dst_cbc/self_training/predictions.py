@@ -210,8 +210,7 @@ def _stored(file: h5py.File, kind: str, row: int) -> h5py.Dataset:
     used = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
     packed = found.id.get_storage_size()
     if (
-        found.chunks != found.shape
-        or used != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+        used != [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
         or not 0 < math.prod(found.shape) <= MOST_PIXELS
         or not found.nbytes / 1100 <= packed <= found.nbytes + found.nbytes // 100 + 64
     ):
@@ -222,11 +221,11 @@ def _stored(file: h5py.File, kind: str, row: int) -> h5py.Dataset:
     return found
 
 
-def _id_of(dataset: h5py.Dataset) -> str | None:
+def _id_of(dataset: h5py.Dataset) -> Any:
+    """The attribute `id`; None if there is none, or an array."""
     if "id" not in dataset.attrs or dataset.attrs.get_id("id").shape != ():
         return None
-    id = dataset.attrs["id"]
-    return id if isinstance(id, str) else None
+    return dataset.attrs["id"]
 
 
 def _decoded(dataset: h5py.Dataset) -> np.ndarray:
