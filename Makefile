@@ -22,7 +22,7 @@ demo: venv  ## run config.yaml: draw scenes, train, write the summary; takes les
 test: venv  ## run all tests except the slow ones
 	$(PYTEST) -m "not slow"
 
-test-slow: venv  ## run the slow tests: whole studies and injected faults
+test-slow: venv  ## run the slow tests: whole studies, faults, damaged files (HOSTILE=10000)
 	$(PYTEST) -m slow
 
 faults: venv  ## kill jobs, fill disks, damage files (SEED=1 COUNT=60); every run must give the same bytes
