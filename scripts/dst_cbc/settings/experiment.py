@@ -220,8 +220,8 @@ class Experiment(Compute):
     )
     workers: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0,
-        description="number of extra processes in each job that load images; 0: the job loads them "
-        "itself",
+        description="number of extra processes in each job that load images, and of threads that "
+        "encode predictions; 0: the job loads images itself",
     )
     save_seconds: NonNegative = Field(
         default=60.0,
