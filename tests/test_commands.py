@@ -103,6 +103,21 @@ def test_a_training_starts_without_timm_and_torch_compile():
     assert run("-c", code, env=environment).returncode == 0
 
 
+def test_a_model_is_read_without_timm_and_torch_compile(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from dst_cbc.models import segmentation; "
+        "from dst_cbc.settings.network import NetworkSettings; "
+        "settings = NetworkSettings(backbone='small', output_stride=4, aspp_rates=(1,)); "
+        "model = segmentation.build(settings, {'sky': '#0000ff', 'road': '#808080'}); "
+        "state = segmentation.cpu_state(model); path = Path(sys.argv[1]); "
+        "segmentation.write_model(path, model, state, {'round': 0, 'step': 1}); "
+        "segmentation.read_model(path); "
+        "sys.exit(bool({'timm', 'torchvision', 'torch._dynamo'} & {*sys.modules}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
+    assert run("-c", code, tmp_path / "model.pt", env=environment).returncode == 0
+
+
 def test_a_command_does_not_collect_its_objects_as_it_ends():
     """For a stage with torch, this takes a quarter of a second or more."""
     code = (

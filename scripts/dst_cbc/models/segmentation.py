@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ..data.images import Window
 from ..runtime.files import DataError, write_bytes
@@ -186,6 +187,15 @@ def write_model(
     write_bytes(path, model_bytes(model, state, record))
 
 
+class _WithoutRandomValues(TorchFunctionMode):
+    """Leaves tensors as they are instead of drawing values: on `meta` this imports torch.compile."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (nn.init.normal_, torch.Tensor.normal_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationModel:
     """Read a model file; never runs code that the file may contain.
 
@@ -197,7 +207,7 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationMo
     bare = found.network.model_copy(update={"weights": None})
     # A network without memory first: the file may name one that is much larger than its weights.
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutRandomValues():
             wanted = _assemble(bare, len(found.classes))[0].state_dict()
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
