@@ -188,7 +188,7 @@ def write_model(
 
 
 class _WithoutRandomValues(TorchFunctionMode):
-    """Leaves tensors as they are instead of drawing values: on `meta` this imports torch.compile."""
+    """Draws no values for tensors, because on the device `meta` this imports torch.compile."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in (nn.init.normal_, torch.Tensor.normal_):
