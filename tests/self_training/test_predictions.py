@@ -10,7 +10,7 @@ import pytest
 
 from dst_cbc.runtime import files
 from dst_cbc.runtime.files import DataError, NoSpace
-from dst_cbc.self_training import predictions
+from dst_cbc.self_training import hdf5_heaps, predictions
 from dst_cbc.self_training.confidence import BINS
 from dst_cbc.self_training.predictions import (
     Prediction,
@@ -133,7 +133,7 @@ def test_the_file_says_what_it_holds(tmp_path):
     path, _ = joined(tmp_path)
     with h5py.File(path) as file:
         assert dict(file.attrs) == {"model_sha256": "abc", "lowest": -16.0}
-        assert file["classes/0"].attrs["id"] == "town/a"
+        assert file["classes/0"].attrs["id"] == b"town/a"
         assert file["classes/0"].chunks == file["classes/0"].shape == (4, 6)
         assert file["confidence/1"].chunks == (5, 3)
         assert {kind: file[f"{kind}/0"].compression for kind in file} == {
@@ -409,6 +409,39 @@ def test_predictions_of_an_image_without_its_id_are_refused(id, tmp_path):
         if id is not None:
             file["classes/0"].attrs["id"] = id
     with pytest.raises(DataError, match=r"predictions\.h5: row 0 is not the image 'town/a'"):
+        list(read_predictions(path, IDS))
+
+
+def with_ids_of_any_length(path):
+    """Give the ids the type that earlier versions wrote, which HDF5 stores in a heap."""
+    with h5py.File(path, "r+") as file:
+        for kind in file:
+            for row, id in enumerate(IDS):
+                file[f"{kind}/{row}"].attrs["id"] = id
+    assert b"GCOL" in path.read_bytes()
+
+
+def test_predictions_of_an_earlier_version_are_read(tmp_path):
+    path, _ = joined(tmp_path)
+    new = list(read_predictions(path, IDS))
+    with_ids_of_any_length(path)
+    for one, other in zip(new, read_predictions(path, IDS), strict=True):
+        assert one.id == other.id
+        np.testing.assert_array_equal(one.classes, other.classes)
+
+
+def test_a_heap_in_which_hdf5_would_search_for_ever_is_refused(tmp_path, monkeypatch):
+    path, _ = joined(tmp_path)
+    assert b"GCOL" not in part_file(tmp_path, 0).read_bytes()
+    with_ids_of_any_length(path)
+    hdf5_heaps.require_sound(path)
+    content = bytearray(path.read_bytes())
+    start = content.rindex(b"GCOL") + 16
+    content[start : start + 16] = bytes(16)
+    path.write_bytes(content)
+    # If it were not refused, the test would end here, not in the library.
+    monkeypatch.setattr(h5py.AttributeManager, "__getitem__", lambda *_: pytest.fail("was read"))
+    with pytest.raises(DataError, match=r"predictions\.h5: not readable as HDF5: damaged at byte"):
         list(read_predictions(path, IDS))
 
 

@@ -26,7 +26,7 @@ from ..data.images import MOST_PIXELS
 from ..runtime.files import DataError, atomic, explained, open_regular, write_bytes
 from ..settings.data import IGNORED
 from ..settings.stages import PART_IMAGES
-from . import confidence
+from . import confidence, hdf5_heaps
 
 DTYPES = {"classes": np.dtype("<u1"), "confidence": np.dtype("<u2")}
 KINDS = tuple(DTYPES)
@@ -75,7 +75,9 @@ def store(file: h5py.File, items: Sequence[Prediction], threads: int = 1) -> Non
                 shuffle=True,
                 compression="gzip",
             )
-            dataset.attrs["id"] = item.id
+            id = item.id.encode()
+            # Of fixed length: texts of any length lie in a heap, which may be damaged.
+            dataset.attrs.create("id", id, dtype=h5py.string_dtype("utf-8", len(id)))
             dataset.id.write_direct_chunk((0, 0), content)
 
 
@@ -225,7 +227,10 @@ def _id_of(dataset: h5py.Dataset) -> Any:
     """The attribute `id`; None if there is none, or an array."""
     if "id" not in dataset.attrs or dataset.attrs.get_id("id").shape != ():
         return None
-    return dataset.attrs["id"]
+    if dataset.attrs.get_id("id").dtype.kind != "S":  # a file of an earlier version
+        hdf5_heaps.require_sound(Path(dataset.file.filename))
+    found: Any = dataset.attrs["id"]
+    return found.decode() if isinstance(found, bytes) else found
 
 
 def _decoded(dataset: h5py.Dataset) -> np.ndarray:
