@@ -14,7 +14,7 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.devices import free_memory
-from dst_cbc.runtime.files import make_folder
+from dst_cbc.runtime.paths import make_folder
 from dst_cbc.settings.yaml_files import parse_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -25,7 +25,8 @@ from documentation.pinned import pins
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.summary import read_summary
 from dst_cbc.report.tables import aggregate, caption, last_rounds, table, text_table
-from dst_cbc.runtime.files import DataError, write_text
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import write_text
 from dst_cbc.settings.experiment import Experiment
 
 SCHEMA = REPOSITORY / "workflow/schemas/experiment.schema.json"

@@ -14,7 +14,9 @@ from PIL import Image, ImageDraw
 
 from documentation.pages import DOCS
 from dst_cbc.cli import Parser, main
-from dst_cbc.runtime.files import DataError, read_csv, write_bytes
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import write_bytes
+from dst_cbc.runtime.tables import read_csv
 
 PICTURES = DOCS / "pictures"
 SHEET_ROWS = 4

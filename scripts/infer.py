@@ -9,7 +9,8 @@ continues. Bad images are listed at the end, and the command then exits with sta
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.runtime import devices, signals
-from dst_cbc.runtime.files import DataError, sha256_file
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import sha256_file
 from dst_cbc.settings.stages import Compute, Inference
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.model_files import read_run
 from dst_cbc.report.summary import COLUMNS, folder_of
-from dst_cbc.runtime.files import read_csv, sha256_file, whole, write_csv
+from dst_cbc.runtime.files import sha256_file
+from dst_cbc.runtime.tables import read_csv, whole, write_csv
 
 MACHINE = ["settings", "commit", "device", "torch", "seconds"]
 KEY = ["split", "seed", "method", "round", "checkpoint", "selected_on", "subset"]

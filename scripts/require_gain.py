@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.summary import read_summary
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 
 def run() -> None:

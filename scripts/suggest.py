@@ -13,7 +13,10 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.own_images.suggestions import COLUMNS, doubts, draft, draft_name, most_deserving
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime import escape
-from dst_cbc.runtime.files import DataError, inside, read_ids, write_bytes, write_csv
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import read_ids, write_bytes
+from dst_cbc.runtime.paths import inside
+from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.predictions import read_prediction, read_predictions
 from dst_cbc.self_training.pseudo_labels import at_size
 

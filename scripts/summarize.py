@@ -5,7 +5,8 @@ from pathlib import Path
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.summary import COLUMNS, interval_notes, published_note, summarize
 from dst_cbc.report.tables import aggregate, markdown
-from dst_cbc.runtime.files import write_csv, write_text
+from dst_cbc.runtime.files import write_text
+from dst_cbc.runtime.tables import write_csv
 
 
 def run() -> None:

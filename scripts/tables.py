@@ -9,7 +9,8 @@ from pathlib import Path
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.summary import published_note, read_summary, with_seconds
 from dst_cbc.report.tables import COLUMNS, aggregate, last_rounds, latex, markdown
-from dst_cbc.runtime.files import write_csv, write_text
+from dst_cbc.runtime.files import write_text
+from dst_cbc.runtime.tables import write_csv
 from dst_cbc.settings.experiment import ReportSettings
 
 

@@ -15,17 +15,10 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.data.records import selecting
 from dst_cbc.runtime import devices, gpu_locks, signals
-from dst_cbc.runtime.files import (
-    DataError,
-    digest,
-    read_ids,
-    sha256_file,
-    write_bytes,
-    write_csv,
-    write_json,
-    write_text,
-)
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import digest, read_ids, sha256_file, write_bytes, write_json, write_text
 from dst_cbc.runtime.resume import Work, resume_folder
+from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.settings.choices import SelfTraining
 from dst_cbc.settings.stages import ModelSettings

@@ -8,7 +8,8 @@ marks the rows of changed PNGs as edited; the next `snakemake` trains on them.
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.runtime.files import DataError, csv_header
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.tables import csv_header
 from dst_cbc.self_training.pseudo_labels import (
     accept,
     changed_labels,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dst_cbc.report.tables import markdown_table
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 from .pages import page
 from .snakemake_output import snakemake

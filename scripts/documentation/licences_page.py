@@ -4,7 +4,7 @@ import re
 from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 
 from dst_cbc.report.tables import markdown_table
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 from .pages import page, without_markup
 from .pinned import pins

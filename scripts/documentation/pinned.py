@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 from .pages import REPOSITORY
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.report.tables import markdown_table
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.base import Settings
 from dst_cbc.settings.choices import HEADS, OBJECTIVES
 from dst_cbc.settings.experiment import Experiment

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 from .pages import REPOSITORY
 

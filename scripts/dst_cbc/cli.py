@@ -14,7 +14,8 @@ from typing import NoReturn, TypeVar
 from pydantic import ValidationError
 
 from .runtime import escape, signals
-from .runtime.files import FULL, Changed, DataError, NoSpace, Unusable, no_space, read_text
+from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, no_space
+from .runtime.files import read_text
 from .runtime.resume import Busy
 from .settings.base import Settings
 from .settings.yaml_files import ConfigError

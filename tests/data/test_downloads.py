@@ -16,7 +16,8 @@ import pytest
 
 from dst_cbc.data import downloads
 from dst_cbc.data.downloads import SOURCES, Source, digest_of, download, fetch, unpack
-from dst_cbc.runtime.files import DataError, sha256
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import sha256
 
 FILES = {"train/a.png": b"1", "train/b.png": b"22", "val/c.png": b"333"}
 

@@ -14,7 +14,8 @@ from dst_cbc.data.images import open_image
 from dst_cbc.data.index import check, read_index, window_of, write_index
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.records import list_records
-from dst_cbc.runtime.files import DataError, read_ids, write_text
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import read_ids, write_text
 
 SIZE = (9, 12)
 NAMES = [

@@ -22,7 +22,7 @@ from dst_cbc.data.masks import (
     read_label,
     write_indexed_png,
 )
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 COLOURS = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)

@@ -16,7 +16,8 @@ from dst_cbc.data.index import (
 )
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.records import list_records
-from dst_cbc.runtime.files import Changed, DataError, sha256_file
+from dst_cbc.runtime.errors import Changed, DataError
+from dst_cbc.runtime.files import sha256_file
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3))
 MASK = np.random.default_rng(1).integers(0, 3, (5, 7))

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from dst_cbc.data import splits
 from dst_cbc.data.index import Row, write_index
 from dst_cbc.data.splits import PUBLISHED, divide, labeled_count, published
-from dst_cbc.runtime.files import DataError, sha256
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import sha256
 from dst_cbc.settings.data import SplitRule, SplitStage
 from workflow import REPOSITORY
 

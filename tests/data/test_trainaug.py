@@ -16,7 +16,7 @@ from dst_cbc.data.layouts.voc import CLASSES as VOC_CLASSES
 from dst_cbc.data.masks import label_table, open_label, palette
 from dst_cbc.data.records import dataset_stage, list_records
 from dst_cbc.data.trainaug import build, sbd_mask
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from workflow import REPOSITORY, Project
 
 SCRIPT = REPOSITORY / "scripts/build_trainaug.py"

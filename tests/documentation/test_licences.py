@@ -5,7 +5,7 @@ from email.message import Message
 import pytest
 
 from documentation import licences_page
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 
 
 def package(**fields):

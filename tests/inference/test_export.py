@@ -16,7 +16,9 @@ from dst_cbc.data.index import COLUMNS
 from dst_cbc.inference import export
 from dst_cbc.models.segmentation import build, write_model
 from dst_cbc.report import model_card
-from dst_cbc.runtime.files import DataError, sha256_file, write_csv, write_json, write_text
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import sha256_file, write_json, write_text
+from dst_cbc.runtime.tables import write_csv
 from dst_cbc.settings.network import NetworkSettings
 from workflow import REPOSITORY
 

@@ -20,7 +20,7 @@ from dst_cbc.inference import folders
 from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import image_tensor, predict
 from dst_cbc.models.segmentation import build, read_model, write_model
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.stages import Inference
 from workflow import REPOSITORY

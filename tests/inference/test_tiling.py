@@ -9,7 +9,7 @@ from torch import nn
 from dst_cbc.inference.tiling import _spans, _upsample_rows, full_logits
 from dst_cbc.models.backbones import build_backbone
 from dst_cbc.models.segmentation import Network, SegmentationModel, build, upsample
-from dst_cbc.runtime.files import Unusable
+from dst_cbc.runtime.errors import Unusable
 from dst_cbc.settings.network import NetworkSettings
 from examples import HEAD_CODE, load
 

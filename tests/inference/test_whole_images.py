@@ -10,7 +10,7 @@ from dst_cbc.data.index import Row
 from dst_cbc.inference.tiling import full_logits
 from dst_cbc.inference.whole_images import evaluate, image_tensor, predict, same_size_batches
 from dst_cbc.models.segmentation import build
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.self_training import confidence, predictions
 from dst_cbc.self_training.predict import normalized_labels, predict_part
 from dst_cbc.settings.stages import PredictStage

@@ -12,7 +12,7 @@ from dst_cbc.models import segmentation, torch_files
 from dst_cbc.models.model_file import read_checkpoint
 from dst_cbc.models.segmentation import build, model_bytes, read_model
 from dst_cbc.models.weights import read_weights
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 
 CLASSES = {"sky": "#0000ff", "road": "#808080"}

@@ -23,7 +23,7 @@ from dst_cbc.models.segmentation import (
     upsample,
     write_model,
 )
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.choices import DeepLabV2
 from dst_cbc.settings.network import NetworkSettings
 from trainings import small_network

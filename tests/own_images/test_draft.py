@@ -21,7 +21,7 @@ from dst_cbc.own_images.draft import Machine, fitted, hold_out, make
 from dst_cbc.own_images.inspection import common_folder, guess_group, with_names
 from dst_cbc.planning.cost import Measured
 from dst_cbc.planning.plan import load_plan
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
 from workflow import REPOSITORY
 

@@ -11,7 +11,7 @@ from dst_cbc.data.records import dataset_stage, list_records
 from dst_cbc.own_images.next_study import describe_changes, next_name, renewed
 from dst_cbc.own_images.suggestions import Doubt, doubts, draft, draft_name, most_deserving
 from dst_cbc.planning.plan import Plan
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.self_training.predictions import Prediction
 from dst_cbc.settings.data import PairSettings
 from dst_cbc.settings.experiment_files import load_methods

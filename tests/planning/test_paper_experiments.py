@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from dst_cbc.data.layouts import LAYOUTS
-from dst_cbc.runtime.files import read_csv
+from dst_cbc.runtime.tables import read_csv
 from workflow import Project
 
 CUT = {

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import Plan
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.choices import ObjectiveSettings
 from dst_cbc.settings.methods import MethodRow
 from dst_cbc.settings.yaml_files import ConfigError

@@ -14,7 +14,7 @@ from dst_cbc.inference.metrics import mean_iou
 from dst_cbc.models import segmentation
 from dst_cbc.planning.cost import schedule
 from dst_cbc.planning.plan import Plan
-from dst_cbc.runtime.files import read_csv
+from dst_cbc.runtime.tables import read_csv
 from dst_cbc.settings.methods import MethodRow
 from dst_cbc.settings.yaml_files import ConfigError
 from workflow import EXPERIMENT, Project

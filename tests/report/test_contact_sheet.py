@@ -13,7 +13,7 @@ from PIL import Image
 from dst_cbc.data.index import Row, write_index
 from dst_cbc.data.masks import indexed_png, palette
 from dst_cbc.report.contact_sheet import COLUMNS, ROWS, choose, contact_sheet, heat, write
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.self_training.confidence import probabilities
 from dst_cbc.self_training.predictions import Prediction, close_part, join_parts, new_part, store
 from workflow import SCRIPTS

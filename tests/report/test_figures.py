@@ -14,7 +14,9 @@ from dst_cbc.report.agreement import COLUMNS as AGREEMENT
 from dst_cbc.report.figure_data import read_models, series
 from dst_cbc.report.figures import FIGURES, write
 from dst_cbc.report.summary import COLUMNS
-from dst_cbc.runtime.files import DataError, write_csv, write_json
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import write_json
+from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.confidence import BINS, probabilities
 from dst_cbc.self_training.predictions import write_histogram
 from dst_cbc.self_training.pseudo_labels import QUALITY

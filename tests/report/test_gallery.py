@@ -30,7 +30,9 @@ from dst_cbc.report.agreement import (
     round_in,
 )
 from dst_cbc.report.gallery import LIMIT, TEMPLATE, choose, gallery, measures
-from dst_cbc.runtime.files import DataError, read_csv, write_json
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import write_json
+from dst_cbc.runtime.tables import read_csv
 from dst_cbc.self_training.confidence import probabilities
 from dst_cbc.self_training.predictions import Prediction, close_part, join_parts, new_part, store
 from workflow import SCRIPTS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dst_cbc.report.summary import COLUMNS
-from dst_cbc.runtime.files import read_csv, write_csv
+from dst_cbc.runtime.tables import read_csv, write_csv
 from workflow import SCRIPTS
 
 

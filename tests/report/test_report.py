@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from browser import browse, chromium
-from dst_cbc.runtime.files import read_csv
+from dst_cbc.runtime.tables import read_csv
 from workflow import Project
 
 # All tests here read one study of thirteen models.

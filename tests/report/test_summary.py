@@ -10,7 +10,8 @@ from dst_cbc.report.summary import (
     summarize,
     with_seconds,
 )
-from dst_cbc.runtime.files import DataError, write_csv
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.tables import write_csv
 
 STEPS = {
     "supervised": 100,

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dst_cbc.runtime import devices
-from dst_cbc.runtime.files import DataError, Unusable
+from dst_cbc.runtime.errors import DataError, Unusable
 from dst_cbc.settings.stages import Compute
 
 

@@ -7,7 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from dst_cbc.cli import main
 from dst_cbc.runtime import escape
-from dst_cbc.runtime.files import DataError, read_csv, write_csv
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.tables import read_csv, write_csv
 
 ANY = st.text() | st.text(alphabet="'=+-@ 1.e\t\r\n|`*_<[\\")
 

@@ -13,34 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dst_cbc.runtime import files
+from dst_cbc.runtime.errors import DataError, NoSpace, Unusable
 from dst_cbc.runtime.files import (
-    DataError,
-    NoSpace,
-    Unusable,
     atomic,
-    csv_header,
     digest,
     explained,
-    inside,
     is_alive,
-    is_relative,
     open_regular,
-    optional,
-    positive,
     read_bytes,
-    read_csv,
     read_ids,
     read_json,
     read_text,
-    real,
     sha256,
     sha256_file,
-    whole,
     write_bytes,
-    write_csv,
     write_json,
     write_text,
 )
+from dst_cbc.runtime.paths import inside, is_relative
+from dst_cbc.runtime.tables import csv_header, optional, positive, read_csv, real, whole, write_csv
 
 
 def test_a_link_out_of_the_results_is_not_followed(tmp_path, monkeypatch):

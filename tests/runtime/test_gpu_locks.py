@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from dst_cbc.runtime import gpu_locks
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from workflow import REPOSITORY
 
 SCRIPTS = str(REPOSITORY / "scripts")

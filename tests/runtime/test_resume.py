@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dst_cbc.runtime import resume
-from dst_cbc.runtime.files import Changed, DataError, Unusable
+from dst_cbc.runtime.errors import Changed, DataError, Unusable
 from dst_cbc.runtime.resume import SILENCE, Busy, _lives, _started, resume_folder
 from workflow import SCRIPTS
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dst_cbc.inference.winners import winners
-from dst_cbc.runtime.files import Unusable
+from dst_cbc.runtime.errors import Unusable
 from dst_cbc.self_training import confidence
 from dst_cbc.self_training.confidence import (
     BINS,

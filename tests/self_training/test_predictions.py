@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dst_cbc.runtime import files
-from dst_cbc.runtime.files import DataError, NoSpace
+from dst_cbc.runtime.errors import DataError, NoSpace
 from dst_cbc.self_training import hdf5_heaps, predictions
 from dst_cbc.self_training.confidence import BINS
 from dst_cbc.self_training.predictions import (

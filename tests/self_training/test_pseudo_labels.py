@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dst_cbc.runtime.files import DataError, read_csv, sha256_file
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import sha256_file
+from dst_cbc.runtime.tables import read_csv
 from dst_cbc.self_training.confidence import BINS
 from dst_cbc.self_training.predictions import Prediction
 from dst_cbc.self_training.pseudo_labels import (

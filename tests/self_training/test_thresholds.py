@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dst_cbc.runtime.files import DataError, read_csv
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.tables import read_csv
 from dst_cbc.self_training.confidence import BINS, level_from, lower_edge, quantise
 from dst_cbc.self_training.predictions import Prediction
 from dst_cbc.self_training.pseudo_labels import label_pixels

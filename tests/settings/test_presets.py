@@ -11,7 +11,7 @@ from documentation import settings_pages
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.plan import Plan
-from dst_cbc.runtime.files import read_csv
+from dst_cbc.runtime.tables import read_csv
 from dst_cbc.settings.experiment_files import load_experiment, load_methods
 from dst_cbc.settings.yaml_files import read_yaml
 from workflow import EXPERIMENT, REPOSITORY, Project

@@ -15,7 +15,7 @@ from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import evaluate, predict
 from dst_cbc.models.segmentation import build, cpu_state, model_bytes
 from dst_cbc.runtime import devices
-from dst_cbc.runtime.files import Unusable
+from dst_cbc.runtime.errors import Unusable
 from dst_cbc.runtime.resume import resume_folder
 from dst_cbc.self_training import confidence
 from dst_cbc.self_training.predict import normalized_labels, predict_part

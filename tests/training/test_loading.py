@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.training import loading
 from dst_cbc.training.loading import AHEAD, batches
 

@@ -17,7 +17,7 @@ from dst_cbc.data.masks import label_table, open_label, write_indexed_png
 from dst_cbc.models.model_file import read_checkpoint
 from dst_cbc.models.segmentation import build, cpu_state
 from dst_cbc.runtime import signals
-from dst_cbc.runtime.files import DataError, Unusable
+from dst_cbc.runtime.errors import DataError, Unusable
 from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.training import checkpoint, loop, optimization

@@ -7,7 +7,7 @@ from torch import nn
 
 import trainings
 from dst_cbc.models.segmentation import build
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.training.objective import trained
 from dst_cbc.training.optimization import (

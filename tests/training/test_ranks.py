@@ -18,7 +18,8 @@ from timm.layers import BatchNormAct2d
 import trainings
 from dst_cbc.data.index import write_index
 from dst_cbc.data.masks import write_indexed_png
-from dst_cbc.runtime.files import DataError, is_alive, write_text
+from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.files import is_alive, write_text
 from dst_cbc.settings.stages import ModelSettings
 from dst_cbc.settings.yaml_files import ConfigError
 from dst_cbc.training import objectives, optimization

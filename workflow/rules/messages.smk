@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 from dst_cbc.runtime.devices import free_memory, memory_now
-from dst_cbc.runtime.files import no_space
+from dst_cbc.runtime.errors import no_space
 
 MEASURED_FROM = 5000  # steps; measuring a shorter run is not worth its time
 

@@ -21,7 +21,7 @@ from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.report.tables import describe_selection
 from dst_cbc.runtime.escape import terminal
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.yaml_files import ConfigError
 
 PATHS = workflow.modifier.path_modifier

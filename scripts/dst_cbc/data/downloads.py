@@ -20,15 +20,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from ..runtime.files import (
-    DataError,
-    digest,
-    explained,
-    is_relative,
-    make_folder,
-    open_regular,
-    sha256_file,
-)
+from ..runtime.errors import DataError
+from ..runtime.files import digest, explained, open_regular, sha256_file
+from ..runtime.paths import is_relative, make_folder
 
 LARGEST = 1 << 31
 """Largest size of an archive in bytes, packed or unpacked."""

@@ -12,18 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ..runtime import escape, pool
-from ..runtime.files import (
-    Changed,
-    DataError,
-    digest,
-    is_relative,
-    iterate_csv,
-    optional,
-    positive,
-    sha256_file,
-    whole,
-    write_csv,
-)
+from ..runtime.errors import Changed, DataError
+from ..runtime.files import digest, sha256_file
+from ..runtime.paths import is_relative
+from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
 from .images import DIED, MOST_PIXELS, Window, decode, measured_window

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..runtime.files import DataError, write_bytes
+from ..runtime.errors import DataError
+from ..runtime.files import write_bytes
 from ..settings.data import IGNORED, DatasetStage
 from .images import Decoded, decode
 

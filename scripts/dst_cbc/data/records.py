@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..runtime.files import DataError, is_relative
+from ..runtime.errors import DataError
+from ..runtime.paths import is_relative
 from ..settings.data import DatasetStage
 from ..settings.experiment import Experiment
 from ..settings.stages import TrainStage

@@ -5,7 +5,8 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from ..runtime.files import DataError, read_ids, sha256
+from ..runtime.errors import DataError
+from ..runtime.files import read_ids, sha256
 from ..settings.data import SplitFiles, SplitRule, SplitStage
 
 SHUFFLE_SEED = 7777

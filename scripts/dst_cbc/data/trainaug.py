@@ -10,7 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..runtime import pool
-from ..runtime.files import DataError, explained, make_folder, open_regular, read_text
+from ..runtime.errors import DataError
+from ..runtime.files import explained, open_regular, read_text
+from ..runtime.paths import make_folder
 from ..settings.data import IGNORED, DatasetStage
 from .layouts.voc import CLASSES as VOC_CLASSES
 from .masks import indexed_png, label_table, open_label, palette

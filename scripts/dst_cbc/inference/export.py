@@ -17,7 +17,8 @@ from torch import nn
 
 from ..data.images import open_image
 from ..models.segmentation import SegmentationModel, low_logits, resize, upsample
-from ..runtime.files import DataError, write_bytes
+from ..runtime.errors import DataError
+from ..runtime.files import write_bytes
 from .whole_images import image_tensor
 
 ONNX, PROGRAM = "model.onnx", "model.pt2"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..models.segmentation import SegmentationModel, low_logits, resize, upsample
-from ..runtime.files import Unusable
+from ..runtime.errors import Unusable
 
 
 @dataclass(frozen=True)

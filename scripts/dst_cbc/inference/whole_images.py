@@ -16,7 +16,7 @@ from ..data.index import Row
 from ..data.masks import LabelTable, label_table, open_label
 from ..models.segmentation import SegmentationModel
 from ..runtime import devices, signals
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from ..settings.data import DatasetStage
 from ..settings.stages import PART_IMAGES, Inference
 from .metrics import confusion_matrix

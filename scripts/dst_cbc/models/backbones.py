@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from ..settings.network import NetworkSettings
 from .heads import FeatureMap
 from .weights import Weights, load_weights, read_weights

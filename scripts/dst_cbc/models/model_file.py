@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import torch
 from pydantic import ConfigDict, Field, ValidationError
 
+from ..runtime.errors import DataError
 from ..runtime.escape import problem, shown
-from ..runtime.files import DataError
 from ..settings.base import Deviation, Mean, Settings, Window
 from ..settings.data import ClassColours
 from ..settings.network import NetworkSettings

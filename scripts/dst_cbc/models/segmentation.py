@@ -15,7 +15,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from ..data.images import Window
-from ..runtime.files import DataError, write_bytes
+from ..runtime.errors import DataError
+from ..runtime.files import write_bytes
 from ..settings.network import NetworkSettings
 from . import model_file
 from .backbones import Backbone, build_backbone

@@ -12,8 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..runtime.errors import DataError
 from ..runtime.escape import problem, shown, terminal
-from ..runtime.files import DataError, atomic, package_folder
+from ..runtime.files import atomic
+from ..runtime.paths import package_folder
 from ..settings.base import Deviation, Mean, Settings
 from .torch_files import Unreadable, load, require_finite
 

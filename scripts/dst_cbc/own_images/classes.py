@@ -4,7 +4,7 @@ import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from ..settings.data import IGNORED
 from .inspection import Inspection
 

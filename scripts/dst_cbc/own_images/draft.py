@@ -10,7 +10,8 @@ from statistics import median
 from ..data.layouts.pairs import groups_of
 from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import JOB_SECONDS, Measured
-from ..runtime.files import DataError, package_folder
+from ..runtime.errors import DataError
+from ..runtime.paths import package_folder
 from .classes import ClassTable, class_table
 from .inspection import Inspection
 

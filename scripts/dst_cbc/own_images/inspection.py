@@ -16,7 +16,7 @@ from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
 from ..data.masks import colours_of, numbers_of
 from ..runtime import pool
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from ..settings.data import PairSettings
 
 LOOKED_AT = 200

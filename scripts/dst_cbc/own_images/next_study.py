@@ -7,7 +7,7 @@ from pathlib import Path
 from ..data.layouts.pairs import paired
 from ..data.masks import label_table, open_label
 from ..planning.plan import Plan
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 
 
 def next_name(name: str, is_taken: Callable[[str], bool]) -> str:

@@ -23,7 +23,8 @@ from ..data.index import Row
 from ..data.layouts.layout import Record
 from ..data.records import selecting
 from ..runtime import devices
-from ..runtime.files import DataError, digest, read_json, write_json
+from ..runtime.errors import DataError
+from ..runtime.files import digest, read_json, write_json
 from ..settings.stages import ModelSettings
 from .models import PlannedModel
 from .plan import Plan

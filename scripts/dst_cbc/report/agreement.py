@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.index import Row
-from ..runtime.files import require_relative, write_csv
+from ..runtime.paths import require_relative
+from ..runtime.tables import write_csv
 from ..self_training import confidence
 from ..self_training.predictions import Prediction, read_predictions
 from ..self_training.pseudo_labels import read_labels

@@ -12,16 +12,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from ..runtime.files import (
-    DataError,
-    explained,
-    optional,
-    positive,
-    read_csv,
-    read_text,
-    real,
-    whole,
-)
+from ..runtime.errors import DataError
+from ..runtime.files import explained, read_text
+from ..runtime.tables import optional, positive, read_csv, real, whole
 from ..self_training.confidence import probabilities
 from ..self_training.predictions import histogram_beside, read_histogram
 from .agreement import labels_from

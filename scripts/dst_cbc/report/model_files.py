@@ -10,7 +10,8 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ..runtime.files import DataError, read_json
+from ..runtime.errors import DataError
+from ..runtime.files import read_json
 
 CHECKPOINTS = ("best", "last")
 

@@ -5,15 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.splits import published
-from ..runtime.files import (
-    csv_header,
-    optional,
-    read_csv,
-    read_ids,
-    real,
-    require_relative,
-    whole,
-)
+from ..runtime.files import read_ids
+from ..runtime.paths import require_relative
+from ..runtime.tables import csv_header, optional, read_csv, real, whole
 from .model_files import CHECKPOINTS, read_metrics, read_run, read_settings
 
 COLUMNS = [

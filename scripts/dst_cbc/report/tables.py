@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..runtime import escape
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from .model_files import CHECKPOINTS
 
 CONTROL = "supervised-long"

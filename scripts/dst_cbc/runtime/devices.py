@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .files import DataError, Unusable, shared_memory_is_full
+from .errors import DataError, Unusable, shared_memory_is_full
 
 if TYPE_CHECKING:
     import torch

@@ -1,45 +1,24 @@
 """Write files atomically, read them with checks, and compute digests of their contents."""
 
-import csv
-import errno
 import functools
 import hashlib
 import io
 import json
 import math
 import os
-import re
 import shutil
-import site
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from . import escape
-
-T = TypeVar("T")
-
-
-class DataError(ValueError):
-    """A file or setting is missing, damaged or invalid; the message names the file or key."""
-
-
-class Changed(RuntimeError):
-    """A file changed while it was used, so the result matches neither its old nor new content."""
-
-
-class Unusable(RuntimeError):
-    """NaN or infinite values, or too little device memory; retrying cannot help."""
-
-
-class NoSpace(OSError):
-    """The disk is full; the message names the file and says what to delete."""
+from .errors import FULL, Changed, DataError, NoSpace, Unusable, no_space, shared_memory_is_full
+from .paths import make_folder, require_relative
 
 
 @contextmanager
@@ -71,17 +50,6 @@ def hard_link(source: Path, path: Path) -> None:
     make_folder(path.parent)
     path.unlink(missing_ok=True)
     os.link(source, path)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder to write into, and those above it.
-
-    Raises DataError where a symbolic link leads out of the first folder of a relative path, such as
-    `results`. That folder itself may be a link, to another disk.
-    """
-    if folder.parts and folder.parts[0] not in ("/", ".."):
-        _require_inside(folder, Path(folder.parts[0]))
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def temporary_name(path: Path) -> Path:
@@ -142,27 +110,6 @@ def _is_full(error: Exception, folder: Path) -> bool:
         return not shared_memory_is_full(error)
     # HDF5 and torch raise errors of their own when the disk is full.
     return shutil.disk_usage(folder).free < 1 << 16
-
-
-def shared_memory_is_full(error: OSError) -> bool:
-    """Whether `error` means that /dev/shm is full, through which processes exchange images."""
-    full = os.path.isdir("/dev/shm") and shutil.disk_usage("/dev/shm").free < 1 << 16
-    return error.errno in FULL and error.filename is None and full
-
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The error numbers of a full disk and of a used-up quota."""
-
-
-def no_space(path: Path | str) -> str:
-    """The message for a `path` that could not be written because its disk is full."""
-    # A folder may be a mount point.
-    free = shutil.disk_usage(path if Path(path).is_dir() else Path(path).parent).free
-    return (
-        f"{path}: no space left on its disk ({free / 1e6:.1f} MB free, or a quota is used up). "
-        "Delete predictions.h5 of rounds (not of `supervised`) or other files, or set "
-        "keep_predictions: supervised; then run the same command again to continue"
-    )
 
 
 MOST_TEXT = 1 << 30
@@ -227,18 +174,6 @@ def read_text(path: str | Path, most_bytes: int = MOST_TEXT) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def package_folder(name: str) -> Path | None:
-    """The folder of an installed Python package; None if there is none of that name.
-
-    Nothing is imported, so no code runs. The current folder and PYTHONPATH are not searched.
-    """
-    if not name.isidentifier():
-        return None
-    user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    found = (Path(packages, name) for packages in [*user, *site.getsitepackages()])
-    return next((folder for folder in found if (folder / "__init__.py").is_file()), None)
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `path` atomically; leave it untouched when it already holds `content`."""
     path = Path(path)
@@ -298,7 +233,7 @@ def read_json(path: Path, kind: Any = dict[str, Any]) -> Any:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"])) or "its content"
         raise DataError(
-            f"{path}: {place}: found {_shortened(fault['input'])}; {fault['msg']}; {advice}"
+            f"{path}: {place}: found {shortened(fault['input'])}; {fault['msg']}; {advice}"
         ) from None
 
 
@@ -320,184 +255,15 @@ def _whole(text: str) -> int:
     return number
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write `rows` under `header`; floats in full precision, None as an empty cell.
-
-    A text that a spreadsheet program would run as a formula is escaped; `read_csv` undoes it.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: escape.csv(cell) for key, cell in row.items()} for row in rows)
-    write_text(path, text.getvalue())
-
-
-def whole(text: str) -> int:
-    """A whole number from 0 on, in a cell of a CSV file. Raises ValueError."""
-    if not re.fullmatch(r"[0-9]{1,15}", text):
-        raise ValueError("expected a whole number from 0 on")
-    return int(text)
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on, in a cell of a CSV file. Raises ValueError."""
-    if not (number := whole(text)):
-        raise ValueError("expected a whole number from 1 on")
-    return number
-
-
-def real(text: str) -> float:
-    """A finite number in a cell of a CSV file. Raises ValueError."""
-    if not re.fullmatch(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?", text):
-        raise ValueError("expected a number, such as 0.5")
-    if math.isinf(number := float(text)):
-        raise ValueError("expected a finite number")
-    return number
-
-
-def optional(convert: Callable[[str], T]) -> Callable[[str], T | None]:
-    """A converter of cells that may be empty, which become None."""
-    return lambda text: convert(text) if text else None
-
-
-MOST_LINE = 1 << 20
-"""Most characters in a line of a CSV file."""
-
-
-def read_csv(
-    path: Path, columns: Sequence[str] | Mapping[str, Callable[[str], Any]]
-) -> list[dict[str, Any]]:
-    """The rows of a CSV file, in UTF-8 with or without a byte order mark: {column: cell}.
-
-    columns: names of columns that must be there, perhaps with a converter for their cells, such as
-    `whole`. Other columns are read as text. Raises DataError, with the line, when a column or a
-    cell is missing, a converter raises ValueError, or the file is damaged.
-    """
-    return list(iterate_csv(path, columns))
-
-
-def iterate_csv(
-    path: Path, columns: Sequence[str] | Mapping[str, Callable[[str], Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `read_csv` one by one, for files with one row per image."""
-    # utf-8-sig: spreadsheets write a byte order mark.
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(_lines(file), strict=True)
-        header = _next(path, reader) or []
-        absent = [name for name in columns if name not in header]
-        if absent or len(set(header)) < len(header):
-            problem = f"no column {absent[0]!r}" if absent else "a column occurs twice"
-            raise DataError(
-                f"{path}: {problem}; found {_shortened(header)}, expected {list(columns)}, divided "
-                "by commas; delete the file and run the workflow again"
-            )
-        converters = columns if isinstance(columns, Mapping) else {}
-        while (cells := _next(path, reader)) is not None:
-            if not cells:  # a blank line
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{path}, line {reader.line_num}: not as many cells as the header; {_REPAIR}"
-                )
-            row: dict[str, Any] = dict(zip(header, map(escape.from_csv, cells), strict=True))
-            for name, convert in converters.items():
-                try:
-                    row[name] = convert(row[name])
-                except ValueError as error:
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: column {name!r}: found "
-                        f"{_shortened(row[name])}; {error}; {_REPAIR}"
-                    ) from None
-            yield row
-
-
-_REPAIR = "delete the damaged file and run the workflow again, or repair the row that you edited"
-
-
-def _lines(file: io.TextIOWrapper) -> Iterator[str]:
-    """Yield lines. Raises ValueError if one is too long or has NUL, which no file of ours has."""
-    while line := file.readline(MOST_LINE):
-        if len(line) == MOST_LINE:
-            raise ValueError(f"a line of more than {MOST_LINE:,} characters")
-        if "\0" in line:
-            raise ValueError("a NUL character")
-        yield line
-
-
-def _next(path: Path, reader: Any) -> list[str] | None:
-    """The next row, or None at the end. Raises DataError when the text is damaged."""
-    try:
-        return next(reader, None)
-    except (csv.Error, ValueError, OSError) as error:
-        raise DataError(
-            f"{path}: not readable as CSV after line {reader.line_num} ({error}); {_REPAIR}"
-        ) from error
-
-
-def csv_header(path: Path) -> list[str]:
-    """The names of the columns of a CSV file. Raises DataError as `read_csv`."""
-    with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
-        return _next(path, csv.reader(_lines(file), strict=True)) or []
 
 
 def read_ids(path: Path) -> list[str]:
     """The ids in a file with one id per line. Raises DataError for one that leads elsewhere."""
     # Not splitlines: an id may contain a character that Unicode counts as a line end.
     return [require_relative(id, path) for id in read_text(path).split("\n") if id]
-
-
-def is_relative(name: str) -> bool:
-    """Whether an id or a path, read from a file, stays in the folder that it is relative to.
-
-    It must consist of names divided by `/`, none of them `.` or `..`, without backslashes, line
-    breaks, NUL and characters that UTF-8 cannot write.
-    """
-    return _RELATIVE.fullmatch(name) is not None
-
-
-_NAME = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00\n\r\ud800-\udfff]+"
-_RELATIVE = re.compile(f"{_NAME}(?:/{_NAME})*")
-
-
-def require_relative(name: str, source: Path | str) -> str:
-    """Return `name`, which was read from `source`. Raises DataError unless `is_relative`."""
-    if is_relative(name):
-        return name
-    raise DataError(
-        f"{source}: {name!r} cannot be an id or a path; expected a relative path without `..`, "
-        "backslashes and line breaks, in UTF-8"
-    )
-
-
-def inside(folder: Path, name: str) -> Path:
-    """The path `folder / name` of a file to write, where `name` comes from data.
-
-    Raises DataError if `name` or a symbolic link would lead out of `folder`.
-    """
-    path = folder / require_relative(name, folder)
-    _require_inside(path.parent, folder)
-    return path
-
-
-def _require_inside(folder: Path, root: Path) -> None:
-    here = Path.cwd()
-    found = _resolved(here / folder)
-    if not found.is_relative_to(_resolved(here / root)):
-        raise DataError(
-            f"{folder}: nothing is written there, because a symbolic link leads out of {root}, to "
-            f"{found}; remove the link, or make {root} itself the link"
-        )
-
-
-@functools.lru_cache(maxsize=64)
-def _resolved(folder: Path) -> Path:
-    # Cached, because thousands of files are written into a few folders.
-    return folder.resolve()
 
 
 def sha256(content: bytes) -> str:

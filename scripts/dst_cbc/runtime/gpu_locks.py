@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from . import signals
 from .devices import cuda_is_likely
-from .files import DataError
+from .errors import DataError
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -19,18 +19,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from .files import (
-    Changed,
-    DataError,
-    Unusable,
-    age,
-    is_alive,
-    make_folder,
-    read_bytes,
-    sweep,
-    temporary_name,
-    write_text,
-)
+from .errors import Changed, DataError, Unusable
+from .files import age, is_alive, read_bytes, sweep, temporary_name, write_text
+from .paths import make_folder
 from .signals import stop_if_asked
 
 SILENCE = 600.0

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .files import DataError
+from .errors import DataError
 
 EXIT_STATUS = 143
 """Exit status of a stage that a signal asked to stop, as if SIGTERM had ended it (128 + 15)."""

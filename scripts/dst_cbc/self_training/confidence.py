@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from ..runtime.files import Unusable
+from ..runtime.errors import Unusable
 
 BINS = 1 << 16
 LOWEST, HIGHEST = -16.0, 131072.0

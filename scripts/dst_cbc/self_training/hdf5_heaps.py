@@ -8,7 +8,8 @@ import mmap
 from functools import lru_cache
 from pathlib import Path
 
-from ..runtime.files import DataError, open_regular
+from ..runtime.errors import DataError
+from ..runtime.files import open_regular
 
 _SIGNATURE, _HEADER = b"GCOL", 16
 

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..data.images import MOST_PIXELS
-from ..runtime.files import DataError, atomic, explained, open_regular, write_bytes
+from ..runtime.errors import DataError
+from ..runtime.files import atomic, explained, open_regular, write_bytes
 from ..settings.data import IGNORED
 from ..settings.stages import PART_IMAGES
 from . import confidence, hdf5_heaps

@@ -12,22 +12,10 @@ from pydantic import Field
 
 from ..data.images import decode
 from ..data.masks import indexed_png, palette
-from ..runtime.files import (
-    DataError,
-    hard_link,
-    inside,
-    optional,
-    positive,
-    read_csv,
-    read_json,
-    require_relative,
-    sha256,
-    sha256_file,
-    whole,
-    write_bytes,
-    write_csv,
-    write_json,
-)
+from ..runtime.errors import DataError
+from ..runtime.files import hard_link, read_json, sha256, sha256_file, write_bytes, write_json
+from ..runtime.paths import inside, require_relative
+from ..runtime.tables import optional, positive, read_csv, whole, write_csv
 from ..settings.data import IGNORED
 from .predictions import Prediction
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime.files import DataError, iterate_csv, real, whole, write_csv
+from ..runtime.errors import DataError
+from ..runtime.tables import iterate_csv, real, whole, write_csv
 from . import confidence
 
 

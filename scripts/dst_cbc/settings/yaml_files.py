@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from ..runtime.files import DataError, read_text
+from ..runtime.errors import DataError
+from ..runtime.files import read_text
 
 try:
     from yaml import CSafeLoader as SafeLoader

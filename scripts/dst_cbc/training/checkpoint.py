@@ -11,8 +11,9 @@ from typing_extensions import TypedDict
 
 from ..models.model_file import Record, read_checkpoint
 from ..runtime import escape
+from ..runtime.errors import DataError
 from ..runtime.escape import problem
-from ..runtime.files import DataError, atomic
+from ..runtime.files import atomic
 from .objective import Trained
 
 _KIND = ConfigDict(extra="forbid", arbitrary_types_allowed=True)

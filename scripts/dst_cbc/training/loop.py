@@ -23,7 +23,8 @@ from ..inference.metrics import mean_iou, pixel_accuracy
 from ..inference.whole_images import evaluate, require_fit
 from ..models.segmentation import SegmentationModel, cpu_state, write_model
 from ..runtime import signals
-from ..runtime.files import DataError, Unusable, make_folder
+from ..runtime.errors import DataError, Unusable
+from ..runtime.paths import make_folder
 from ..runtime.resume import Work
 from ..settings.stages import TrainStage
 from . import checkpoint, loading, sampling

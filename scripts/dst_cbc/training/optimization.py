@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..models.segmentation import Network
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from ..settings.data import IGNORED
 from ..settings.stages import TrainStage
 from ..settings.training import Optimization

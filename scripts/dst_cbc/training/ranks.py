@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import signals
-from ..runtime.files import DataError
+from ..runtime.errors import DataError
 from ..settings.yaml_files import ConfigError
 
 if TYPE_CHECKING:

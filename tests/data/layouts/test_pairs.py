@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.layouts.pairs import groups_of, paired, shared_name
 from dst_cbc.data.records import dataset_stage, list_records
-from dst_cbc.runtime.files import DataError
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
 
 

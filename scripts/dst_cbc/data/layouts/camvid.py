@@ -8,7 +8,8 @@ names an image and its mask. Only the last two parts of a path count, such as `t
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from ...runtime.files import DataError, read_text
+from ...runtime.errors import DataError
+from ...runtime.files import read_text
 from ...settings.data import DatasetStage
 from .layout import Layout, Record
 

@@ -9,7 +9,7 @@ no masks and is left out.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ...runtime.files import DataError
+from ...runtime.errors import DataError
 from ...settings.data import IGNORED, DatasetStage
 from .layout import Layout, Record, files_below
 

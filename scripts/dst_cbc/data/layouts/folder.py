@@ -8,7 +8,7 @@ image without a mask is unlabeled.
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...runtime.files import DataError
+from ...runtime.errors import DataError
 from ...settings.data import DatasetStage
 from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
-from ...runtime.files import DataError
+from ...runtime.errors import DataError
 from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
 from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below

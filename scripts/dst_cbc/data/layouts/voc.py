@@ -8,7 +8,8 @@ are all images with a mask that `val.txt` does not list.
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...runtime.files import DataError, read_ids
+from ...runtime.errors import DataError
+from ...runtime.files import read_ids
 from ...settings.data import DatasetStage
 from .layout import Layout, Record, files_below
 
