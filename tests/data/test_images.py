@@ -165,6 +165,18 @@ def test_a_size_beyond_the_limit_is_refused_by_the_header(tags, said, tmp_path, 
         decode(tmp_path / "a.tif")
 
 
+def test_a_compressed_bmp_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    """A kilobyte of it may hold 2^27 pixels, over which Pillow's decoder takes a minute."""
+    header = struct.pack("<IiiHHIIiiII", 40, 1 << 14, 4, 1, 8, 1, 6, 0, 0, 2, 0)
+    palette = bytes(8)
+    start = 14 + len(header) + len(palette)
+    content = b"BM" + struct.pack("<IHHI", start + 6, 0, 0, start) + header + palette
+    (tmp_path / "a.bmp").write_bytes(content + b"\x01\x01\0\0\0\1")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"a\.bmp: a compressed BMP; write it without"):
+        decode(tmp_path / "a.bmp")
+
+
 def test_a_png_beyond_the_limit_is_refused_by_its_header(tmp_path):
     Image.new("1", (8, 8)).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())

@@ -215,7 +215,8 @@ def test_a_dictionary_whose_methods_the_file_has_replaced_does_no_harm(tmp_path)
     assert read_model(tmp_path / "m.pt").classes == CLASSES
 
 
-def test_a_folder_is_no_checkpoint(tmp_path):
-    with pytest.raises(DataError, match=r"m\.pt: not a readable checkpoint: .*IsADirectoryError"):
-        os.mkdir(tmp_path / "m.pt")
+@pytest.mark.parametrize("make, found", [(os.mkdir, "a folder"), (os.mkfifo, "a pipe")])
+def test_a_folder_and_a_pipe_are_no_checkpoints(make, found, tmp_path):
+    make(tmp_path / "m.pt")
+    with pytest.raises(DataError, match=rf"m\.pt: found {found}"):
         read_checkpoint(tmp_path / "m.pt")

@@ -538,12 +538,22 @@ def test_the_shuffles_of_many_splits_are_made_once(plan, monkeypatch):
         assert again[f"more_{seed}"].labeled[:4] == found[f"few_{seed}"].labeled
 
 
-@pytest.mark.parametrize("seeds", [[10**9], [0, 5_000_000], [10**17]])
+@pytest.mark.parametrize("seeds", [[10**9], [0, 1_000_000], [10**17]])
 def test_a_seed_that_asks_for_too_many_shuffles_is_refused(seeds, plan, monkeypatch):
     monkeypatch.setattr("dst_cbc.data.splits.random.Random", lambda _: pytest.fail("it shuffled"))
-    message = r"runs: seeds: found .* 20 training images\. Choose at most 5,000,000 seeds"
+    message = r"runs: seeds: found .* 20 training images\. Choose at most 1,000,000 seeds"
     with pytest.raises(DataError, match=message):
         plan(runs=[{**ASKED, "seeds": seeds}])
+
+
+def test_more_splits_than_can_be_listed_are_refused(plan, monkeypatch):
+    monkeypatch.setattr("dst_cbc.planning.plan.MOST_SHUFFLED", 20 * 20)
+    splits = {f"s{number}": {"count": 4} for number in range(11)}
+    run = {**ASKED, "splits": [*splits], "seeds": [0, 1], "methods": ["supervised"]}
+    message = r"runs\.0: 22 splits up to here, of 20 training images each; expected at most 400"
+    with pytest.raises(ConfigError, match=message):
+        plan(splits=splits, runs=[run])
+    plan(splits=splits, runs=[{**run, "splits": [*splits][:10]}])
 
 
 def test_the_seed_of_lists_of_ids_may_be_any_number(make_experiment, tmp_path):

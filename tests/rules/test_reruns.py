@@ -45,9 +45,18 @@ def test_a_link_out_of_the_results_stops_a_run_before_it_writes(study, tmp_path)
     (study.study / linked).symlink_to(outside)
     before = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
     study.snakemake()
-    output = study.snakemake("--forcerun", "results/tiny/6_0/dst-cbc/round3/model.pt", fails=True)
+    model = "results/tiny/6_0/dst-cbc/round3/model.pt"
+    output = study.snakemake("--forcerun", model, fails=True)
     assert f"a symbolic link leads out of results, to {outside}" in output
     assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == before
+    (study.study / linked).unlink()
+    # Snakemake writes a benchmark through a link.
+    benchmark = study.study / "benchmarks/6_0/dst-cbc/round3/finetune.tsv"
+    benchmark.unlink()
+    benchmark.symlink_to(tmp_path / "precious")
+    output = study.snakemake("--forcerun", model, fails=True)
+    assert f"a symbolic link leads out of results, to {tmp_path}/precious" in output
+    assert not (tmp_path / "precious").exists()
 
 
 def test_it_has_nothing_to_do_from_another_folder_with_every_time_shuffled(study, tmp_path):

@@ -258,10 +258,11 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     mine, host = f"{os.getpid()}", socket.gethostname()
     dead = subprocess.Popen(["true"])
     dead.wait()
-    kept = [f".b.csv.{host}.{mine}.tmp", ".c.csv.node7.1.tmp", "d.tmp", ".e.csv"]
+    kept = [f".b.csv.{host}.{mine}.tmp", ".c.csv.node7.1.tmp", "d.tmp", ".e.csv", ".f.g.tmp"]
     for name in [f".a.v2.csv.{host}.{dead.pid}.tmp", ".old.csv.node7.1.tmp", *kept]:
         (tmp_path / name).touch()
-    os.utime(tmp_path / ".old.csv.node7.1.tmp", (1, 1))
+    for old in (".old.csv.node7.1.tmp", ".f.g.tmp"):
+        os.utime(tmp_path / old, (1, 1))
     write_text(tmp_path / "new.csv", "x")
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "new.csv"}
 

@@ -137,6 +137,63 @@ def test_a_damaged_lock_is_that_of_a_process_that_ended(content, tmp_path, capsy
     assert list(tmp_path.iterdir()) == []
 
 
+def dangling(path, outside):
+    path.symlink_to(outside / "nowhere")
+
+
+def circle(path, outside):
+    path.symlink_to(path.name)
+
+
+def full_folder(path, outside):
+    path.mkdir()
+    (path / "a").touch()
+
+
+def pipe(path, outside):
+    os.mkfifo(path)
+
+
+def sparse(path, outside):
+    with open(path, "wb") as file:
+        file.truncate(1 << 33)
+
+
+def of_tomorrow(path, outside):
+    path.write_text('{"host": "node7", "pid": 1}')
+    os.utime(path, (5e9, 5e9))
+
+
+@pytest.mark.parametrize("damage", [dangling, circle, full_folder, pipe, sparse, of_tomorrow])
+def test_whatever_stands_in_place_of_a_lock_stops_nothing(damage, tmp_path):
+    (tmp_path / "a").mkdir()
+    folder = tmp_path / "a/work"
+    leave_unfinished(folder, "x")
+    damage(lock_of(folder), tmp_path)
+    with resume_folder(folder, "x") as work:
+        assert (work.folder / "state").read_text() == "half"
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["work", "work.stale"])
+@pytest.mark.parametrize("damage", [dangling, full_folder, pipe, sparse])
+def test_whatever_stands_in_place_of_the_state_stops_nothing(damage, name, tmp_path):
+    (tmp_path / "a").mkdir()
+    if name == "work.stale":
+        leave_unfinished(tmp_path / "a/work", "old")
+    damage(tmp_path / "a" / name, tmp_path)
+    with resume_folder(tmp_path / "a/work", "x") as work:
+        assert sorted(path.name for path in work.folder.iterdir()) == ["fingerprint"]
+
+
+def test_only_the_start_of_a_huge_message_is_shown(tmp_path):
+    leave_unfinished(tmp_path / "work", "x")
+    (tmp_path / "work/failure").write_text("a" * (3 << 20))
+    with pytest.raises(Unusable) as error, resume_folder(tmp_path / "work", "x"):
+        pass
+    assert len(str(error.value)) < 2 << 20
+
+
 def test_a_lock_is_on_the_disk_before_others_see_it(tmp_path, monkeypatch):
     happened = []
     keep, link = os.fsync, os.link

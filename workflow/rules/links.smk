@@ -2,19 +2,18 @@
 
 
 def require_no_way_out():
-    """Raise WorkflowError if a folder of a file to be made lies elsewhere, because of a link.
+    """Raise WorkflowError if a file to be made lies elsewhere, because of a link.
 
     The stages refuse to write there, too; this includes logs and benchmarks, which they do not
     write themselves.
     """
     results = on_disk("results")
-    files = [file for job in workflow.dag.needrun_jobs() for file in written_by(job)]
-    folders = {Path(str(file)).parent for file in files}
+    files = {Path(str(file)) for job in workflow.dag.needrun_jobs() for file in written_by(job)}
     root = results.resolve()
-    for folder in sorted(folders):
-        if folder.is_relative_to(results) and not folder.resolve().is_relative_to(root):
+    for file in sorted(files):
+        if file.is_relative_to(results) and not file.resolve().is_relative_to(root):
             raise WorkflowError(
-                f"{folder}: a symbolic link leads out of {results}, to {folder.resolve()}, and "
+                f"{file}: a symbolic link leads out of {results}, to {file.resolve()}, and "
                 f"nothing is written outside {results}; remove the link, or make {results} itself "
                 "the link"
             )

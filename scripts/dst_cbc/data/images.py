@@ -38,6 +38,8 @@ Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
 _BITS_PER_SAMPLE = 258
+# BMP's numbers of its two compressions, which Pillow decodes byte by byte in Python.
+_RUN_LENGTHS = (1, 2)
 # TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
 _ONE_PAGE = (
@@ -159,6 +161,10 @@ def _decode(path: Path) -> Decoded:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
+            if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
+                raise DataError(
+                    f"{path}: a compressed BMP; write it without compression, or as PNG"
+                )
             if _is_deep_colour(image):
                 return _of_array(path, _decode_deep(path, image))
             image.load()

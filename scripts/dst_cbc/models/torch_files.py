@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 
+from ..runtime.errors import DataError
 from ..runtime.escape import shown
+from ..runtime.files import open_regular
 
 LONGEST = 1 << 24
 """Most bytes of the pickle in a file, which has the names and shapes, not the numbers."""
@@ -32,20 +34,22 @@ class Unreadable(ValueError):
 
 
 def load(path: Path) -> Any:
-    """Read plain tensors and values, onto the CPU. Raises Unreadable and OSError."""
+    """Read plain tensors and values, onto the CPU.
+
+    Raises Unreadable, OSError, and DataError for what is no regular file.
+    """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             zipped = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             if zipped:
                 _require_known(_zipped_pickle(path))
             else:
-                for _ in range(
-                    5
-                ):  # what torch wrote before 1.6: four short pickles and the content
+                # What torch wrote before 1.6: four short pickles and the content.
+                for _ in range(5):
                     _require_known(file)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (Unreadable, FileNotFoundError, PermissionError):
+    except (Unreadable, DataError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
         # Damage can surface anywhere in torch, as an exception of any class.

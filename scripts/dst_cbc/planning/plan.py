@@ -10,7 +10,8 @@ from typing import Any
 
 from ..data.layouts.layout import Record
 from ..data.records import dataset_stage, list_records
-from ..data.splits import divide, shuffled
+from ..data.splits import MOST_SHUFFLED, divide, shuffled
+from ..runtime.errors import DataError
 from ..settings.base import Sampling
 from ..settings.choices import SelfTraining
 from ..settings.data import SplitStage
@@ -83,7 +84,7 @@ class Plan:
 
     def _check_number(self) -> None:
         """Refuse runs that ask for more trainings than Snakemake can plan."""
-        total = 0
+        total, lists = 0, 0
         for place, run in enumerate(self.experiment.runs):
             varied = math.prod(map(len, run.vary.values()))
             rounds = sum(map(self._trainings, run.methods))
@@ -94,6 +95,13 @@ class Plan:
                     f"{len(run.seeds)} seeds, {rounds} rounds of {len(run.methods)} methods, "
                     f"{varied} combinations of values to vary; expected at most "
                     f"{MOST_TRAININGS:,} in a study. Ask for fewer, or make several studies"
+                )
+            lists += len(run.splits) * len(run.seeds)
+            if lists * len(self.train_ids) > MOST_SHUFFLED:
+                raise ConfigError(
+                    f"runs.{place}: {lists:,} splits up to here, of {len(self.train_ids):,} "
+                    f"training images each; expected at most {MOST_SHUFFLED:,} images in all "
+                    "splits. Ask for fewer splits or seeds"
                 )
 
     def _trainings(self, method: str) -> int:
@@ -352,6 +360,17 @@ def load_plan(
     repository: the folder of the Snakefile. files: none for config.yaml. overrides: keys of
     --config, which override all files. Raises ConfigError and DataError.
     """
+    try:
+        return _load_plan(repository, files, overrides)
+    except (ConfigError, DataError):
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _load_plan(
+    repository: Path, files: Sequence[Path | Mapping[str, Any]], overrides: Mapping[str, Any]
+) -> tuple[Experiment, list[Record], Plan]:
     presets = read_yaml(repository / "workflow/presets.yaml")
     experiment = load_experiment(files or [repository / "config.yaml"], presets, overrides)
     records = list_records(Path(experiment.data), dataset_stage(experiment))

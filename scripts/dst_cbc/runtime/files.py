@@ -71,7 +71,10 @@ def sweep(folder: Path) -> None:
     """Remove half-written files that killed processes left in `folder`, once per process."""
     for half in folder.glob(".*.tmp"):
         pid = half.name.split(".")[-2]
-        if pid.isdecimal() and half.name.endswith(f".{socket.gethostname()}.{pid}.tmp"):
+        # Other programs have other names for their temporary files.
+        if not pid.isdecimal() or not half.is_file():
+            continue
+        if half.name.endswith(f".{socket.gethostname()}.{pid}.tmp"):
             abandoned = not is_alive(int(pid))
         else:
             abandoned = age(half) > _ABANDONED
@@ -82,7 +85,7 @@ def sweep(folder: Path) -> None:
 def age(path: Path) -> float:
     """Seconds since a file was created, written or touched; 0 if it does not exist."""
     try:
-        return time.time() - path.stat().st_mtime
+        return time.time() - path.lstat().st_mtime
     except FileNotFoundError:
         return 0.0
 

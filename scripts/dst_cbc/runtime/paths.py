@@ -6,6 +6,7 @@ import site
 from pathlib import Path
 
 from .errors import DataError
+from .escape import shown
 
 
 def make_folder(folder: Path) -> None:
@@ -51,8 +52,8 @@ def require_relative(name: str, source: Path | str) -> str:
     if is_relative(name):
         return name
     raise DataError(
-        f"{source}: {name!r} cannot be an id or a path; expected a relative path without `..`, "
-        "backslashes and line breaks, in UTF-8"
+        f"{source}: {shown(name)} cannot be an id or a path; expected a relative path without "
+        "`..`, backslashes and line breaks, in UTF-8"
     )
 
 

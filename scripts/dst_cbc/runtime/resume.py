@@ -20,12 +20,15 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import Changed, DataError, Unusable
-from .files import age, is_alive, read_bytes, sweep, temporary_name, write_text
+from .files import age, is_alive, open_regular, read_bytes, sweep, temporary_name, write_text
 from .paths import make_folder
 from .signals import stop_if_asked
 
 SILENCE = 600.0
 """Seconds without a refresh after which the lock of a process on another machine expires."""
+
+
+_DAY = 24 * 3600.0
 
 
 class Busy(RuntimeError):
@@ -75,23 +78,25 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
     folder = Path(folder)
     make_folder(folder.parent)
     with _lock(folder.with_name(folder.name + ".lock"), job) as (lock, owner):
+        if folder.is_symlink() or not folder.is_dir():
+            _clear(folder)
         make_folder(folder)
         written = folder / "fingerprint"
         if not written.is_file():
             # The folder is new, or a process was killed while it removed the finished work.
             shutil.rmtree(folder)
             folder.mkdir()
-        elif written.read_bytes() != fingerprint.encode():
+        elif _start_of(written) != fingerprint:
             stale = folder.with_name(folder.name + ".stale")
-            shutil.rmtree(stale, ignore_errors=True)
+            _clear(stale)
             os.replace(folder, stale)
             folder.mkdir()
         write_text(written, fingerprint)
         failure = folder / "failure"
         if failure.is_file():
             raise Unusable(
-                f"{failure.read_text(errors='replace')}\nThe same work failed with this error "
-                f"before, on the same input. To try it again anyway, delete {failure}"
+                f"{_start_of(failure)}\nThe same work failed with this error before, on the same "
+                f"input. To try it again anyway, delete {failure}"
             )
         work = Work(folder, lock, owner)
         try:
@@ -104,6 +109,19 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
             raise
         work.require_held()
         shutil.rmtree(folder)
+
+
+def _clear(path: Path) -> None:
+    """Remove a file, a link or a folder; nothing happens if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _start_of(path: Path) -> str:
+    with open_regular(path) as file:
+        return file.read(1 << 20).decode(errors="replace")
 
 
 @contextmanager
@@ -122,6 +140,8 @@ def _lock(path: Path, job: str) -> Iterator[tuple[Path, dict]]:
             print(f"{path}: damaged, so the process that wrote it has ended; replaced", flush=True)
             _remove(path, other)
             continue
+        if silent < -_DAY:  # no clock of another machine is that wrong
+            silent = SILENCE
         mine = other["host"] == owner["host"]
         if not mine and silent < SILENCE and time.monotonic() < patience:
             stop_if_asked("no work was started")
@@ -178,21 +198,23 @@ def _remove(path: Path, owner: dict) -> None:
             with suppress(FileExistsError):
                 os.link(taken, path)
     finally:
-        taken.unlink()
+        _clear(taken)
 
 
 def _owner(path: Path) -> Any:
     """The content of the lock file: host, pid, started and job; None if the file is gone.
 
-    `_DAMAGED` for a file that this program cannot have written: a power loss cut it off, say.
+    `_DAMAGED` for what this program cannot have written: a file that a power loss cut off, a link,
+    a folder.
     """
+    if path.is_symlink():
+        return _DAMAGED
     try:
-        content = read_bytes(path)
+        content = read_bytes(path, 1 << 16)
+        return asdict(TypeAdapter(_Owner).validate_json(content))
     except FileNotFoundError:
         return None
-    try:
-        return asdict(TypeAdapter(_Owner).validate_json(content))
-    except ValidationError:
+    except (DataError, ValidationError):
         return _DAMAGED
 
 

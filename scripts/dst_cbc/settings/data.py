@@ -47,7 +47,7 @@ def _stays_below(folder: str) -> str:
 FolderBelow = Annotated[str, AfterValidator(_stays_below)]
 NamePattern = Annotated[str, Field(pattern=r"^[^/\\{}]*\{\}[^/\\{}]*$")]
 GroupPattern = Annotated[str, Field(max_length=1000), AfterValidator(_one_group)]
-SceneCount = Annotated[int, Field(ge=1, le=1_000_000)]
+SceneCount = Annotated[int, Field(ge=1, le=100_000)]
 DigitHeight = Annotated[float, Field(gt=0, le=4096)]
 
 

@@ -229,6 +229,8 @@ class Experiment(Compute):
     )
     container: str | None = Field(
         default=None,
+        # Snakemake writes it into a shell command without quotes.
+        pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./:@+-]*$",
         description="container image, `docker://…` or a .sif file, in which jobs run if snakemake "
         "is called with `--software-deployment-method apptainer`; see Dockerfile",
     )

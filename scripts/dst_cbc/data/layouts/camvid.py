@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ...runtime.errors import DataError
+from ...runtime.escape import shown
 from ...runtime.files import read_text
 from ...settings.data import DatasetStage
 from .layout import Layout, Record
@@ -38,7 +39,9 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
                 continue
             paths = [PurePosixPath(*PurePosixPath(part).parts[-2:]) for part in line.split()]
             if len(paths) != 2:
-                raise DataError(f"{listing}, line {number}: found {line!r}, expected `IMAGE MASK`")
+                raise DataError(
+                    f"{listing}, line {number}: found {shown(line)}, expected `IMAGE MASK`"
+                )
             yield Record(paths[0].stem, str(paths[0]), str(paths[1]), subset)
 
 
