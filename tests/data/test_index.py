@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from dst_cbc.data import index
 from dst_cbc.data.index import (
     COLUMNS,
     check,
@@ -216,6 +217,13 @@ def test_one_window_is_measured_over_all_16_bit_training_images(pictures, folder
     write_index(tmp_path / "dataset.csv", rows)
     assert list(read_index(tmp_path / "dataset.csv").values()) == rows
     assert window_of(rows) == (1000, 3000) and window_of(rows[3:]) is None
+
+
+def test_the_pixels_of_a_16_bit_image_are_counted_in_pieces(monkeypatch):
+    monkeypatch.setattr(index, "_PIECE", 7)
+    values = np.random.default_rng(0).integers(0, 9, (4, 5, 3)).astype(np.uint16)
+    expected = np.bincount(values.ravel(), minlength=1 << 16)
+    np.testing.assert_array_equal(index._histogram(values), expected)
 
 
 def test_a_window_that_the_experiment_names_is_taken(pictures, folder_dataset):

@@ -146,8 +146,19 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
     )
     notices = ["alpha channel of the image is not used"] if image.alpha else []
     notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
-    deep = None if image.deep is None else np.bincount(image.deep.ravel(), minlength=1 << 16)
-    return _Finding(row, [], notices, deep)
+    return _Finding(row, [], notices, None if image.deep is None else _histogram(image.deep))
+
+
+def _histogram(deep: np.ndarray) -> np.ndarray:
+    """Count the pixels of each 16-bit value, int64 (65536,)."""
+    counts, values = np.zeros(1 << 16, np.int64), deep.ravel()
+    # In pieces, because numpy.bincount makes a copy of eight bytes for each value.
+    for start in range(0, values.size, _PIECE):
+        counts += np.bincount(values[start : start + _PIECE], minlength=1 << 16)
+    return counts
+
+
+_PIECE = 1 << 20
 
 
 def write_index(path: Path, rows: Iterable[Row]) -> None:

@@ -20,8 +20,8 @@ _ADVICE = "get the file again from where it came, or remove it to have it made a
 class Record(Settings):
     """Where weights come from; score: mIoU in percent on the subset `selected_on`."""
 
-    round: Annotated[int, Field(ge=0)]
-    step: Annotated[int, Field(ge=0)]
+    round: Annotated[int, Field(ge=0, le=10**9)]
+    step: Annotated[int, Field(ge=0, le=10**9)]
     selected_on: Selection | None = None
     score: Annotated[float, Field(ge=0, le=100)] | None = None
 
