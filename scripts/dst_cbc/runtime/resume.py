@@ -6,6 +6,7 @@ try can continue from it. The rules of the workflow never read it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -185,20 +186,34 @@ def _created(path: Path, owner: dict) -> bool:
 def _remove(path: Path, owner: dict) -> None:
     """Remove the lock of `owner`, but not a lock that another process has put in its place."""
     taken = temporary_name(path)
-    # The lock may have changed hands while this process checked whether its owner is running.
-    if _owner(path) != owner:
-        return
+    with _one_at_a_time(path.parent):
+        # The lock may have changed hands while this process checked whether its owner is running.
+        if _owner(path) != owner:
+            return
+        try:
+            os.rename(path, taken)
+        except FileNotFoundError:
+            return
+        try:
+            if _owner(taken) != owner:
+                # Another process took the work over between the check and the rename, which can
+                # happen only on a disk that cannot lock a folder: restore its lock.
+                with suppress(FileExistsError):
+                    os.link(taken, path)
+        finally:
+            _clear(taken)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Let one process at a time into the block, on disks that can lock a folder; NFS may not."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.rename(path, taken)
-    except FileNotFoundError:
-        return
-    try:
-        if _owner(taken) != owner:
-            # Another process took the work over between the check and the rename: restore its lock.
-            with suppress(FileExistsError):
-                os.link(taken, path)
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
     finally:
-        _clear(taken)
+        os.close(handle)
 
 
 def _owner(path: Path) -> Any:
@@ -211,7 +226,7 @@ def _owner(path: Path) -> Any:
         return _DAMAGED
     try:
         content = read_bytes(path, 1 << 16)
-        return asdict(TypeAdapter(_Owner).validate_json(content))
+        return asdict(_OWNER.validate_json(content))
     except FileNotFoundError:
         return None
     except (DataError, ValidationError):
@@ -226,6 +241,7 @@ class _Owner:
     job: str = ""
 
 
+_OWNER = TypeAdapter(_Owner)
 _DAMAGED: Any = {}
 
 
