@@ -5,6 +5,7 @@ skipped.
 """
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -117,3 +118,13 @@ def make_experiment():
         return Experiment.model_validate({**content, **changes})
 
     return make
+
+
+@pytest.fixture
+def no_waiting():
+    """Turns a call that would wait, or work without an end, into a failure."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("not finished after 20 s"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -382,16 +381,6 @@ NO_FILES = {
     "a name that is no text": lambda folder: folder / "a\ud800b",
 }
 READERS = [read_bytes, read_text, read_json, read_ids, lambda path: read_csv(path, ["a"])]
-
-
-@pytest.fixture
-def no_waiting():
-    """Turns a call that would wait, or read without an end, into a failure."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still reading after 20 s"))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.usefixtures("no_waiting")

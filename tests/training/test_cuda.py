@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from dst_cbc.data.masks import write_indexed_png
 from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import evaluate, predict
 from dst_cbc.models.segmentation import build, cpu_state, model_bytes
@@ -23,7 +22,7 @@ from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.stages import Compute, Inference, PredictStage
 from dst_cbc.training.samples import Data
 from dst_cbc.training.steps import on_device
-from trainings import Killed, first_batch, make_stage, small_network, train
+from trainings import Killed, first_batch, make_stage, pseudo_labeled, small_network, train
 from workflow import SCRIPTS
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -64,10 +63,7 @@ def restored():
 @pytest.fixture
 def data(drawn, drawn_rows, digits_dataset, tmp_path):
     """Four labeled and four pseudo-labeled scenes, whose pixels are all digit 7."""
-    rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
-    for row in rows:
-        labels = np.full((row.height, row.width), 8, np.uint8)
-        write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
+    rows = pseudo_labeled(drawn_rows["train"][4:], tmp_path / "labels", digits_dataset.classes)
     labeled, folder = drawn_rows["train"][:4], tmp_path / "labels"
     return Data(drawn, digits_dataset, labeled, rows, folder, drawn_rows["val"])
 

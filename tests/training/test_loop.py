@@ -26,7 +26,7 @@ from dst_cbc.training.objectives import self_training
 from dst_cbc.training.optimization import learning_rate
 from dst_cbc.training.samples import Data
 from dst_cbc.training.sampling import Draw, batches
-from trainings import LABELED, PSEUDO, Killed, same, sample, small_network, train
+from trainings import LABELED, PSEUDO, Killed, pseudo_labeled, same, sample, small_network, train
 
 CPU = torch.device("cpu")
 
@@ -59,10 +59,7 @@ def data(drawn, drawn_rows, digits_dataset):
 @pytest.fixture
 def pseudo_data(data, drawn_rows, digits_dataset, tmp_path):
     """The same, with four pseudo-labeled scenes, all pixels digit 7; their masks cannot be read."""
-    rows = [replace(row, label="no/such/mask.png") for row in drawn_rows["train"][4:]]
-    for row in rows:
-        labels = np.full((row.height, row.width), 8, np.uint8)
-        write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
+    rows = pseudo_labeled(drawn_rows["train"][4:], tmp_path / "labels", digits_dataset.classes)
     return replace(data, pseudo=rows, pseudo_folder=tmp_path / "labels")
 
 

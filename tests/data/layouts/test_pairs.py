@@ -104,15 +104,6 @@ def test_the_name_that_a_pattern_made_is_found_in_it(name, pattern):
         assert shared_name(f"x/{pattern.replace('{}', '')}", pattern) is None
 
 
-@pytest.fixture
-def no_waiting():
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still searching after 20 s"))
-    signal.alarm(20)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("pattern", ["^((a+)+)$", "(a|a)*$", "(.*)(.*)(.*)(.*)(.*)(.*)x$"])
 def test_a_pattern_that_takes_too_long_is_refused(pattern, monkeypatch):
