@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import FULL, Changed, DataError, NoSpace, Unusable, no_space, shared_memory_is_full
+from .escape import shown
 from .paths import make_folder, require_relative
 
 
@@ -236,7 +237,7 @@ def read_json(path: Path, kind: Any = dict[str, Any]) -> Any:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"])) or "its content"
         raise DataError(
-            f"{path}: {place}: found {shortened(fault['input'])}; {fault['msg']}; {advice}"
+            f"{path}: {place}: found {shown(fault['input'])}; {fault['msg']}; {advice}"
         ) from None
 
 
@@ -256,11 +257,6 @@ def _whole(text: str) -> int:
     if abs(number) >= 1 << 63:
         raise ValueError(f"{text[:20]}... has more than 63 bits")
     return number
-
-
-def shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def read_ids(path: Path) -> list[str]:

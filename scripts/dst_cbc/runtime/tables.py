@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from . import escape
 from .errors import DataError
-from .files import open_regular, shortened, write_text
+from .files import open_regular, write_text
 
 T = TypeVar("T")
 
@@ -83,8 +83,8 @@ def iterate_csv(
         if absent or len(set(header)) < len(header):
             problem = f"no column {absent[0]!r}" if absent else "a column occurs twice"
             raise DataError(
-                f"{path}: {problem}; found {shortened(header)}, expected {list(columns)}, divided "
-                "by commas; delete the file and run the workflow again"
+                f"{path}: {problem}; found {escape.shown(header)}, expected {list(columns)}, "
+                "divided by commas; delete the file and run the workflow again"
             )
         converters = columns if isinstance(columns, Mapping) else {}
         while (cells := _next(path, reader)) is not None:
@@ -101,7 +101,7 @@ def iterate_csv(
                 except ValueError as error:
                     raise DataError(
                         f"{path}, line {reader.line_num}: column {name!r}: found "
-                        f"{shortened(row[name])}; {error}; {_REPAIR}"
+                        f"{escape.shown(row[name])}; {error}; {_REPAIR}"
                     ) from None
             yield row
 
