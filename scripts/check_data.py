@@ -8,7 +8,7 @@ import os
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import check, write_index
 from dst_cbc.data.records import list_records
-from dst_cbc.runtime.files import read_ids
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.settings.data import DatasetStage
 
 

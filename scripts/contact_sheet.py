@@ -6,7 +6,7 @@ The sheet is a JPEG of at most twelve unlabeled images, evenly spaced by their i
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, rows_of
 from dst_cbc.report.contact_sheet import contact_sheet, write
-from dst_cbc.runtime.files import read_ids
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.settings.data import DatasetStage
 
 

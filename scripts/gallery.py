@@ -10,7 +10,8 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, rows_of
 from dst_cbc.report.agreement import measure, round_in, write_agreement
 from dst_cbc.report.gallery import gallery
-from dst_cbc.runtime.files import read_ids, write_text
+from dst_cbc.runtime.files import write_text
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.settings.data import DatasetStage
 
 

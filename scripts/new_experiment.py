@@ -25,8 +25,9 @@ from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime import escape
 from dst_cbc.runtime.devices import cuda_is_likely, free_memory
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import read_ids, read_text, write_text
+from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
+from dst_cbc.runtime.reading import read_ids, read_text
 from dst_cbc.settings.data import GroupPattern
 from dst_cbc.settings.yaml_files import MOST_BYTES
 

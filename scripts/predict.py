@@ -10,7 +10,8 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, require_same, rows_of, used_files
 from dst_cbc.runtime import devices, gpu_locks, signals
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import digest, read_ids, sha256_file
+from dst_cbc.runtime.files import digest, sha256_file
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import resume_folder
 from dst_cbc.self_training import confidence, predictions
 from dst_cbc.settings.stages import PredictStage

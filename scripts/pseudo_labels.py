@@ -16,7 +16,7 @@ from dst_cbc.cli import Parser, main, read_settings
 from dst_cbc.data.index import Row, ground_truth, read_index, rows_of
 from dst_cbc.data.masks import label_table
 from dst_cbc.runtime import devices, gpu_locks
-from dst_cbc.runtime.files import read_ids
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.self_training.predictions import images_of_shard, read_predictions
 from dst_cbc.self_training.pseudo_labels import (
     Labeled,

@@ -14,8 +14,9 @@ from dst_cbc.own_images.suggestions import COLUMNS, doubts, draft, draft_name, m
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime import escape
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import read_ids, write_bytes
+from dst_cbc.runtime.files import write_bytes
 from dst_cbc.runtime.paths import inside
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.predictions import read_prediction, read_predictions
 from dst_cbc.self_training.pseudo_labels import at_size

@@ -16,7 +16,8 @@ from dst_cbc.data.index import read_index, require_same, rows_of, used_files, wi
 from dst_cbc.data.records import selecting
 from dst_cbc.runtime import devices, gpu_locks, signals
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import digest, read_ids, sha256_file, write_bytes, write_json, write_text
+from dst_cbc.runtime.files import digest, sha256_file, write_bytes, write_json, write_text
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import Work, resume_folder
 from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.pseudo_labels import read_manifest, require_unchanged

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from .runtime import escape, signals
 from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, no_space
-from .runtime.files import read_text
+from .runtime.reading import read_text
 from .runtime.resume import Busy
 from .settings.base import Settings
 from .settings.yaml_files import ConfigError

@@ -15,7 +15,8 @@ from dst_cbc.data.index import check, read_index, window_of, write_index
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.records import list_records
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import read_ids, write_text
+from dst_cbc.runtime.files import write_text
+from dst_cbc.runtime.reading import read_ids
 
 SIZE = (9, 12)
 NAMES = [

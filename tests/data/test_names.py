@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from dst_cbc.data.index import read_index
-from dst_cbc.runtime.files import read_ids, write_text
+from dst_cbc.runtime.files import write_text
+from dst_cbc.runtime.reading import read_ids
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 LONGEST = "ü" * 125 + "x"

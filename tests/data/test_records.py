@@ -6,7 +6,8 @@ from dst_cbc.data.layouts.camvid import CLASSES as CAMVID_CLASSES
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.records import dataset_stage, list_records
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import read_ids, sha256, write_text
+from dst_cbc.runtime.files import sha256, write_text
+from dst_cbc.runtime.reading import read_ids
 
 PICTURE = np.zeros((2, 2, 3))
 MASK = np.zeros((2, 2))

@@ -48,7 +48,7 @@ from dst_cbc.planning.plan import load_plan
 from dst_cbc.report import figure_data, model_card, summary, tables
 from dst_cbc.report.agreement import labels_from
 from dst_cbc.runtime.errors import Changed, DataError, Unusable
-from dst_cbc.runtime.files import read_ids
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.self_training.predictions import read_histogram, read_predictions
 from dst_cbc.self_training.pseudo_labels import join_shards, read_labels, read_manifest

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dst_cbc.models.segmentation import read_model
 from dst_cbc.report.agreement import labels_from
-from dst_cbc.runtime.files import read_ids
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.self_training.predictions import read_histogram, read_predictions
 from dst_cbc.self_training.pseudo_labels import label_pixels
 from dst_cbc.self_training.thresholds import read_cutoffs

@@ -16,13 +16,8 @@ from dst_cbc.runtime.errors import DataError, NoSpace, Unusable
 from dst_cbc.runtime.files import (
     atomic,
     digest,
-    explained,
     is_alive,
     open_regular,
-    read_bytes,
-    read_ids,
-    read_json,
-    read_text,
     sha256,
     sha256_file,
     write_bytes,
@@ -30,6 +25,7 @@ from dst_cbc.runtime.files import (
     write_text,
 )
 from dst_cbc.runtime.paths import inside, is_relative
+from dst_cbc.runtime.reading import explained, read_bytes, read_ids, read_json, read_text
 from dst_cbc.runtime.tables import csv_header, optional, positive, read_csv, real, whole, write_csv
 
 

@@ -4,7 +4,8 @@ import shlex
 from functools import cache
 
 from dst_cbc.data.records import selecting
-from dst_cbc.runtime.files import digest, read_ids
+from dst_cbc.runtime.files import digest
+from dst_cbc.runtime.reading import read_ids
 from dst_cbc.settings.stages import PART_IMAGES
 from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod

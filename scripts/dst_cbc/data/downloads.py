@@ -21,8 +21,9 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from tqdm import tqdm
 
 from ..runtime.errors import DataError
-from ..runtime.files import digest, explained, open_regular, sha256_file
+from ..runtime.files import digest, open_regular, sha256_file
 from ..runtime.paths import is_relative, make_folder
+from ..runtime.reading import explained
 
 LARGEST = 1 << 31
 """Largest size of an archive in bytes, packed or unpacked."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..runtime.errors import DataError
-from ..runtime.files import digest, read_json, sha256_file, write_json
+from ..runtime.files import digest, sha256_file, write_json
+from ..runtime.reading import read_json
 from ..settings.data import DatasetStage
 from .index import Row
 from .layouts.layout import Record

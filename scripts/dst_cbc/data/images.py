@@ -14,7 +14,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..runtime.errors import DataError
-from ..runtime.files import open_regular, read_bytes
+from ..runtime.files import open_regular
+from ..runtime.reading import read_bytes
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """The formats, in Pillow's names, that are read. Pillow knows more, and runs a program for one."""

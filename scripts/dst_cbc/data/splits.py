@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from ..runtime.errors import DataError
-from ..runtime.files import read_ids, sha256
+from ..runtime.files import sha256
+from ..runtime.reading import read_ids
 from ..settings.data import SplitFiles, SplitRule, SplitStage
 
 SHUFFLE_SEED = 7777

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from ..runtime import pool
 from ..runtime.errors import DataError
-from ..runtime.files import explained, open_regular, read_text
+from ..runtime.files import open_regular
 from ..runtime.paths import make_folder
+from ..runtime.reading import explained, read_text
 from ..settings.data import IGNORED, DatasetStage
 from .layouts.voc import CLASSES as VOC_CLASSES
 from .masks import indexed_png, label_table, open_label, palette

@@ -23,8 +23,9 @@ from ..data.masks import indexed_png, palette
 from ..models.segmentation import SegmentationModel
 from ..runtime import signals
 from ..runtime.errors import DataError
-from ..runtime.files import read_json, sha256_file, sweep, write_bytes, write_json
+from ..runtime.files import sha256_file, sweep, write_bytes, write_json
 from ..runtime.paths import inside
+from ..runtime.reading import read_json
 from ..settings.stages import Inference
 from .tiling import View
 from .whole_images import image_tensor, predict

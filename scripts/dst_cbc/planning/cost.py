@@ -24,7 +24,8 @@ from ..data.layouts.layout import Record
 from ..data.records import selecting
 from ..runtime import devices
 from ..runtime.errors import DataError
-from ..runtime.files import digest, read_json, write_json
+from ..runtime.files import digest, write_json
+from ..runtime.reading import read_json
 from ..settings.stages import ModelSettings
 from .models import PlannedModel
 from .plan import Plan

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..runtime.files import read_json
+from ..runtime.reading import read_json
 from .plan import Plan
 
 

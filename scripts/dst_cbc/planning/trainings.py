@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..data.layouts import LAYOUTS
-from ..runtime.files import read_ids
+from ..runtime.reading import read_ids
 from ..settings.data import DatasetStage
 from ..settings.experiment import Experiment
 from ..settings.experiment_files import explain, merge, nearest

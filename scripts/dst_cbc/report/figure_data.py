@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from ..runtime.errors import DataError
-from ..runtime.files import explained, read_text
+from ..runtime.reading import explained, read_text
 from ..runtime.tables import optional, positive, read_csv, real, whole
 from ..self_training.confidence import probabilities
 from ..self_training.predictions import histogram_beside, read_histogram

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ..data.index import Row, read_index
 from ..runtime import escape
-from ..runtime.files import explained, read_ids, read_json
+from ..runtime.reading import explained, read_ids, read_json
 from ..settings.data import SplitRule
 from ..settings.network import NetworkSettings
 from ..settings.stages import ModelSettings

@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from ..runtime.errors import DataError
-from ..runtime.files import read_json
+from ..runtime.reading import read_json
 
 CHECKPOINTS = ("best", "last")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.splits import published
-from ..runtime.files import read_ids
 from ..runtime.paths import require_relative
+from ..runtime.reading import read_ids
 from ..runtime.tables import csv_header, optional, read_csv, real, whole
 from .model_files import CHECKPOINTS, read_metrics, read_run, read_settings
 

@@ -21,8 +21,9 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import Changed, DataError, Unusable
-from .files import age, is_alive, open_regular, read_bytes, sweep, temporary_name, write_text
+from .files import age, is_alive, open_regular, sweep, temporary_name, write_text
 from .paths import make_folder
+from .reading import read_bytes
 from .signals import stop_if_asked
 
 SILENCE = 600.0

@@ -24,7 +24,8 @@ from numpy.lib import format as npy
 
 from ..data.images import MOST_PIXELS
 from ..runtime.errors import DataError
-from ..runtime.files import atomic, explained, open_regular, write_bytes
+from ..runtime.files import atomic, open_regular, write_bytes
+from ..runtime.reading import explained
 from ..settings.data import IGNORED
 from ..settings.stages import PART_IMAGES
 from . import confidence, hdf5_heaps

@@ -13,8 +13,9 @@ from pydantic import Field
 from ..data.images import decode
 from ..data.masks import indexed_png, palette
 from ..runtime.errors import DataError
-from ..runtime.files import hard_link, read_json, sha256, sha256_file, write_bytes, write_json
+from ..runtime.files import hard_link, sha256, sha256_file, write_bytes, write_json
 from ..runtime.paths import inside, require_relative
+from ..runtime.reading import read_json
 from ..runtime.tables import optional, positive, read_csv, whole, write_csv
 from ..settings.data import IGNORED
 from .predictions import Prediction

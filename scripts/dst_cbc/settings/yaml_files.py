@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..runtime.errors import DataError
-from ..runtime.files import read_text
+from ..runtime.reading import read_text
 
 try:
     from yaml import CSafeLoader as SafeLoader

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ...runtime.errors import DataError
 from ...runtime.escape import shown
-from ...runtime.files import read_text
+from ...runtime.reading import read_text
 from ...settings.data import DatasetStage
 from .layout import Layout, Record
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...runtime.errors import DataError
-from ...runtime.files import read_ids
+from ...runtime.reading import read_ids
 from ...settings.data import DatasetStage
 from .layout import Layout, Record, files_below
 
