@@ -9,6 +9,7 @@ include: "workflow/rules/inputs.smk"
 include: "workflow/rules/resources.smk"
 include: "workflow/rules/messages.smk"
 include: "workflow/rules/links.smk"
+include: "workflow/rules/remake.smk"
 
 
 if EXPERIMENT.container:
@@ -29,16 +30,12 @@ rule all:
     """Make the whole study: summary, table, figures, contact sheets and gallery pages."""
     default_target: True
     input:
-        f"{STUDY}/summary.csv",
-        f"{STUDY}/summary.md",
-        f"{REPORT}/table.md",
-        [f"{REPORT}/{figure}.svg" for figure in FIGURES],
-        of_labeled_rounds("contact_sheet.jpg"),
-        GALLERIES,
+        whole_study,
 
 
 onstart:
     require_no_way_out()
+    require_meant()
     print(cost_estimate(), file=sys.stderr)
 
 

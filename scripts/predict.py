@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, require_same, rows_of, used_files
-from dst_cbc.runtime import devices, gpu_locks, signals
+from dst_cbc.runtime import checksums, devices, gpu_locks, signals
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import digest, sha256_file
+from dst_cbc.runtime.files import digest
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import resume_folder
 from dst_cbc.self_training import confidence, predictions
@@ -43,7 +43,7 @@ def run() -> None:
     arguments = parse()
     signals.listen()
     attributes = {
-        "model_sha256": sha256_file(arguments.model),
+        "model_sha256": checksums.sha256_of(arguments.model),
         "confidence": (confidence.__doc__ or "").splitlines()[0],
         "asinh_log_odds_lowest": confidence.LOWEST,
         "asinh_log_odds_highest": confidence.HIGHEST,

@@ -14,9 +14,9 @@ from pathlib import Path
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.data.records import selecting
-from dst_cbc.runtime import devices, gpu_locks, signals
+from dst_cbc.runtime import checksums, devices, gpu_locks, signals
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import digest, sha256_file, write_bytes, write_json, write_text
+from dst_cbc.runtime.files import digest, write_bytes, write_json, write_text
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import Work, resume_folder
 from dst_cbc.runtime.tables import write_csv
@@ -115,13 +115,13 @@ def run() -> None:
     previous = arguments.previous
     more = (arguments.predictions, arguments.thresholds, arguments.labeling_model)
     inputs = [
-        *([sha256_file(previous)] if previous else []),
+        *([checksums.sha256_of(previous)] if previous else []),
         *inputs,
-        *(sha256_file(path) for path in more if path),
+        *(checksums.sha256_of(path) for path in more if path),
     ]
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     if settings.start_from:
-        inputs.append(sha256_file(settings.start_from))
+        inputs.append(checksums.sha256_of(Path(settings.start_from)))
     # With initial weights, the data set determines the window; a previous model has its own.
     window = window_of(rows.values()) if settings.network else None
     fingerprint = digest([settings.canonical(), files, str(window), *inputs])

@@ -1,61 +1,71 @@
-"""Verify that pseudo labels have not changed since they were made, or accept edited ones.
+"""Compare the files of a study with what their jobs recorded, or accept files that were edited.
 
-Without --accept, the command compares the PNGs with each manifest and fails with the names of
-missing or changed PNGs. With --accept, it rewrites the manifests for the PNGs as they are now and
-marks the rows of changed PNGs as edited; the next `snakemake` trains on them.
+Prints one line for each file that is `missing`, `changed` since it was made, or `foreign` (no job
+made it), and fails if there are any. With --accept, it records files as they are now. For a
+manifest pseudo_labels.csv it accepts the PNGs, too, and marks the rows of changed PNGs as edited.
+The next `snakemake` uses accepted files.
 """
 
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
+from dst_cbc.report.verification import MANIFEST, class_names, verify, verify_file
+from dst_cbc.runtime import checksums
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.tables import csv_header
+from dst_cbc.runtime.escape import terminal
 from dst_cbc.self_training.pseudo_labels import (
     accept,
     changed_labels,
     read_manifest,
-    require_unchanged,
     write_manifest,
 )
-
-PREFIX = "pixels "
 
 
 def run() -> None:
     parser = Parser(__doc__)
     parser.add_argument(
-        "manifests", nargs="+", type=Path, metavar="MANIFEST", help="pseudo_labels.csv"
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="folder of a study, e.g. results/demo, or a file in it",
     )
-    parser.add_argument("--accept", action="store_true", help="accept the PNGs as they are now")
+    parser.add_argument(
+        "--data", type=Path, metavar="PATH", help="folder of the data set, to compare its images"
+    )
+    parser.add_argument("--accept", action="store_true", help="accept the files as they are now")
     arguments = parser.parse_args()
-    problems = []
-    for manifest in arguments.manifests:
-        try:
-            _accept(manifest) if arguments.accept else _verify(manifest)
-        except (DataError, FileNotFoundError) as error:
-            problems.append(str(error))
+    if arguments.accept:
+        for path in arguments.paths:
+            _accept(path)
+        return
+    problems = 0
+    for path in arguments.paths:
+        for state, file in verify(path, arguments.data) if path.is_dir() else verify_file(path):
+            print(terminal(f"{state}: {file}"), flush=True)
+            problems += 1
     if problems:
-        raise DataError("\n".join(problems))
-    print(f"{len(arguments.manifests)} manifests are in order")
+        raise DataError(
+            f"{problems} files are not as their jobs made them. Deleted and changed files are made "
+            "again by `snakemake FILE --forcerun FILE`; `python scripts/verify.py --accept FILE` "
+            "accepts a changed one"
+        )
+    print("all files are as their jobs made them")
 
 
-def _names(manifest: Path) -> list[str]:
-    columns = csv_header(manifest)
-    return [column.removeprefix(PREFIX) for column in columns if column.startswith(PREFIX)]
-
-
-def _verify(manifest: Path) -> None:
-    rows = read_manifest(manifest, _names(manifest))
-    require_unchanged(manifest.with_suffix(""), manifest, rows)
-
-
-def _accept(manifest: Path) -> None:
-    names, folder = _names(manifest), manifest.with_suffix("")
-    rows = read_manifest(manifest, names)
+def _accept(path: Path) -> None:
+    if path.name != MANIFEST:
+        checksums.accept(path)
+        print(f"{path}: accepted")
+        return
+    names, folder = class_names(path), path.with_suffix("")
+    rows = read_manifest(path, names)
     changed = set(changed_labels(folder, rows))
     accepted = [accept(folder, row, len(names)) if row.id in changed else row for row in rows]
-    write_manifest(manifest, accepted, names)
-    print(f"{manifest}: {len(changed)} edited labels accepted")
+    write_manifest(path, accepted, names)
+    if checksums.recorded(path):
+        checksums.accept(path)
+    print(f"{path}: {len(changed)} edited labels accepted")
 
 
 if __name__ == "__main__":

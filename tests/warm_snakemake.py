@@ -21,6 +21,7 @@ def become_snakemake(arguments, folder, environment, *printed):
         os.dup2(os.open(file, os.O_RDWR), number)
     sys.stdin = open(0)  # noqa: SIM115
     sys.path.insert(0, folder)
+    sys.argv = ["snakemake", *arguments]
     main(arguments)
 
 

@@ -13,6 +13,7 @@ from .snakemake_output import snakemake
 STUDY, SPLIT = "results/<study>", "results/<study>/<split>_<seed>"
 MODEL, ROUND = f"{SPLIT}/<model>", f"{SPLIT}/<method>/round<r>"
 REPORT = f"{STUDY}/report/<name>"
+CHECKSUMS = "<folder>/checksums/<file>.json"
 
 
 TITLES = {
@@ -234,6 +235,11 @@ BY_HAND = {
     f"{ROUND}/snapshots/<n>.pt": File(
         "Weights during the round, if the method's switch `snapshots` asks for them."
     ),
+    CHECKSUMS: File(
+        "What a job read and wrote: name of its script, SHA-256 of its settings, of each file and "
+        "of the record itself. `<folder>` is the folder of the job's results, `<file>` its first "
+        "result. `.timed.json` has the files that hold run times."
+    ),
     f"{STUDY}/.fingerprints.json": File(
         "Sizes and times of the data's files, so that an unchanged file is not read again."
     ),
@@ -269,7 +275,7 @@ def files_page() -> str:
         "`<method>/<chain>/round<r>`.",
         "Ask for any file by its path: Snakemake makes it and what it needs. A file is written "
         "whole or not at all. Equal settings give equal bytes, except in `run.json`, `cost.json`, "
-        "logs, and the times in tables.",
+        "logs, and the times in tables, and the checksums of these.",
         *(_section(folder, rules) for folder in folders),
         "## Other files",
         "No rule names these files as its output.",
@@ -315,6 +321,8 @@ def rules_by_pattern() -> dict[str, list[str]]:
 
 def pattern(path: str) -> str:
     """The documented pattern of a file of the demo, e.g. `results/<study>/summary.csv`."""
+    if "/checksums/" in path:
+        return CHECKSUMS
     split = "results/demo/12_0"
     path = re.sub(r"/report/\w+/(table\.\w+)$", r"/report/<name>/\1", path)
     path = re.sub(r"/report/\w+/\w+\.(svg|png)$", r"/report/<name>/<figure>.\1", path)

@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from .runtime import escape, signals
+from .runtime import checksums, escape, signals
 from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, no_space
 from .runtime.reading import read_text
 from .runtime.resume import Busy
@@ -91,7 +91,8 @@ def main(run: Callable[[], None]) -> None:
     """Run a stage; an expected error prints its message and exits with status 1.
 
     A stage that a signal has stopped exits with 143. If END_WITH_PARENT is set in the environment,
-    the stage ends when the process that started it ends.
+    the stage ends when the process that started it ends. If CHECKSUMS is set, it records what it
+    has read and written (`runtime.checksums`).
     """
     for stream in (sys.stdout, sys.stderr):
         # A name of a file may hold characters that the terminal or the log cannot.
@@ -102,7 +103,10 @@ def main(run: Callable[[], None]) -> None:
     if os.environ.get("END_WITH_PARENT"):
         signals.end_with_parent()
     try:
-        run()
+        job = checksums.begin()
+        _run(run)
+        if job:
+            checksums.finish(job)
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         _fail(error)
     except FileNotFoundError as error:
@@ -118,6 +122,16 @@ def main(run: Callable[[], None]) -> None:
     except signals.Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(signals.EXIT_STATUS)
+
+
+def _run(run: Callable[[], None]) -> None:
+    try:
+        run()
+    except Exception:
+        # Damage of a file that was read is the better explanation.
+        checksums.settle()
+        raise
+    checksums.settle()
 
 
 def _fail(message: object) -> NoReturn:

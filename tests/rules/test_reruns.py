@@ -325,6 +325,7 @@ KEYS = {
     "report.title": ({"report": {"title": "A title"}}, {"tables"}),
     "report.paper": ({"report": {"paper": {"dst-cbc": {"6": 70.5}}}}, {"tables"}),
     "keep_predictions": ({"keep_predictions": "supervised"}, set()),
+    "remake": ({"remake": True}, set()),
     "replace": ({"replace": True}, set()),
     "device": ({"device": "cpu"}, set()),
     "workers": ({"workers": 2}, set()),

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from dst_cbc.runtime import files
+from dst_cbc.runtime import files, reading
 from dst_cbc.runtime.errors import DataError, NoSpace
 from dst_cbc.self_training import hdf5_heaps, predictions
 from dst_cbc.self_training.confidence import BINS
@@ -482,7 +482,8 @@ def test_a_full_disk_is_told_while_parts_are_joined(tmp_path, monkeypatch):
         raise RuntimeError("HDF5 cannot write")
 
     monkeypatch.setattr(h5py.Group, "copy", full)
-    monkeypatch.setattr(files, "_is_full", lambda error, folder: True)
+    for module in (files, reading):
+        monkeypatch.setattr(module, "is_full", lambda error, folder: True)
     with pytest.raises(NoSpace, match="no space left"):
         join_parts(tmp_path, parts, tmp_path / "predictions.h5", {})
 

@@ -11,7 +11,7 @@ rule download_camvid:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
-        stage=stage("download.py"),
+        stage=lambda wildcards, input: command_of("download.py"),
         name=subpath(output[0], basename=True),
     shell:
         "{params.stage} {params.name} --out {output:q} >> {log:q} 2>&1"
@@ -47,7 +47,7 @@ rule download_voc:
         "../../envs/dst-cbc.yaml"
     threads: READERS
     params:
-        stage=stage("build_trainaug.py"),
+        stage=lambda wildcards, input: command_of("build_trainaug.py"),
     shell:
         "{params.stage} --voc {input.voc:q} --sbd {input.sbd:q}"
         " --out {output:q} --processes {threads} >> {log:q} 2>&1"

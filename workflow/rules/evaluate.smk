@@ -58,7 +58,7 @@ rule summary:
 
 
 rule verify:
-    """Check that all pseudo label PNGs of the study still have the SHA-256 of their manifests.
+    """Name every file of the study and of its data that is missing, changed or foreign.
 
     Makes no file; asked for by name: `snakemake verify`.
     """
@@ -68,7 +68,7 @@ rule verify:
     conda:
         "../../envs/dst-cbc.yaml"
     params:
-        stage=stage("verify.py"),
-        manifests=[str(on_disk(path)) for path in of_labeled_rounds("pseudo_labels.csv")],
+        stage=lambda wildcards, input: command_of("verify.py", "data"),
+        study=str(on_disk(STUDY)),
     shell:
-        "{params.stage} {params.manifests:q} 2>&1 | tee -a {log:q}"
+        "{params.stage} {params.study:q} 2>&1 | tee -a {log:q}"

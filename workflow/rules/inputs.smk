@@ -1,9 +1,11 @@
 """Functions for the `input` and `params` of rules, which decide whether jobs run again."""
 
+import json
 import shlex
 from functools import cache
 
 from dst_cbc.data.records import selecting
+from dst_cbc.runtime.checksums import record_of
 from dst_cbc.runtime.files import digest
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.settings.stages import PART_IMAGES
@@ -22,8 +24,21 @@ def stage(script, *options):
     """Return a params function that gives the command of a stage. options: keys of `values`.
 
     The params function takes `input`, so Snakemake does not compare its value to decide about a
-    rerun: a moved data set, another device or another number of workers reruns nothing.
-    END_WITH_PARENT=1 ends a stage with its parent process; `exec` makes Snakemake that parent.
+    rerun: a moved data set, another device or another number of workers reruns nothing. CHECKSUMS
+    lets a stage record what it has read and written.
+    """
+
+    def command(wildcards, input, output):
+        files = json.dumps([str(record_of(Path(output[0]))), *output])
+        return f"CHECKSUMS={shlex.quote(files)} {command_of(script, *options)}"
+
+    return command
+
+
+def command_of(script, *options):
+    """Command of a script that records nothing. options: as of `stage`.
+
+    END_WITH_PARENT=1 ends it with its parent process; `exec` makes Snakemake that parent.
     """
     values = {
         "data": DATA,
@@ -34,8 +49,7 @@ def stage(script, *options):
     }
     words = [PYTHON, REPOSITORY / "scripts" / script]
     words += [word for option in options for word in (f"--{option}", values[option])]
-    command = f"END_WITH_PARENT=1 exec {shlex.join(map(str, words))}"
-    return lambda wildcards, input: command
+    return f"END_WITH_PARENT=1 exec {shlex.join(map(str, words))}"
 
 
 def given(options):

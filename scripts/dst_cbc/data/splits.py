@@ -5,6 +5,7 @@ import random
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from ..runtime import checksums
 from ..runtime.errors import DataError
 from ..runtime.files import sha256
 from ..runtime.reading import read_ids
@@ -113,6 +114,7 @@ def _imported(
         if not path.is_file():
             raise DataError(f"{path}: no such file; a split names it under `files`")
         listed = read_ids(path)
+        checksums.sha256_of(path)
         faulty = [(id, "is not a training image") for id in listed if id not in known]
         faulty += [(id, what) for id in listed if id in known and id not in needed]
         if faulty:

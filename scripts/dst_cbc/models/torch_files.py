@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..runtime import checksums
 from ..runtime.errors import DataError
 from ..runtime.escape import shown
 from ..runtime.files import open_regular
@@ -36,8 +37,10 @@ class Unreadable(ValueError):
 def load(path: Path) -> Any:
     """Read plain tensors and values, onto the CPU.
 
-    Raises Unreadable, OSError, and DataError for what is no regular file.
+    Raises Unreadable, OSError, and DataError for what is no regular file, or has changed since a
+    job made it.
     """
+    checksums.check(path)
     try:
         with open_regular(path) as file:
             zipped = file.read(4) == b"PK\x03\x04"

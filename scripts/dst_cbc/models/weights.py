@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..runtime import checksums
 from ..runtime.errors import DataError
 from ..runtime.escape import problem, shown, terminal
 from ..runtime.files import atomic
@@ -66,6 +67,8 @@ def read_weights(source: str, root: Path = Path()) -> Weights:
     beside it, as on the Hugging Face hub.
     """
     path = locate(source, root)
+    if not source.startswith("package:"):
+        checksums.sha256_of(path)
     state = _read(path)
     if "_conv_stem.weight" in state:
         # Lite0 was converted from TensorFlow: (x - 127) / 128, SAME padding, epsilon 1e-3.

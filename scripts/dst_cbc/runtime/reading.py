@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from . import checksums
 from .errors import FULL, Changed, DataError, NoSpace, Unusable
 from .escape import shown
 from .files import is_full, open_regular
@@ -44,8 +45,9 @@ def read_bytes(path: str | Path, most_bytes: int = MOST_TEXT) -> bytes:
 def read_text(path: str | Path, most_bytes: int = MOST_TEXT) -> str:
     """The text of a regular file in UTF-8, line ends as `\\n`. Raises DataError as `read_bytes`.
 
-    Raises DataError, too, if the file is not UTF-8.
+    Raises DataError, too, if the file is not UTF-8, or has changed since a job made it.
     """
+    checksums.check(path)
     try:
         # Some editors write a byte order mark.
         text = read_bytes(path, most_bytes).decode("utf-8-sig")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import escape
+from . import checksums, escape
 from .errors import DataError
 from .files import open_regular, write_text
 
@@ -75,6 +75,7 @@ def iterate_csv(
     path: Path, columns: Sequence[str] | Mapping[str, Callable[[str], Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of `read_csv` one by one, for files with one row per image."""
+    checksums.check(path)
     # utf-8-sig: spreadsheets write a byte order mark.
     with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(_lines(file), strict=True)
@@ -131,5 +132,6 @@ def _next(path: Path, reader: Any) -> list[str] | None:
 
 def csv_header(path: Path) -> list[str]:
     """The names of the columns of a CSV file. Raises DataError as `read_csv`."""
+    checksums.check(path)
     with io.TextIOWrapper(open_regular(path), encoding="utf-8-sig", newline="") as file:
         return _next(path, csv.reader(_lines(file), strict=True)) or []

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from ..data.images import MOST_PIXELS
+from ..runtime import checksums
 from ..runtime.errors import DataError
 from ..runtime.files import atomic, open_regular, write_bytes
 from ..runtime.reading import explained
@@ -189,6 +190,7 @@ def _reading(path: Path, target: Path | None = None) -> Iterator[h5py.File]:
     target: a folder to which the content is copied; errors of its full disk keep their class.
     """
     open_regular(path).close()
+    checksums.check(path)
     with explained(path, "predictions in HDF5", _ADVICE, target), h5py.File(path, "r") as file:
         yield file
 
@@ -261,6 +263,7 @@ def write_histogram(path: Path, counts: np.ndarray) -> None:
 def read_histogram(path: Path) -> np.ndarray:
     """int64 (classes, 65536), all from 0 on. Raises DataError when it is damaged or another."""
     row = confidence.BINS * 8
+    checksums.check(path)
     with explained(path, "a histogram", _ADVICE), warnings.catch_warnings():
         warnings.simplefilter("error")
         with open_regular(path) as file, ZipFile(file) as archive, archive.open(_COUNTS) as member:

@@ -208,6 +208,11 @@ class Experiment(Compute):
         description="`all`: keep every predictions.h5; `supervised`: delete those of round 1 and "
         "later after their use",
     )
+    remake: bool = Field(
+        default=False,
+        description="make deleted trainings and predictions of a finished study again; `false`: "
+        "they are listed, with what they cost",
+    )
     replace: bool = Field(
         default=False,
         description="let changed settings replace finished trainings; `false`: the run stops and "

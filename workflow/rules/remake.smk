@@ -1,0 +1,173 @@
+"""Makes deleted results again, and records results of earlier versions that have no checksums."""
+
+import subprocess
+
+from dst_cbc.planning.lost import EXPENSIVE, Lost
+from dst_cbc.runtime import checksums
+from snakemake_interface_executor_plugins.settings import ExecMode
+
+
+def planned_jobs():
+    """Target of each job of the study -> its results, as paths on disk."""
+    jobs = {
+        INDEX: [INDEX],
+        f"{STUDY}/summary.csv": [f"{STUDY}/summary.csv", f"{STUDY}/summary.md"],
+        f"{REPORT}/table.csv": [f"{REPORT}/table.{suffix}" for suffix in ("csv", "md", "tex")],
+    }
+    if DRAWN:
+        jobs[f"{EXPERIMENT.data}/scenes.json"] = [f"{EXPERIMENT.data}/scenes.json"]
+    if FIGURES:
+        paths = [f"{REPORT}/{figure}.{end}" for figure in FIGURES for end in ("svg", "png")]
+        jobs[paths[0]] = paths
+    for folder in LABELED_METHODS:
+        jobs[f"{folder}/gallery.html"] = [f"{folder}/gallery.html", f"{folder}/agreement.csv"]
+    for division in PLAN.splits:
+        lists = [f"{STUDY}/splits/{division}.{side}.txt" for side in ("labeled", "unlabeled")]
+        jobs[lists[0]] = lists
+    for model in MODELS:
+        folder = f"{STUDY}/{model.path}"
+        names = ["model.pt", "last.pt", "settings.json", "history.csv", "run.json"]
+        names += ["snapshots"] if model.settings.train.snapshots else []
+        jobs[f"{folder}/model.pt"] = [f"{folder}/{name}" for name in names]
+        jobs[f"{folder}/metrics.json"] = [f"{folder}/metrics.json"]
+    for model in LABELED_ROUNDS:
+        folder = f"{STUDY}/{model.path}"
+        histogram = f"{STUDY}/{model.labeling('histogram', '.npz')}"
+        # Predictions of later rounds may be deleted, histograms not.
+        jobs[histogram] = [histogram, f"{STUDY}/{model.labeling('predictions', '.h5')}"]
+        for name in ("thresholds.csv", "contact_sheet.jpg"):
+            jobs[f"{folder}/{name}"] = [f"{folder}/{name}"]
+        labels = ["pseudo_labels.csv", "pseudo_labels.quality.csv", "pseudo_labels"]
+        jobs[f"{folder}/pseudo_labels.csv"] = [f"{folder}/{name}" for name in labels]
+    return {on_disk(target): [*map(on_disk, paths)] for target, paths in jobs.items()}
+
+
+WITHHELD = set()
+
+
+def whole_study(wildcards):
+    """Input function of `all`: everything that the study should have.
+
+    Deleted results are made again first, each alone by a Snakemake of its own: here, Snakemake would
+    also run all that follows from them, although their bytes are the same.
+    """
+    wanted = [
+        f"{STUDY}/summary.csv",
+        f"{STUDY}/summary.md",
+        f"{REPORT}/table.md",
+        *(f"{REPORT}/{figure}.svg" for figure in FIGURES),
+        *of_labeled_rounds("contact_sheet.jpg"),
+        *GALLERIES,
+    ]
+    # None: Snakemake only describes the study, e.g. for --summary.
+    if workflow.execution_settings is None or workflow.exec_mode != ExecMode.DEFAULT:
+        return wanted
+    if not workflow.dryrun:
+        workflow.dag.dag_processors.append(Adoption(workflow.dag))
+    if not (on_disk(STUDY) / checksums.FOLDER).is_dir():
+        return wanted
+    try:
+        lost = make_again()
+    except DataError as error:
+        raise WorkflowError(terminal(str(error)))
+    WITHHELD.update(str(path) for job in lost.withheld for path in job.gone)
+    # A job that failed has no record, and Snakemake has deleted its results.
+    wanted += [str(target) for target in lost.unrecorded]
+    return [path for path in dict.fromkeys(wanted) if str(on_disk(path)) not in WITHHELD]
+
+
+@cache
+def make_again():
+    """Make deleted results again, as far as they are cheap or `remake` is set; list the others."""
+    lost = Lost(planned_jobs(), EXPERIMENT.remake)
+    for job in lost.withheld:
+        print(
+            terminal(f"not made again: {sorted(map(str, job.gone))[0]}: {why(job)}"),
+            file=sys.stderr,
+        )
+    for step in lost.steps:
+        run_alone(step)
+    return lost
+
+
+def why(job):
+    """Why a deleted result is not made again, and what making it again costs."""
+    path = job.target.parent.relative_to(on_disk(STUDY)).as_posix()
+    ways = "`--config remake=true` makes it again"
+    if job.accepted:
+        return (
+            f"it was edited by hand; `snakemake {job.target} --forcerun {job.target}` replaces it"
+        )
+    if job.job == "train":
+        model = PLAN.models[path]
+        minutes = cost.training_seconds(model, RECORDS, COST) / 60
+        steps = model.settings.train.steps
+        return f"a training of {steps} steps, about {minutes:.0f} min; {ways}"
+    if job.job == "predict":
+        images = len(PLAN.splits[path.partition("/")[0]].unlabeled)
+        return f"a prediction of {images} images, about {COST.image * images / 60:.0f} min; {ways}"
+    return f"it needs a deleted training or prediction; {ways}"
+
+
+def run_alone(step):
+    """Run a step by a Snakemake of its own, with the options of this one."""
+    print(f"making again: {', '.join(map(str, step.gone or step.targets))}", file=sys.stderr)
+    if workflow.dryrun:
+        return
+    command = [sys.executable, "-m", "snakemake", *map(str, step.targets), *sys.argv[1:]]
+    command += ["--forcerun", *map(str, step.forced)] if step.forced else []
+    if subprocess.run(command).returncode:
+        raise WorkflowError("Deleted results could not be made again; see the messages above")
+    # The other Snakemake has removed this folder at its end, and this one has made it already.
+    Path(workflow.persistence.path, "locks").mkdir(exist_ok=True)
+
+
+def require_meant():
+    """Raise WorkflowError if a job would make a deleted training or prediction without `remake`."""
+    files = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
+    if needed := sorted(files & WITHHELD):
+        raise WorkflowError(
+            f"{needed[0]} is missing, and unfinished jobs need it; its cost is above. To have it made "
+            "again, add --config remake=true"
+        )
+
+
+class Adoption:
+    """Records the files of finished jobs that have no record: those of an earlier version.
+
+    Snakemake calls `process` once it has planned all jobs, also if there is nothing to do.
+    """
+
+    def __init__(self, dag):
+        self.dag, self.done = dag, False
+
+    def process(self):
+        if self.done:
+            return
+        self.done = True
+        jobs = [job for level in self.dag.toposorted() for job in level]
+        adopted = [job for job in jobs if not self.dag.needrun(job) and adopt(job)]
+        if adopted:
+            print(
+                f"{len(adopted)} jobs of an earlier run have no record of checksums: recorded their "
+                f"files as they are now, first {adopted[0].output[0]}",
+                file=sys.stderr,
+            )
+
+
+def adopt(job):
+    """Record the files of a finished job that has no record; returns whether it did."""
+    outputs = [Path(path) for path in job.output]
+    script = re.search(r"scripts/(\w+)[.]py", job.params.get("stage", ""))
+    if not script or not any(path.exists() for path in outputs):
+        return False
+    record = checksums.record_of(outputs[0])
+    if any(path.exists() for path in checksums.both(record)):
+        return False
+    settings = checksums.digest_of_settings(job.params.get("settings", ""))
+    read = [Path(path) for path in job.input if Path(path).is_file()]
+    checksums.write(
+        checksums.Job(record, outputs, script[1], settings),
+        {path: checksums.sha256_of(path) for path in read},
+    )
+    return True
