@@ -159,7 +159,7 @@ class Pipeline:
         # These files contain run times: compare only whether they exist.
         timed = ("tiny/report/tiny/table.", "tiny/report/tiny/cost.")
         return {
-            name: b"" if name.startswith(timed) else content
+            name: b"" if name.startswith(timed) or name.endswith(".timed.json") else content
             for name, content in files.items()
             if not name.startswith(free)
         }

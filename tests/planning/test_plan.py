@@ -694,8 +694,8 @@ def finished(tmp_path):
 
 def test_a_finished_study_is_replaced_by_nothing(plan, finished):
     study = finished(plan("dst-cbc", "supervised-long", "dst"))
-    assert replaced_trainings(plan("dst-cbc", "supervised-long", "dst"), study) == {}
-    assert replaced_trainings(plan("dst-cbc", "st"), study) == {}
+    assert replaced_trainings(plan("dst-cbc", "supervised-long", "dst"), study) == ({}, [])
+    assert replaced_trainings(plan("dst-cbc", "st"), study) == ({}, [])
 
 
 def test_an_edit_names_what_changed_and_the_rounds_that_start_from_it(make_experiment, finished):
@@ -724,7 +724,7 @@ def test_an_unfinished_training_is_replaced_without_asking(plan, finished):
     study = finished(plan("dst-cbc"))
     for path in study.rglob("model.pt"):
         path.unlink()
-    assert replaced_trainings(plan("dst-cbc", supervised={"steps": 8}), study) == {}
+    assert replaced_trainings(plan("dst-cbc", supervised={"steps": 8}), study) == ({}, [])
 
 
 def test_settings_come_back_from_their_file(plan):

@@ -180,7 +180,9 @@ def test_a_model_is_handed_over_by_name_and_compared_on_val(study):
     assert not folder.exists(), "nobody has asked for it"
     target = str((folder / "model.onnx").relative_to(study.root))
     study.snakemake(target)
-    assert {path.name for path in folder.iterdir()} == {"model.md", "model.onnx", "model.pt2"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.md", "model.onnx", "model.pt2", "checksums",
+    }  # fmt: skip
     log = (study.study / "logs/6_0/ema-teacher/round1/export.log").read_text()
     assert "in 4 images" in log and "(real images)" in log
     card = (folder / "model.md").read_text()

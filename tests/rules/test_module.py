@@ -145,5 +145,7 @@ def test_it_makes_the_same_bytes_and_then_has_nothing_to_do(clone, outer):
         for target in ("results/tiny/6_0/supervised/histogram.npz", f"{ROUND}/model.pt"):
             printed = project.snakemake("-n", f"seg/{target}", "--workflow-profile", profile)
             assert "Nothing to be done" in printed
-    printed = project.snakemake("seg_verify", fails=True)
-    assert "seg/results/tiny/6_0/dst-cbc/round2/pseudo_labels.csv" in printed
+    assert "all files are as" in project.snakemake("seg_verify")
+    path = f"seg/{ROUND}/thresholds.csv"
+    (project.root / path).write_text("damage")
+    assert f"changed: {path}" in project.snakemake("seg_verify", fails=True)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -121,7 +122,7 @@ def test_a_changed_png_stops_fine_tuning_with_its_name_and_verify_finds_it(finis
     assert "labels of round1" not in (project.study / "summary.md").read_text()
     project.snakemake()
     assert "labels of round1" in (project.study / "summary.md").read_text()
-    assert "in order" in project.snakemake("verify")
+    assert "all files are as" in project.snakemake("verify")
 
 
 def test_a_corrected_mask_retrains_only_what_used_it(finished, tmp_path):
@@ -217,7 +218,7 @@ def test_names_that_would_be_paths_shell_or_markup_are_only_names(strange):
     split = (strange.study / "splits/6_0.labeled.txt").read_text().splitlines()
     assert {p.stem for p in labels.glob("*.png")} | set(split) == set(HOSTILE)
     assert len(list(labels.glob("*.png"))) == 8
-    assert "in order" in strange.snakemake("verify")
+    assert "all files are as" in strange.snakemake("verify")
     assert not list(strange.root.rglob("pwned"))
 
 
@@ -409,3 +410,148 @@ def test_a_config_file_takes_nothing_from_the_default_one(tmp_path, scenes):
     # With only `data` on the command line, the default config.yaml is used.
     output = project.snakemake("-n", "--config", f"data={scenes}")
     assert "results/tiny/" in output
+
+
+SMALL = (
+    "dataset.csv", "splits/6_0.labeled.txt", "6_0/supervised/metrics.json",
+    "6_0/dst-cbc/round1/thresholds.csv", "6_0/dst-cbc/round2/metrics.json", "summary.csv",
+    "report/tiny/rounds.png", "6_0/dst-cbc/round1/contact_sheet.jpg", "6_0/dst-cbc/gallery.html",
+)  # fmt: skip
+TIMED = ("run.json", "report/tiny/table.*", "report/tiny/cost.*", "checksums/*.timed.json")
+
+
+def everything(project: Project) -> dict[str, bytes]:
+    """Bytes of all results, without those that hold run times."""
+    timed = results(project.study, *TIMED)
+    free = ("logs/", "benchmarks/", "tensorboard/")
+    return {
+        name: content
+        for name, content in results(project.study, "*").items()
+        if name not in timed and not name.startswith(free)
+    }
+
+
+def ran(printed: str) -> list[str]:
+    """The rules of all jobs that Snakemake has run, sorted."""
+    found = re.findall(r"^(?:local)?rule (\w+):", printed, re.MULTILINE)
+    return sorted(rule for rule in found if rule != "all")
+
+
+def test_deleted_small_results_come_back_and_nothing_else_runs(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    png = f"6_0/dst-cbc/round1/pseudo_labels/{unlabeled(project)[0]}.png"
+    for name in (*SMALL, png):
+        (project.study / name).unlink()
+    planned = project.snakemake("-n")
+    assert planned.count("would first make again: ") == 10 and "Nothing to be done" in planned
+    printed = project.snakemake()
+    assert ran(printed) == [
+        "check_data", "contact_sheet", "evaluate", "evaluate", "figures", "gallery",
+        "pseudo_labels", "split", "summary", "thresholds",
+    ]  # fmt: skip
+    assert everything(project) == everything(finished)
+    assert not project.jobs() and "all files are as" in project.snakemake("verify")
+
+
+def test_deleted_trainings_and_predictions_are_listed_and_made_again_on_request(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    round1 = project.study / "6_0/dst-cbc/round1"
+    gone = ["model.pt", "metrics.json", "history.csv", "predictions.h5"]
+    for name in gone:
+        (round1 / name).unlink()
+    (project.study / "6_0/supervised/predictions.h5").unlink()
+    printed = project.snakemake()
+    assert ran(printed) == []
+    listed = [line for line in printed.splitlines() if line.startswith("not made again: ")]
+    assert len(listed) == 3 and all("--config remake=true" in line for line in listed)
+    assert "history.csv: a training of 3 steps, about" in printed
+    assert "6_0/supervised/predictions.h5: a prediction of 8 images, about" in printed
+    printed = project.snakemake("--config", "remake=true")
+    assert ran(printed) == ["evaluate", "finetune", "predict"]
+    # The documentation says that it may be deleted.
+    assert not (round1 / "predictions.h5").exists()
+    freed = {"6_0/dst-cbc/round1/predictions.h5"}
+    expected = everything(finished)
+    assert everything(project) == {n: b for n, b in expected.items() if n not in freed}
+    assert not project.jobs() and "all files are as" in project.snakemake("verify")
+
+
+def test_an_unfinished_study_asks_before_it_repeats_a_training(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.write(project.root / "workflow/methods.yaml", {"dst-cbc": {"curriculum": [0.5, 1, 1]}})
+    model = project.study / "6_0/dst-cbc/round2/model.pt"
+    before = model.read_bytes()
+    model.unlink()
+    (project.study / "splits/6_0.labeled.txt").unlink()
+    printed = project.snakemake(fails=True)
+    assert ran(printed)[0] == "split" and not model.exists()
+    assert "round2/model.pt is missing, and unfinished jobs need it" in printed
+    assert project.trained("--config", "remake=true") == [
+        "6_0/dst-cbc/round2",
+        "6_0/dst-cbc/round3",
+    ]
+    project.snakemake("results/tiny/6_0/dst-cbc/round3/model.pt", "--config", "remake=true")
+    assert model.read_bytes() == before
+
+
+def test_a_failed_training_is_run_again_although_later_results_exist(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    project.configure(**FOLDER_FORMAT, supervised={"steps": 7})
+    script = project.root / "scripts/dst_cbc/training/loop.py"
+    working = script.read_text()
+    script.write_text("raise MemoryError('none left')\n")
+    assert "none left" in project.snakemake("--config", "replace=true", fails=True)
+    script.write_text(working)
+    # Its results are deleted and those that follow from it are of the old settings.
+    assert not (project.study / "6_0/supervised/model.pt").exists()
+    rounds = [f"6_0/dst-cbc/round{number}" for number in (1, 2)]
+    assert project.trained() == [*rounds, "6_0/supervised"]
+
+
+def test_results_without_records_are_recorded_once(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    before = everything(finished)
+    for folder in list(project.study.rglob("checksums")):
+        shutil.rmtree(folder)
+    printed = project.snakemake()
+    assert "jobs of an earlier run have no record of checksums: recorded their files" in printed
+    assert ran(printed) == [] and everything(project).keys() == before.keys()
+    assert "recorded their files" not in project.snakemake()
+    assert "all files are as" in project.snakemake("verify")
+    (project.study / "6_0/dst-cbc/round2/metrics.json").unlink()
+    assert ran(project.snakemake()) == ["evaluate"]
+
+
+DAMAGES = {
+    "6_0/dst-cbc/round2/metrics.json": ("summary.csv", lambda text: flipped_digit(text)),
+    "splits/6_0.labeled.txt": ("6_0/supervised/model.pt", lambda text: text.partition("\n")[2]),
+    "dataset.csv": ("6_0/supervised/metrics.json", lambda text: text.replace(",val,", ",test,", 1)),
+    "summary.csv": ("report/tiny/table.csv", lambda text: flipped_digit(text)),
+}  # fmt: skip
+
+
+def flipped_digit(text: str) -> str:
+    """The text with one digit of its last number changed."""
+    place = max(text.rfind(digit) for digit in "123456789")
+    return f"{text[:place]}{int(text[place]) % 9 + 1}{text[place + 1 :]}"
+
+
+def test_damage_is_named_by_verify_and_by_the_next_job(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    for name, (reader, damage) in DAMAGES.items():
+        path = project.study / name
+        status, before = path.stat(), path.read_text()
+        path.write_text(damage(before))
+        assert path.read_text() != before
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        lines = project.snakemake("verify", fails=True).splitlines()
+        assert [one for one in lines if one.startswith("changed: ")] == [
+            f"changed: results/tiny/{name}"
+        ]
+        target = f"results/tiny/{reader}"
+        printed = project.snakemake(target, "--forcerun", target, fails=True)
+        assert f"results/tiny/{name}: changed since it was made" in printed, printed
+        path.write_text(before)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    project.snakemake("--config", "remake=true")
+    assert everything(project) == everything(finished)

@@ -42,8 +42,13 @@ try:
         )
     STUDY = f"results/{EXPERIMENT.name}"
     INDEX = f"{STUDY}/dataset.csv"
-    CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
-    REPLACED = replaced_trainings(PLAN, on_disk(STUDY))
+    # What is damaged can still be verified and made again: a run of the whole study stops.
+    REPLACED, DAMAGE = replaced_trainings(PLAN, on_disk(STUDY))
+    try:
+        CHECKED = read_index(on_disk(INDEX)) if on_disk(INDEX).is_file() else {}
+    except DataError as error:
+        CHECKED = {}
+        DAMAGE.append(str(error))
 except (ConfigError, DataError, OSError, ValueError) as error:
     raise WorkflowError(terminal(str(error)))
 

@@ -62,18 +62,24 @@ def whole_study(wildcards):
     # None: Snakemake only describes the study, e.g. for --summary.
     if workflow.execution_settings is None or workflow.exec_mode != ExecMode.DEFAULT:
         return wanted
-    if not workflow.dryrun:
-        workflow.dag.dag_processors.append(Adoption(workflow.dag))
-    if not (on_disk(STUDY) / checksums.FOLDER).is_dir():
+    planned = Planned(workflow.dag, [*DAMAGE])
+    workflow.dag.dag_processors.append(planned)
+    asked = workflow.dag_settings
+    asked = asked.targets, asked.forceall, asked.forcerun, asked.until, asked.omit_from, asked.batch
+    has_records = (on_disk(STUDY) / checksums.FOLDER).is_dir()
+    if any(asked) or workflow.touch or planned.problems or not has_records:
         return wanted
     try:
         lost = make_again()
-    except DataError as error:
-        raise WorkflowError(terminal(str(error)))
+    except (DataError, WorkflowError) as error:
+        planned.problems.append(str(error))
+        return wanted
     WITHHELD.update(str(path) for job in lost.withheld for path in job.gone)
+    # A dry run only says what is made again first.
+    first = {str(path) for step in lost.steps for path in step.gone} if workflow.dryrun else set()
+    wanted = [path for path in wanted if str(on_disk(path)) not in WITHHELD | first]
     # A job that failed has no record, and Snakemake has deleted its results.
-    wanted += [str(target) for target in lost.unrecorded]
-    return [path for path in dict.fromkeys(wanted) if str(on_disk(path)) not in WITHHELD]
+    return wanted + files_of_the_user(map(str, lost.unrecorded))
 
 
 @cache
@@ -111,7 +117,8 @@ def why(job):
 
 def run_alone(step):
     """Run a step by a Snakemake of its own, with the options of this one."""
-    print(f"making again: {', '.join(map(str, step.gone or step.targets))}", file=sys.stderr)
+    would = "would first make" if workflow.dryrun else "making"
+    print(f"{would} again: {', '.join(map(str, step.gone or step.targets))}", file=sys.stderr)
     if workflow.dryrun:
         return
     command = [sys.executable, "-m", "snakemake", *map(str, step.targets), *sys.argv[1:]]
@@ -120,6 +127,8 @@ def run_alone(step):
         raise WorkflowError("Deleted results could not be made again; see the messages above")
     # The other Snakemake has removed this folder at its end, and this one has made it already.
     Path(workflow.persistence.path, "locks").mkdir(exist_ok=True)
+    for path in step.wrote:
+        checksums.date_back(path)
 
 
 def require_meant():
@@ -132,17 +141,23 @@ def require_meant():
         )
 
 
-class Adoption:
-    """Records the files of finished jobs that have no record: those of an earlier version.
+class Planned:
+    """Snakemake calls `process` once it has planned all jobs, also if there is nothing to do.
 
-    Snakemake calls `process` once it has planned all jobs, also if there is nothing to do.
+    It stops for the problems that were found before, because an input function cannot do so with a
+    plain message. It records the files of finished jobs that have no record: those of an earlier
+    version.
     """
 
-    def __init__(self, dag):
-        self.dag, self.done = dag, False
+    def __init__(self, dag, problems):
+        self.dag, self.problems = dag, problems
+        self.done = False
 
     def process(self):
-        if self.done:
+        if self.problems:
+            advice = "To list all damage: snakemake verify"
+            raise WorkflowError(*map(terminal, self.problems), advice)
+        if self.done or workflow.dryrun or workflow.touch:
             return
         self.done = True
         jobs = [job for level in self.dag.toposorted() for job in level]

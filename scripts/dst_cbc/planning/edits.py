@@ -5,22 +5,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..runtime.errors import DataError
 from ..runtime.reading import read_json
 from .plan import Plan
 
 
-def replaced_trainings(plan: Plan, study: Path) -> dict[str, str]:
-    """Finished trainings that this plan would replace: path below `study` -> reason.
+def replaced_trainings(plan: Plan, study: Path) -> tuple[dict[str, str], list[str]]:
+    """Finished trainings that this plan would replace: path below `study` -> reason; and messages.
 
     A training is replaced if its settings have changed, or if the plan replaces a model that it
-    starts from or is labeled by. Raises DataError when the settings.json of a training is damaged.
+    starts from or is labeled by. A message names a settings.json that is damaged.
     """
     stale: dict[str, str] = {}
+    damage = []
     for path, model in plan.models.items():
         written = study / path / "settings.json"
         if not (written.is_file() and (study / path / "model.pt").is_file()):
             continue
-        old, new = read_json(written), json.loads(model.settings.canonical())
+        try:
+            old = read_json(written)
+        except DataError as error:
+            damage.append(str(error))
+            continue
+        new = json.loads(model.settings.canonical())
         changes = [f"{k}: {a!r} -> {b!r}" for k, a, b in _differences(old, new)]
         if changes:
             stale[path] = "; ".join(changes)
@@ -28,7 +35,7 @@ def replaced_trainings(plan: Plan, study: Path) -> dict[str, str]:
             stale[path] = f"starts from {model.previous.path}"
         elif model.labeled_by and model.labeled_by.path in stale:
             stale[path] = f"is labeled by {model.labeled_by.path}"
-    return stale
+    return stale, damage
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

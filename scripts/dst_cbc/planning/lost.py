@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ..report.verification import is_freed
-from ..runtime.checksums import digest_of_names, place, records_in
+from ..runtime.checksums import begun, digest_of_names, place, records_in
 from ..runtime.tables import read_csv
 
 EXPENSIVE = ("train", "predict")
@@ -22,7 +22,8 @@ class Recorded:
     """What a job has recorded. target: a result of it that Snakemake can be asked for.
 
     read: files that it read. gone: results of it that are missing and not freed. accepted: whether
-    a person has changed and accepted one of its results.
+    a person has changed and accepted one of its results. begun: whether it has failed to repeat its
+    work, for which Snakemake has deleted its results.
     """
 
     target: Path
@@ -31,6 +32,7 @@ class Recorded:
     wrote: frozenset[Path]
     gone: frozenset[Path]
     accepted: bool
+    begun: bool
 
     @property
     def is_expensive(self) -> bool:
@@ -42,12 +44,13 @@ class Step:
     """What one run of Snakemake makes again.
 
     targets: of its jobs. forced: those that still exist, while other results of their job are gone.
-    gone: the results.
+    gone: the results. wrote: all results of its jobs.
     """
 
     targets: Sequence[Path]
     forced: Sequence[Path]
     gone: Sequence[Path]
+    wrote: Sequence[Path]
 
 
 @dataclass
@@ -81,12 +84,10 @@ class Lost:
                     and _is_gone(path, digest)
                     and not is_freed(path)
                 }
-                accepted = bool(checksums.accepted)
+                state = bool(checksums.accepted), begun(record).exists()
                 (target,) = targets
                 found.setdefault(target, []).append(
-                    Recorded(
-                        target, checksums.job, read, frozenset(wrote), frozenset(gone), accepted
-                    )
+                    Recorded(target, checksums.job, read, frozenset(wrote), frozenset(gone), *state)
                 )
         return [_joined(parts) for parts in found.values()]
 
@@ -116,9 +117,13 @@ class Lost:
 
     def _can_be_made(self, job: Recorded) -> bool:
         if job.target not in self._makeable:
-            allowed = (self.remake or not job.is_expensive) and not job.accepted
-            self._makeable[job.target] = allowed and all(
-                needed is not None and self._can_be_made(needed) for needed in self._needed(job)
+            allowed = self.remake or not job.is_expensive or job.begun
+            self._makeable[job.target] = (
+                allowed
+                and not job.accepted
+                and all(
+                    needed is not None and self._can_be_made(needed) for needed in self._needed(job)
+                )
             )
         return self._makeable[job.target]
 
@@ -167,8 +172,12 @@ class Lost:
 
 def _step(jobs: Sequence[Recorded]) -> Step:
     targets = [job.target for job in jobs]
-    gone = sorted(path for job in jobs for path in job.gone)
-    return Step(targets, [target for target in targets if target.exists()], gone)
+    return Step(
+        targets,
+        [target for target in targets if target.exists()],
+        sorted(path for job in jobs for path in job.gone),
+        [path for job in jobs for path in job.wrote],
+    )
 
 
 def _joined(parts: Sequence[Recorded]) -> Recorded:
@@ -180,6 +189,7 @@ def _joined(parts: Sequence[Recorded]) -> Recorded:
         frozenset().union(*(part.wrote for part in parts)),
         frozenset().union(*(part.gone for part in parts)),
         any(part.accepted for part in parts),
+        any(part.begun for part in parts),
     )
 
 

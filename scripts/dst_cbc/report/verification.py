@@ -1,7 +1,7 @@
 """Compare all files of a study with the records of the jobs that made them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from ..data.index import read_index
@@ -11,8 +11,8 @@ from ..runtime.files import sha256_file
 from ..runtime.tables import csv_header
 from ..self_training.pseudo_labels import read_manifest
 
-OWN = (".fingerprints.json", "cost.json", "thresholds.edited.csv")
-"""Names of files that no job makes: caches of the planner, and thresholds edited by hand."""
+OWN = (".fingerprints.json", ".snakemake_timestamp", "cost.json", "thresholds.edited.csv")
+"""Names of files that no job records: caches, Snakemake's own, and thresholds edited by hand."""
 UNRECORDED = ("logs", "benchmarks", "tensorboard")
 """Folders of a study that say how its jobs went."""
 FREED = re.compile(r"round[0-9]+/predictions[^/]*[.]h5$|[.][0-9]+of[0-9]+([.]|/|$)")
@@ -49,10 +49,9 @@ def verify(study: Path, data: Path | None = None) -> Iterator[tuple[str, Path]]:
                 path = place(record, name)
                 known.add(path)
                 state = _state(path, digest)
-                if state == "":
-                    known |= yield from _labels(path)
-                elif not (state == "missing" and is_freed(path)):
+                if state and not (state == "missing" and is_freed(path)):
                     yield state, path
+                known |= yield from _labels(path)
     yield from (("foreign", path) for path in _others(study, known))
     if data is not None:
         yield from _images(study / "dataset.csv", data)
@@ -84,24 +83,29 @@ def class_names(manifest: Path) -> list[str]:
     return [name.removeprefix(CLASS_COLUMN) for name in columns if name.startswith(CLASS_COLUMN)]
 
 
-def _labels(manifest: Path):
-    """Compare the PNGs that a manifest names; returns their paths."""
-    listed: set[Path] = set()
+def _labels(manifest: Path) -> Generator[tuple[str, Path], None, set[Path]]:
+    """Compare the PNGs that a manifest names; returns those that do not count as foreign.
+
+    If the manifest is damaged itself, its PNGs are not compared.
+    """
     folder = manifest.with_suffix("")
     if manifest.name != MANIFEST or not folder.is_dir():
-        return listed
-    for row in read_manifest(manifest, class_names(manifest)):
-        png = folder / f"{row.id}.png"
-        listed.add(png)
-        if state := _state(png, row.sha256):
+        return set()
+    try:
+        rows = read_manifest(manifest, class_names(manifest))
+    except (DataError, FileNotFoundError):
+        return set(folder.rglob("*.png"))
+    digests = {folder / f"{row.id}.png": row.sha256 for row in rows}
+    for png, digest in digests.items():
+        if state := _state(png, digest):
             yield state, png
-    return listed
+    return set(digests)
 
 
 def _others(study: Path, known: set[Path]) -> Iterator[Path]:
     free = [study / name for name in UNRECORDED]
     for path in sorted(study.rglob("*")):
-        is_ours = path in known or path.name in OWN or path.name == ".snakemake_timestamp"
+        is_ours = path in known or path.name in OWN or path.suffix == ".begun"
         if not is_ours and path.is_file() and not any(map(path.is_relative_to, free)):
             yield path
 

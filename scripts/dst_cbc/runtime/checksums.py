@@ -36,8 +36,8 @@ class Checksums:
     """The record of a job.
 
     job: name of its script. settings: SHA-256 of the text of its settings; "" if it has none. read,
-    wrote: path -> SHA-256. Paths are relative to the folder that holds `checksums/`; a path of the
-    user's own files is as the job was given it. A folder of PNGs has the SHA-256 of their names,
+    wrote: path -> SHA-256. Paths are relative to the folder that holds `checksums/`, unless the job
+    was given an absolute one. A folder of PNGs has the SHA-256 of their names,
     because its manifest has their contents. None: the file was missing when a result of an earlier
     version was recorded. accepted: those of `wrote` that a person changed and accepted.
     """
@@ -60,14 +60,14 @@ def record_of(output: Path) -> Path:
 def records_in(folder: Path) -> dict[Path, Checksums]:
     """All records of the files in a folder, by their path. Raises DataError if one is damaged."""
     try:
-        modified = (folder / FOLDER).stat().st_mtime_ns
+        status = (folder / FOLDER).stat()
     except OSError:
         return {}
-    return _records(folder, modified)
+    return _records(folder, status.st_ino, status.st_ctime_ns)
 
 
 @cache
-def _records(folder: Path, modified: int) -> dict[Path, Checksums]:
+def _records(folder: Path, number: int, changed: int) -> dict[Path, Checksums]:
     return {path: read_record(path) for path in sorted((folder / FOLDER).glob("*.json"))}
 
 
@@ -137,7 +137,7 @@ def check(path: Path | str) -> None:
         return
     if path.stat().st_size < SLOW:
         sha256_of(path)
-    elif path not in _read and path not in _pending:
+    elif path not in _pending:
         _pending[path] = _background.submit(sha256_of, path)
 
 
@@ -155,7 +155,7 @@ _background = ThreadPoolExecutor(1)
 
 def _compared(path: Path) -> str:
     status = path.stat()
-    found = _sha256(path, status.st_size, status.st_mtime_ns)
+    found = _sha256(path, status.st_ino, status.st_ctime_ns)
     known = recorded(path)
     if known and known[1] not in (None, found):
         raise DataError(
@@ -168,8 +168,9 @@ def _compared(path: Path) -> str:
     return found
 
 
+# Cached, because a stage computes the digests of some files that it then reads.
 @cache
-def _sha256(path: Path, size: int, modified: int) -> str:
+def _sha256(path: Path, number: int, changed: int) -> str:
     return sha256_file(path)
 
 
@@ -192,6 +193,17 @@ def accept(path: Path) -> None:
     os.utime(path)
 
 
+def date_back(path: Path) -> None:
+    """Give a result that was made again the time of its record, which equal bytes left untouched.
+
+    So Snakemake, which compares times, runs nothing that follows from it.
+    """
+    known = recorded(path)
+    if known and path.is_file():
+        made = known[0].stat().st_mtime_ns
+        os.utime(path, ns=(made, made))
+
+
 # -------------------------------------------------------------- the record of a job
 
 
@@ -209,9 +221,9 @@ def begin() -> Job | None:
     """The job of this process, which the environment variable CHECKSUMS describes; None without it.
 
     CHECKSUMS is a JSON list: path of the record, then the outputs. An old record is removed if this
-    job makes something else. It is kept if the job only repeats its work: if it is killed, the next
-    one still knows that. Raises DataError, and keeps the record, if a file that the job read has
-    changed since it was made.
+    job makes something else. It is kept, and marked as `begun`, if the job only repeats its work: if
+    it is killed, the next one still knows that. Raises DataError, and keeps the record, if a file
+    that the job read has changed since it was made.
     """
     text = os.environ.pop("CHECKSUMS", None)
     if not text:
@@ -220,14 +232,21 @@ def begin() -> Job | None:
     settings = sys.argv[sys.argv.index("--settings") + 1] if "--settings" in sys.argv else ""
     job = Job(record, outputs, Path(sys.argv[0]).stem, digest_of_settings(settings))
     for path in both(record):
-        if path.is_file() and not _is_repeated(path, job.settings):
-            path.unlink()
+        if path.is_file() and _is_repeated(path, job.settings):
+            begun(record).touch()
+        else:
+            path.unlink(missing_ok=True)
     return job
 
 
 def both(record: Path) -> tuple[Path, Path]:
     """The record of a job, and its record of the files that hold run times; one may not exist."""
     return record, record.with_suffix(".timed.json")
+
+
+def begun(record: Path) -> Path:
+    """The file that exists while a job repeats its work, or after it failed to."""
+    return record.with_name(f"{record.name.removesuffix('.json').removesuffix('.timed')}.begun")
 
 
 def digest_of_settings(text: str) -> str:
@@ -250,6 +269,7 @@ def finish(job: Job) -> None:
     """Write the record of the job of this process. Raises DataError as `settle`."""
     settle()
     write(job, _read)
+    begun(job.record).unlink(missing_ok=True)
 
 
 def write(job: Job, read: Mapping[Path, str]) -> None:
@@ -279,7 +299,7 @@ def _sources(
         if known is None:
             # Other files below results/ are states and caches.
             if not Path(os.path.abspath(path)).is_relative_to(Path("results").absolute()):
-                sources[str(path)] = digest
+                sources[str(path) if path.is_absolute() else _name(path, folder)] = digest
         elif is_shard(path):
             # The record must not depend on the number of shards: what they were made from counts.
             for name, source in read_record(known[0]).read.items():

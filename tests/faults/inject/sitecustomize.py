@@ -145,6 +145,8 @@ def place_of(path: str) -> str:
         parts[-1] = "events"
     if "report" in parts[:-1] and parts[-1].endswith((".svg", ".png")):
         parts[-1] = f"a figure{parts[-1][-4:]}"
+    if "checksums" in parts[:-1]:
+        return "a record"
     # results/.resume/<study>/<split>/<model…>/<stage…>, results/<study>/<split>/<model…>/<file>
     kept = parts[-2:] if parts[-2] in ("train", "predict", "pseudo_labels") else parts[-1:]
     return re.sub(r"\d+", "#", "/".join(kept))
