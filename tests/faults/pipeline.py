@@ -185,13 +185,18 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
+def place_of(job: str, kind: str, place: str) -> tuple[str, str]:
+    """Job and place of an event; one job stands for all where all do the same."""
+    return ("any" if place in ("a folder", "a record") else job), place
+
+
 def choose(catalogue: dict[tuple[str, str, str], int], seed: int, count: int) -> list[Fault]:
     """Choose `count` kills: one at every place that writes, then random events; random victims."""
     draw = random.Random(seed)
     places: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for event in catalogue:
         if event[1] in WRITING and event[0] != "snakemake":
-            places.setdefault((event[0], event[2]), []).append(event)
+            places.setdefault(place_of(*event), []).append(event)
     chosen = [draw.choice(events) for events in places.values()]
     draw.shuffle(chosen)
     jobs = sorted({job for job, *_ in catalogue} - {"snakemake"})

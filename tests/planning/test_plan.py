@@ -703,7 +703,8 @@ def test_an_edit_names_what_changed_and_the_rounds_that_start_from_it(make_exper
         return Plan(make_experiment(), {"dst-cbc": MethodRow(curriculum=alphas)}, records())
 
     study = finished(planned(0.2, 0.6, 1.0))
-    assert replaced_trainings(planned(0.2, 0.5, 1.0), study) == {
+    replaced, _ = replaced_trainings(planned(0.2, 0.5, 1.0), study)
+    assert replaced == {
         "few_0/dst-cbc/round2": "thresholds.alpha: '0.6' -> '0.5'",
         "few_0/dst-cbc/round3": "starts from few_0/dst-cbc/round2",
     }
@@ -711,13 +712,21 @@ def test_an_edit_names_what_changed_and_the_rounds_that_start_from_it(make_exper
 
 def test_a_changed_round_0_replaces_all_rounds(plan, finished):
     study = finished(plan("dst-cbc", "supervised-long"))
-    replaced = replaced_trainings(
+    replaced, _ = replaced_trainings(
         plan("dst-cbc", "supervised-long", supervised={"steps": 8}), study
     )
     assert len(replaced) == 5
     assert "train.steps: 7 -> 8; train.validate_at" in replaced["few_0/supervised"]
     assert replaced["few_0/dst-cbc/round1"] == "starts from few_0/supervised"
     assert "train.steps" in replaced["few_0/supervised-long/round1"]
+
+
+def test_damaged_settings_are_named_and_replace_nothing(plan, finished):
+    study = finished(plan("dst-cbc"))
+    path = study / "few_0/supervised/settings.json"
+    path.write_text(path.read_text()[:100])
+    replaced, (message,) = replaced_trainings(plan("dst-cbc"), study)
+    assert replaced == {} and message.startswith(f"{path}: not readable as JSON")
 
 
 def test_an_unfinished_training_is_replaced_without_asking(plan, finished):

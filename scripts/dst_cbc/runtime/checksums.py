@@ -221,9 +221,9 @@ def begin() -> Job | None:
     """The job of this process, which the environment variable CHECKSUMS describes; None without it.
 
     CHECKSUMS is a JSON list: path of the record, then the outputs. An old record is removed if this
-    job makes something else. It is kept, and marked as `begun`, if the job only repeats its work: if
-    it is killed, the next one still knows that. Raises DataError, and keeps the record, if a file
-    that the job read has changed since it was made.
+    job makes something else. It is kept, and marked as `begun`, if the job only repeats its work:
+    if it is killed, the next one still knows that. Raises DataError, and keeps the record, if a
+    file that the job read has changed since it was made.
     """
     text = os.environ.pop("CHECKSUMS", None)
     if not text:
