@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 
 from pydantic import ValidationError
 
-from .runtime import checksums, escape, signals
+from .runtime import checksums, escape, job_record, signals
 from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, no_space
 from .runtime.reading import read_text
 from .runtime.resume import Busy
@@ -92,7 +92,7 @@ def main(run: Callable[[], None]) -> None:
 
     A stage that a signal has stopped exits with 143. If END_WITH_PARENT is set in the environment,
     the stage ends when the process that started it ends. If CHECKSUMS is set, it records what it
-    has read and written (`runtime.checksums`).
+    has read and written (`runtime.job_record`).
     """
     for stream in (sys.stdout, sys.stderr):
         # A name of a file may hold characters that the terminal or the log cannot.
@@ -103,10 +103,10 @@ def main(run: Callable[[], None]) -> None:
     if os.environ.get("END_WITH_PARENT"):
         signals.end_with_parent()
     try:
-        job = checksums.begin()
+        job = job_record.begin()
         _run(run)
         if job:
-            checksums.finish(job)
+            job_record.finish(job)
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         _fail(error)
     except FileNotFoundError as error:

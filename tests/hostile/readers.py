@@ -44,10 +44,15 @@ from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.trainaug import sbd_mask
 from dst_cbc.planning import cost
+from dst_cbc.planning.lost import Lost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.report import figure_data, model_card, summary, tables
 from dst_cbc.report.agreement import labels_from
+from dst_cbc.report.verification import verify
+from dst_cbc.runtime import checksums
 from dst_cbc.runtime.errors import Changed, DataError, Unusable
+from dst_cbc.runtime.files import sha256, sha256_file
+from dst_cbc.runtime.job_record import Job, write
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.self_training.predictions import read_histogram, read_predictions
@@ -409,6 +414,41 @@ def read_state(study: Path) -> None:
         pass
 
 
+RECORD = "checksums/summary.csv.json"
+
+
+def read_records(study: Path) -> None:
+    """Use the record of a job as the planner, a reader of its file and `verify` do."""
+    summary_csv = study / "summary.csv"
+    problems = list(verify(study))
+    assert all(state in ("missing", "changed", "foreign") for state, _ in problems)
+    lost = Lost({summary_csv: [summary_csv]})
+    assert all(step.targets == [summary_csv] for step in lost.steps)
+    checksums.sha256_of(summary_csv)
+
+
+def record_file(study: Path) -> list[bytes]:
+    outputs = [study / "summary.csv", study / "summary.md"]
+    job = Job(study / RECORD, outputs, "summarize", "")
+    write(job, {path: sha256_file(path) for path in study.glob("splits/*.txt")})
+    content = (study / RECORD).read_bytes()
+    # Readers of other files must get past the comparison with it.
+    (study / RECORD).unlink()
+    return [content]
+
+
+def in_record(draw: random.Random, content: bytes) -> bytes:
+    """Damage a record; mostly, its own checksum fits again."""
+    damaged = damage_json(draw, content)
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
+        value = json.loads(damaged)
+        kept = {key: kind for key, kind in value.items() if key != "sha256"}
+        if draw.random() < 0.8:
+            value["sha256"] = sha256(json.dumps(kept, sort_keys=True).encode())
+        return json.dumps(value).encode()
+    return damaged
+
+
 def read_failure(study: Path) -> None:
     (study / "state/fingerprint").write_text("abc")
     read_state(study)
@@ -642,6 +682,7 @@ READERS = [
            text_file('{"host": "x", "pid": 1, "started": 1, "job": "x"}'), share=0.3,
            refused=True),
     Reader("fingerprints.json", read_cache, JSON, is_json, cache_file),
+    Reader(RECORD, read_records, (in_record,), is_json, record_file, share=0.5),
     Reader("cost.json", read_cost, JSON, is_json, cost_file, share=0.3),
     Reader(f"{ROUND}/pseudo_labels/train-0002.png", read_png, _PNG, is_image),
     Reader("image.png", lambda s: read_image(s / "image.png"), _PNG, is_image, deep_pngs, share=2,

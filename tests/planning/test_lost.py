@@ -7,7 +7,8 @@ import pytest
 
 from dst_cbc.planning.lost import Lost
 from dst_cbc.runtime import checksums
-from dst_cbc.runtime.checksums import Job, record_of
+from dst_cbc.runtime.checksums import record_of
+from dst_cbc.runtime.job_record import Job, write
 
 # Results of each job, the target first -> (name of its script, what it reads).
 JOBS = {
@@ -56,7 +57,7 @@ def study(tmp_path, monkeypatch):
         record = Job(record_of(paths[0]), paths, job, "")
         found = [study / name if study / name != study / "../weights.pt" else Path("weights.pt")
                  for name in read]  # fmt: skip
-        checksums.write(record, {path: checksums.sha256_of(path) for path in found})
+        write(record, {path: checksums.sha256_of(path) for path in found})
     return study
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from dst_cbc.data.index import Row, write_index
 from dst_cbc.report.verification import verify, verify_file
-from dst_cbc.runtime import checksums
-from dst_cbc.runtime.checksums import Job, record_of
+from dst_cbc.runtime.checksums import record_of
 from dst_cbc.runtime.files import sha256_file
+from dst_cbc.runtime.job_record import Job, write
 from dst_cbc.self_training.pseudo_labels import write_manifest, write_pseudo_labels
 
 CLASSES = {"sky": "#0000ff", "road": "#808080"}
@@ -41,9 +41,9 @@ def study(tmp_path, monkeypatch):
     of_labels = ["pseudo_labels.csv", "pseudo_labels"]
     for names in (["model.pt", "run.json"], ["predictions.h5"], of_labels):
         paths = [round / name for name in names]
-        checksums.write(Job(record_of(paths[0]), paths, "train", ""), {})
+        write(Job(record_of(paths[0]), paths, "train", ""), {})
     index = study / "dataset.csv"
-    checksums.write(Job(record_of(index), [index], "check_data", ""), {})
+    write(Job(record_of(index), [index], "check_data", ""), {})
     return study
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from dst_cbc.runtime import checksums
-from dst_cbc.runtime.checksums import Job, read_record, record_of, recorded
+from dst_cbc.runtime import checksums, job_record
+from dst_cbc.runtime.checksums import read_record, record_of, recorded
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import sha256, sha256_file
+from dst_cbc.runtime.job_record import Job, write
 from dst_cbc.runtime.reading import read_ids, read_json
 from dst_cbc.runtime.tables import read_csv
 
@@ -28,7 +29,7 @@ def folder(tmp_path, monkeypatch):
     for name, text in CONTENT.items():
         (folder / name).write_text(text)
     outputs = [folder / name for name in CONTENT]
-    checksums.write(Job(record_of(outputs[0]), outputs, "evaluate", ""), {})
+    write(Job(record_of(outputs[0]), outputs, "evaluate", ""), {})
     return folder
 
 
@@ -45,9 +46,9 @@ def test_a_record_has_the_sha256_of_what_a_job_read_and_wrote(folder):
     for path, text in ((made, "%"), (outside, "a\n")):
         path.parent.mkdir()
         path.write_text(text)
-    settings = checksums.digest_of_settings('{"title": "x"}')
+    settings = job_record.digest_of_settings('{"title": "x"}')
     job = Job(record_of(made), [made], "tables", settings)
-    checksums.write(job, {path: checksums.sha256_of(path) for path in (source, outside)})
+    write(job, {path: checksums.sha256_of(path) for path in (source, outside)})
     path = folder / "table/checksums/table.tex.timed.json"
     content = json.loads(path.read_text())
     assert content.pop("sha256") == sha256(json.dumps(content, sort_keys=True).encode())
@@ -67,7 +68,7 @@ def test_files_with_run_times_do_not_change_the_other_record(folder):
         for name in ("model.pt", "run.json"):
             (folder / name).write_text(name if name == "model.pt" else seconds)
         outputs = [folder / "model.pt", folder / "run.json"]
-        checksums.write(Job(record_of(outputs[0]), outputs, "train", ""), {})
+        write(Job(record_of(outputs[0]), outputs, "train", ""), {})
         names = ("model.pt.json", "model.pt.timed.json")
         return [(folder / "checksums" / name).read_bytes() for name in names]
 
@@ -143,7 +144,7 @@ def test_a_folder_of_pngs_is_recorded_by_their_names(folder):
     (labels / "a").mkdir(parents=True)
     for name in ("b.png", "a/c.png", ".snakemake_timestamp", "manifest.csv"):
         (labels / name).write_text(name)
-    checksums.write(Job(record_of(labels), [labels], "pseudo_labels", ""), {})
+    write(Job(record_of(labels), [labels], "pseudo_labels", ""), {})
     assert read_record(record_of(labels)).wrote == {
         "pseudo_labels": sha256(b"a/c.png\nb.png"),
         "pseudo_labels/manifest.csv": sha256(b"manifest.csv"),
@@ -162,9 +163,9 @@ def test_a_joined_result_has_the_sources_of_its_shards(folder):
     for path in (shard, joined):
         path.write_text("pixels")
     job = Job(record_of(shard), [shard], "predict", "")
-    checksums.write(job, {source: checksums.sha256_of(source)})
+    write(job, {source: checksums.sha256_of(source)})
     job = Job(record_of(joined), [joined], "predict", "")
-    checksums.write(job, {shard: checksums.sha256_of(shard)})
+    write(job, {shard: checksums.sha256_of(shard)})
     assert read_record(record_of(joined)).read == {"ids.txt": sha256(b"a\nb\n")}
     assert not record_of(shard).exists()
 
@@ -178,7 +179,7 @@ def started(folder, monkeypatch):
         monkeypatch.setenv("CHECKSUMS", json.dumps([str(record_of(out)), str(out)]))
         monkeypatch.setattr("sys.argv", ["scripts/thresholds.py", "--settings", settings])
         monkeypatch.setattr(checksums, "_read", {})
-        return checksums.begin()
+        return job_record.begin()
 
     return start
 
@@ -186,7 +187,7 @@ def started(folder, monkeypatch):
 def finish(folder, job):
     read_ids(folder / "ids.txt")
     (folder / "out.csv").write_text("x\n")
-    checksums.finish(job)
+    job_record.finish(job)
 
 
 def test_a_job_records_what_its_readers_have_read(folder, started):
@@ -200,7 +201,7 @@ def test_a_job_records_what_its_readers_have_read(folder, started):
 
 def test_without_the_variable_nothing_is_recorded(monkeypatch):
     monkeypatch.delenv("CHECKSUMS", raising=False)
-    assert checksums.begin() is None
+    assert job_record.begin() is None
 
 
 def test_a_repeated_job_keeps_its_record_and_another_one_removes_it(folder, started):

@@ -3,7 +3,7 @@
 import subprocess
 
 from dst_cbc.planning.lost import EXPENSIVE, Lost
-from dst_cbc.runtime import checksums
+from dst_cbc.runtime import checksums, job_record
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 
@@ -179,10 +179,10 @@ def adopt(job):
     record = checksums.record_of(outputs[0])
     if any(path.exists() for path in checksums.both(record)):
         return False
-    settings = checksums.digest_of_settings(job.params.get("settings", ""))
+    settings = job_record.digest_of_settings(job.params.get("settings", ""))
     read = [Path(path) for path in job.input if Path(path).is_file()]
-    checksums.write(
-        checksums.Job(record, outputs, script[1], settings),
+    job_record.write(
+        job_record.Job(record, outputs, script[1], settings),
         {path: checksums.sha256_of(path) for path in read},
     )
     return True

@@ -13,8 +13,8 @@ from ..self_training.pseudo_labels import read_manifest
 
 OWN = (".fingerprints.json", ".snakemake_timestamp", "cost.json", "thresholds.edited.csv")
 """Names of files that no job records: caches, Snakemake's own, and thresholds edited by hand."""
-UNRECORDED = ("logs", "benchmarks", "tensorboard")
-"""Folders of a study that say how its jobs went."""
+UNRECORDED = ("logs", "benchmarks", "tensorboard", "suggestions")
+"""Folders of a study that say how its jobs went, and drafts of masks."""
 FREED = re.compile(r"round[0-9]+/predictions[^/]*[.]h5$|[.][0-9]+of[0-9]+([.]|/|$)")
 """Results that may be deleted: predictions of round 1 and later, and shards."""
 MANIFEST = "pseudo_labels.csv"
@@ -105,7 +105,7 @@ def _labels(manifest: Path) -> Generator[tuple[str, Path], None, set[Path]]:
 def _others(study: Path, known: set[Path]) -> Iterator[Path]:
     free = [study / name for name in UNRECORDED]
     for path in sorted(study.rglob("*")):
-        is_ours = path in known or path.name in OWN or path.suffix == ".begun"
+        is_ours = path in known or path.name in OWN or path.suffix in (".begun", ".tmp")
         if not is_ours and path.is_file() and not any(map(path.is_relative_to, free)):
             yield path
 
