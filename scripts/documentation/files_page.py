@@ -62,7 +62,8 @@ BY_RULES = {
     f"{MODEL}/model.pt": File(
         "The best model of the chain so far, selected on `evaluation.select`. If a round does not "
         "beat the round before, it passes the earlier model on. Holds weights, classes and "
-        "normalisation, so that `scripts/infer.py` needs no other file."
+        "normalisation, so that `scripts/infer.py` needs no other file, and a SHA-256 of all "
+        "these, which is compared whenever the file is opened."
     ),
     f"{MODEL}/last.pt": File("The model after the last training step of this round."),
     f"{MODEL}/settings.json": File(

@@ -337,7 +337,7 @@ def without(content, key):
 @pytest.mark.parametrize(
     "spoil",
     [
-        pytest.param(lambda c: {**c, "format": 2}, id="another format"),
+        pytest.param(lambda c: {**c, "format": 3}, id="another format"),
         pytest.param(lambda c: c["state"], id="weights alone"),
         pytest.param(lambda c: [c], id="a list"),
         pytest.param(lambda c: without(c, "classes"), id="no classes"),

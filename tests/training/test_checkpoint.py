@@ -63,6 +63,19 @@ def test_a_state_that_does_not_fit_is_not_used_and_changes_nothing(spoil, said, 
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize("part", ["weights", "best weights"])
+def test_a_state_with_a_flipped_bit_is_not_used(part, tmp_path, capsys):
+    path, theirs = tmp_path / "state.pt", student(0)
+    best = {"weight": torch.full((3, 2), 0.7)}
+    save(path, Progress(3, None, best, [], loss_steps=3), theirs, SCALERS)
+    weight = {"weights": theirs["student"].module.weight.detach(), "best weights": best["weight"]}
+    whole, bits = path.read_bytes(), weight[part].numpy().tobytes()
+    at = whole.index(bits)
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    assert resume(path, student(1), SCALERS) is None
+    assert re.search("its part .data/.. has changed since it was written", capsys.readouterr().out)
+
+
 def test_a_state_brings_weights_and_momentum_and_no_rates(tmp_path):
     theirs, ours, path = student(0), student(1), tmp_path / "state.pt"
     theirs["student"].module(torch.ones(1, 2)).sum().backward()

@@ -1,5 +1,9 @@
 """The fields of a model file, and the checks that each of them passes before it is used."""
 
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +16,16 @@ from ..settings.base import Deviation, Mean, Settings, Window
 from ..settings.data import ClassColours
 from ..settings.network import NetworkSettings
 from ..settings.stages import Selection
-from .torch_files import Unreadable, load, require_finite
+from .torch_files import Unreadable, load, require_checksums, require_finite
 
 _ADVICE = "get the file again from where it came, or remove it to have it made again"
+_NOT_PLAIN = "found a value that is no plain number, text, list or mapping"
+
+FORMAT = 2
+"""Format of the model files that are written; those of format 1 have no digest."""
+
+DIGEST = "sha256"
+"""The field with the digest of all others."""
 
 
 class Record(Settings):
@@ -41,26 +52,88 @@ class ModelFile(Settings):
 
 
 def read(path: Path) -> ModelFile:
-    """Read a model file. Raises DataError with the file, the field, and what was found."""
-    content = read_checkpoint(path)
-    # A file can give its dictionary attributes of any name, also `items`.
-    fields = dict(dict.items(content)) if isinstance(content, dict) else {}
-    found = fields.pop("format", None)
-    if not isinstance(found, int) or found != 1:
+    """Read a model file. Raises DataError with the file, the field, and what was found.
+
+    Raises DataError, too, if the content has changed since it was written. Its digest shows this; a
+    file of format 1 has none, but the checksums of torch.save.
+    """
+    with _named(path):
+        content = load(path)
+    # A file can give its dictionaries attributes of any name, also `items`.
+    said = dict(dict.items(content)) if isinstance(content, dict) else {}
+    number = said.get("format")
+    if type(number) is not int or number not in (1, FORMAT):
         raise DataError(
-            f"{path}: not a model file of format 1 (found format {shown(found)}); expected a "
-            "model.pt or last.pt of this version"
+            f"{path}: not a model file of format 1 or {FORMAT} (found format {shown(number)}); "
+            "expected a model.pt or last.pt of this version"
         )
+    fields = {key: value for key, value in said.items() if key != "format"}
+    if number == 1:
+        with _named(path):
+            require_checksums(path)
+    else:  # its digest covers all that is used of the file, so that checksums would find no more
+        fields.pop(DIGEST, None)
     try:
-        return ModelFile.model_validate(fields)
+        found = ModelFile.model_validate(fields)
     except ValidationError as error:
-        raise DataError(f"{path}: a damaged model file: {problem(error)}; {_ADVICE}") from None
+        raise _damaged(path, problem(error)) from None
+    except TypeError as error:
+        raise _damaged(path, _NOT_PLAIN) from error
+    claimed, size = sum(value.nbytes for value in found.state.values()), path.stat().st_size
+    if claimed > size:
+        # Parts of the file may overlap, and one number may be repeated by a stride of 0.
+        raise _damaged(path, f"state: found {claimed} bytes of weights in a file of {size} bytes")
+    if number == FORMAT:
+        _require_digest(path, {**said, "state": found.state})
+    return found
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Hexadecimal SHA-256 of everything that a model file says, without the field `sha256`.
+
+    content: the fields of the file, in its order; `state`: tensors on the CPU. Hashed are the other
+    fields and the name, dtype and shape of each tensor, as one JSON list, then the bytes of each
+    tensor. Raises TypeError or ValueError if JSON has no such value.
+    """
+    state = content["state"]
+    said = {key: value for key, value in content.items() if key not in ("state", DIGEST)}
+    tensors = [[key, str(value.dtype), list(value.shape)] for key, value in state.items()]
+    found = hashlib.sha256(json.dumps([said, tensors], separators=(",", ":")).encode())
+    for value in state.values():
+        # As bytes, because NumPy has no bfloat16; flat, because torch views no scalar so.
+        found.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _require_digest(path: Path, content: dict[str, Any]) -> None:
+    try:
+        found = digest(content)
+    except (TypeError, ValueError) as error:
+        # A tensor of one number passes for a number.
+        raise _damaged(path, _NOT_PLAIN) from error
+    if content.get(DIGEST) != found:
+        raise _damaged(
+            path,
+            f"its content has changed since it was written: found SHA-256 {found}, expected "
+            f"{shown(content.get(DIGEST))}",
+        )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a file of torch.save with only tensors and plain values. Raises DataError."""
+    """Read a file of torch.save with only tensors and plain values.
+
+    Raises DataError, also if the file has changed since it was written.
+    """
+    with _named(path):
+        content = load(path)
+        require_checksums(path)
+        return content
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
     try:
-        return load(path)
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Unreadable as error:
@@ -72,22 +145,18 @@ def require_fit(path: Path, found: ModelFile, wanted: dict[str, torch.Tensor]) -
 
     wanted: of the network that the file names, on the device `meta`, so without memory.
     """
-    claimed, size = sum(value.nbytes for value in found.state.values()), path.stat().st_size
-    if claimed > size:
-        # Parts of the file may overlap, and one number may be repeated by a stride of 0.
-        raise _misfit(path, f"found {claimed} bytes of weights in a file of {size} bytes")
     for key in [*wanted, *found.state]:
         kinds = [_kind(state.get(key)) for state in (found.state, wanted)]
         if kinds[0] != kinds[1]:
-            raise _misfit(path, f"{shown(key)}: found {kinds[0]}, expected {kinds[1]}")
+            raise _damaged(path, f"state: {shown(key)}: found {kinds[0]}, expected {kinds[1]}")
     try:
         require_finite(path, found.state)
     except Unreadable as error:
-        raise _misfit(path, str(error)) from error
+        raise _damaged(path, f"state: {error}") from error
 
 
-def _misfit(path: Path, what: str) -> DataError:
-    return DataError(f"{path}: a damaged model file: state: {what}; {_ADVICE}")
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(f"{path}: a damaged model file: {what}; {_ADVICE}")
 
 
 def _kind(value: torch.Tensor | None) -> str:

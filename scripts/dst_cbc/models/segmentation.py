@@ -164,20 +164,18 @@ def model_bytes(
     model: SegmentationModel, state: dict[str, torch.Tensor], record: dict[str, Any]
 ) -> bytes:
     """The content of a model file with the weights `state`; equal models give equal bytes."""
+    content = {
+        "format": model_file.FORMAT,
+        "network": model.settings.model_dump(mode="json"),
+        "classes": model.classes,
+        "mean": list(model.mean),
+        "std": list(model.std),
+        "window": model.window,
+        "record": record,
+        "state": {key: value.cpu().contiguous() for key, value in state.items()},
+    }
     buffer = io.BytesIO()
-    torch.save(
-        {
-            "format": 1,
-            "network": model.settings.model_dump(mode="json"),
-            "classes": model.classes,
-            "mean": list(model.mean),
-            "std": list(model.std),
-            "window": model.window,
-            "record": record,
-            "state": {key: value.cpu().contiguous() for key, value in state.items()},
-        },
-        buffer,
-    )
+    torch.save({**content, model_file.DIGEST: model_file.digest(content)}, buffer)
     return buffer.getvalue()
 
 

@@ -2,7 +2,10 @@
 
 import os
 import pickletools
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ def load(path: Path) -> Any:
     job made it.
     """
     checksums.check(path)
-    try:
+    with _unreadable():
         with open_regular(path) as file:
             zipped = file.read(4) == b"PK\x03\x04"
             file.seek(0)
@@ -52,6 +55,30 @@ def load(path: Path) -> Any:
                 for _ in range(5):
                     _require_known(file)
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def require_checksums(path: Path) -> None:
+    """Raise Unreadable if a part of a file that `load` has read is not as torch.save wrote it.
+
+    torch.save writes a CRC-32 for each part of the file, and torch.load does not compare them.
+    """
+    with _unreadable():
+        with zipfile.ZipFile(path) as file:
+            written = {one.filename.partition("/")[2]: one.CRC for one in file.infolist()}
+        # The bytes come from torch: another zip reader may find other content.
+        reader: Any = torch._C.PyTorchFileReader(os.fspath(path))
+        for name in reader.get_all_records():
+            if zlib.crc32(reader.get_record(name)) != written.get(name):
+                raise Unreadable(
+                    f"its part {shown(name)} has changed since it was written: found a CRC-32 "
+                    "other than the one of torch.save"
+                )
+
+
+@contextmanager
+def _unreadable() -> Iterator[None]:
+    try:
+        yield
     except (Unreadable, DataError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
