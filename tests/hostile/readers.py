@@ -682,7 +682,7 @@ READERS = [
            text_file('{"host": "x", "pid": 1, "started": 1, "job": "x"}'), share=0.3,
            refused=True),
     Reader("fingerprints.json", read_cache, JSON, is_json, cache_file),
-    Reader(RECORD, read_records, (in_record,), is_json, record_file, share=0.5),
+    Reader(RECORD, read_records, (in_record,), is_json, record_file, "records", share=0.5),
     Reader("cost.json", read_cost, JSON, is_json, cost_file, share=0.3),
     Reader(f"{ROUND}/pseudo_labels/train-0002.png", read_png, _PNG, is_image),
     Reader("image.png", lambda s: read_image(s / "image.png"), _PNG, is_image, deep_pngs, share=2,
