@@ -565,6 +565,59 @@ def read_model(study: Path) -> None:
     assert len(model.mean) == len(model.std) == 3 and model.classes
 
 
+def model_files(study: Path) -> list[bytes]:
+    """The study's model file, which has no digest, and the same model as it is written now."""
+    from dst_cbc.models import segmentation
+
+    path = study / f"{ROUND}/model.pt"
+    model = segmentation.read_model(path)
+    now = segmentation.model_bytes(model, model.network.state_dict(), model.record)
+    return [path.read_bytes(), now]
+
+
+def in_model(draw: random.Random, content: bytes) -> bytes:
+    """Damage a field or a tensor of a model file; mostly, its digest fits again."""
+    import torch
+
+    from dst_cbc.models.model_file import digest
+
+    said = torch.load(io.BytesIO(content), weights_only=True)
+    state = dict(said.pop("state"))
+    if draw.random() < 0.5:
+        said = damage_value(draw, said)
+    else:
+        damage_tensor(draw, state)
+    if isinstance(said, dict):
+        said = {**said, "state": state}
+        if "sha256" in said and draw.random() < 0.8:
+            # What is no plain tensor has no digest.
+            with contextlib.suppress(AttributeError, RuntimeError):
+                said["sha256"] = digest(said)
+    buffer = io.BytesIO()
+    torch.save(said, buffer)
+    return buffer.getvalue()
+
+
+def damage_tensor(draw: random.Random, state: dict[str, Any]) -> None:
+    """Replace, remove or rename one tensor."""
+    import torch
+
+    name = draw.choice(list(state))
+    value = state[name]
+    others = (
+        value.half(), value.bfloat16(), value.double(), value.bool(), value.flatten(), value[None],
+        value + 1, value * float("nan"), torch.zeros(0), torch.zeros(1).expand(1 << 20),
+        torch.nn.Parameter(value.float()), value.to_sparse() if value.ndim else value, None, 1, "x",
+    )  # fmt: skip
+    kind = draw.randrange(5)
+    if kind <= 2:
+        state[name] = draw.choice(others)
+    elif kind == 3:
+        del state[name]
+    else:
+        state[draw.choice(("x", "", name.upper(), draw.choice(list(state))))] = state.pop(name)
+
+
 @cache
 def model_of(path: Path):
     from dst_cbc.models import segmentation
@@ -711,7 +764,8 @@ READERS = [
     Reader("mask.mat", lambda s: sbd_mask(s / "mask.mat"), _RAW, lambda content: len(content) > 128,
            mats, share=0.5,
            group="archives"),
-    Reader(f"{ROUND}/model.pt", read_model, (pt_damage,), is_zip, group="torch", share=0.5),
+    Reader(f"{ROUND}/model.pt", read_model, (pt_damage, in_model, in_model), is_zip, model_files,
+           group="torch"),
     Reader("weights.safetensors", read_weights("weights.safetensors"), (in_safetensors,),
            is_safetensors, weight_file("weights.safetensors"), group="torch"),
     Reader("weights.pt", read_weights("weights.pt"), (pt_damage,), is_zip,
