@@ -121,14 +121,17 @@ def run_alone(step):
     print(f"{would} again: {', '.join(map(str, step.gone or step.targets))}", file=sys.stderr)
     if workflow.dryrun:
         return
+    before = {path: checksums.recorded(path) for path in step.wrote}
     command = [sys.executable, "-m", "snakemake", *map(str, step.targets), *sys.argv[1:]]
     command += ["--forcerun", *map(str, step.forced)] if step.forced else []
     if subprocess.run(command).returncode:
         raise WorkflowError("Deleted results could not be made again; see the messages above")
     # The other Snakemake has removed this folder at its end, and this one has made it already.
     Path(workflow.persistence.path, "locks").mkdir(exist_ok=True)
-    for path in step.wrote:
+    for path, known in before.items():
         checksums.date_back(path)
+        if checksums.recorded(path) != known and not checksums.is_timed(path):
+            print(f"{path}: has other bytes than before; what follows runs again", file=sys.stderr)
 
 
 def require_meant():

@@ -103,6 +103,11 @@ def both(record: Path) -> tuple[Path, Path]:
     return record, record.with_suffix(".timed.json")
 
 
+def is_timed(path: Path | str) -> bool:
+    """Whether a file holds run times."""
+    return Path(path).name.startswith(TIMED)
+
+
 def begun(record: Path) -> Path:
     """The file that exists while a job repeats its work, or after it failed to."""
     return record.with_name(f"{record.name.removesuffix('.json').removesuffix('.timed')}.begun")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checksums import (
-    TIMED,
     Checksums,
     begun,
     both,
@@ -17,6 +16,7 @@ from .checksums import (
     digest_of_names,
     files_read,
     is_of_pngs,
+    is_timed,
     place,
     read_record,
     recorded,
@@ -88,7 +88,7 @@ def write(job: Job, read: Mapping[Path, str]) -> None:
     """Write the record of a job that has read these files: path -> SHA-256."""
     folder = job.record.parent.parent
     wrote = dict(_written(job.outputs, folder))
-    timed = {name for name in wrote if Path(name).name.startswith(TIMED)}
+    timed = {name for name in wrote if is_timed(name)}
     sources, of_times = _sources(folder, read)
     for record, names in zip(both(job.record), (wrote.keys() - timed, timed), strict=True):
         if names:
