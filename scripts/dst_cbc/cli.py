@@ -105,8 +105,7 @@ def main(run: Callable[[], None]) -> None:
     try:
         job = job_record.begin()
         _run(run)
-        if job:
-            job_record.finish(job)
+        job_record.finish(job) if job else job_record.note_written()
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         _fail(error)
     except FileNotFoundError as error:

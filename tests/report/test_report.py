@@ -44,7 +44,7 @@ def test_a_run_ends_with_tables_figures_and_a_sheet_per_round(study):
     folder = study.study / "report/tiny"
     figures = ["rounds", "classes", "cost", "pseudo_labels", "agreement", "kept", "sweep"]
     files = {f"{name}.{kind}" for name in figures for kind in ("svg", "png")}
-    assert {path.name for path in folder.iterdir()} == files | {
+    assert {path.name for path in folder.iterdir() if path.is_file()} == files | {
         "table.csv", "table.md", "table.tex",
     }  # fmt: skip
     for name in files:
@@ -103,9 +103,11 @@ def test_a_file_that_only_reports_trains_nothing(study):
 
 def test_tables_and_figures_of_equal_data_are_equal_bytes(study):
     folder = study.study / "report/tiny"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = {path.name: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
     study.snakemake("--forcerun", "tables", "figures")
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert before == {
+        path.name: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()
+    }
 
 
 def test_the_tables_of_an_unfinished_study_show_what_is_missing(study, tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dst_cbc.runtime import checksums, job_record
+from dst_cbc.runtime import checksums, files, job_record
 from dst_cbc.runtime.checksums import read_record, record_of, recorded
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import sha256, sha256_file
@@ -229,3 +229,15 @@ def test_equal_bytes_get_the_time_of_their_record(folder):
     path.write_text(CONTENT["metrics.json"])
     checksums.date_back(path)
     assert path.stat().st_mtime == 1000
+
+
+def test_a_result_that_a_command_by_hand_has_written_is_recorded(folder, monkeypatch):
+    path = folder / "metrics.json"
+    monkeypatch.setattr(files, "written", set())
+    monkeypatch.setattr(job_record, "written", files.written)
+    files.write_text(path, '{"miou": 70}')
+    with pytest.raises(DataError, match="changed since it was made"):
+        read_json(path)
+    job_record.note_written()
+    assert read_json(path) == {"miou": 70}
+    assert read_record(record_of(path)).accepted == []

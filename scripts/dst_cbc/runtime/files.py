@@ -17,6 +17,9 @@ from typing import Any
 from .errors import FULL, DataError, NoSpace, no_space, shared_memory_is_full
 from .paths import make_folder
 
+written: set[Path] = set()
+"""The files that this process has written."""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -34,6 +37,7 @@ def atomic(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        written.add(path)
     except (OSError, RuntimeError) as error:
         if not is_full(error, path.parent):
             raise

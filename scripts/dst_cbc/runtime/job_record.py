@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .checksums import (
@@ -24,7 +24,7 @@ from .checksums import (
     write_record,
 )
 from .errors import DataError
-from .files import sha256, sha256_file, write_text
+from .files import sha256, sha256_file, write_text, written
 
 _SHARD = re.compile(r"\.[0-9]+of[0-9]+(\.|$)")
 
@@ -82,6 +82,15 @@ def finish(job: Job) -> None:
     settle()
     write(job, files_read())
     begun(job.record).unlink(missing_ok=True)
+
+
+def note_written() -> None:
+    """Record the results that a command which a person started has written, as they are now."""
+    for path in written:
+        if (known := recorded(path)) and known[1] != (found := sha256_file(path)):
+            before = read_record(known[0])
+            name = _name(path, known[0].parent.parent)
+            write_record(known[0], replace(before, wrote=before.wrote | {name: found}))
 
 
 def write(job: Job, read: Mapping[Path, str]) -> None:
