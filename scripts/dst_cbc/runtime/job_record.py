@@ -86,7 +86,7 @@ def finish(job: Job) -> None:
 
 def note_written() -> None:
     """Record the results that a command which a person started has written, as they are now."""
-    for path in written:
+    for path in sorted(written):
         if (known := recorded(path)) and known[1] != (found := sha256_file(path)):
             before = read_record(known[0])
             name = _name(path, known[0].parent.parent)
