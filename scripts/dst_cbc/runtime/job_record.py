@@ -53,11 +53,13 @@ def begin() -> Job | None:
     record, *outputs = map(Path, json.loads(text))
     settings = sys.argv[sys.argv.index("--settings") + 1] if "--settings" in sys.argv else ""
     job = Job(record, outputs, Path(sys.argv[0]).stem, digest_of_settings(settings))
-    for path in both(record):
-        if path.is_file() and _is_repeated(path, job.settings):
-            write_text(begun(record), "")
-        else:
-            path.unlink(missing_ok=True)
+    records = [path for path in both(record) if path.is_file()]
+    if records:
+        # Before the comparison, whose error lets Snakemake delete the results, too.
+        write_text(begun(record), "")
+    for path in records:
+        if not _is_repeated(path, job.settings):
+            path.unlink()
     return job
 
 
