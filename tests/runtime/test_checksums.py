@@ -8,7 +8,7 @@ from dst_cbc.runtime import checksums, files, job_record
 from dst_cbc.runtime.checksums import read_record, record_of, recorded
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import sha256, sha256_file
-from dst_cbc.runtime.job_record import Job, write
+from dst_cbc.runtime.job_record import Job, unwritten, write
 from dst_cbc.runtime.reading import read_ids, read_json
 from dst_cbc.runtime.tables import read_csv
 
@@ -197,6 +197,36 @@ def test_a_job_records_what_its_readers_have_read(folder, started):
     assert found.read == {"ids.txt": sha256_file(folder / "ids.txt")}
     assert found.wrote == {"out.csv": sha256(b"x\n")}
     assert "CHECKSUMS" not in os.environ
+
+
+def test_a_file_that_another_job_makes_now_leaves_the_record_of_the_earlier_one(folder):
+    """A study with more rounds has more figures, and its job has another first output."""
+    for names in (["rows.csv"], ["metrics.json", "ids.txt"]):
+        outputs = [folder / "new.svg", *(folder / name for name in names)]
+        outputs[0].write_text("<svg/>")
+        write(Job(record_of(outputs[0]), outputs, "figures", ""), {})
+        for path in outputs:
+            assert recorded(path) == (record_of(outputs[0]), sha256_file(path))
+    assert not record_of(folder / "metrics.json").exists()
+
+
+def test_only_the_records_that_are_missing_are_unwritten(folder):
+    for name in ("model.pt", "run.json"):
+        (folder / name).write_text(name)
+    model, run = folder / "model.pt", folder / "run.json"
+    both = Job(record_of(model), [model, run], "train", "")
+    one = Job(record_of(run), [run], "train", "")
+    names = ["model.pt.json", "model.pt.timed.json"]
+    assert [path.name for path in unwritten(both)] == names
+    assert [path.name for path in unwritten(one)] == ["run.json.timed.json"]
+    write(both, {})
+    assert unwritten(both) == []
+    kept, lost = (folder / "checksums" / name for name in names)
+    before = lost.read_bytes()
+    os.utime(kept, (1000, 1000))
+    lost.unlink()
+    write(both, {}, unwritten(both))
+    assert (kept.stat().st_mtime, lost.read_bytes()) == (1000, before)
 
 
 def test_without_the_variable_nothing_is_recorded(monkeypatch):

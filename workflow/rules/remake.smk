@@ -179,13 +179,9 @@ def adopt(job):
     script = re.search(r"scripts/(\w+)[.]py", job.params.get("stage", ""))
     if not script or not any(path.exists() for path in outputs):
         return False
-    record = checksums.record_of(outputs[0])
-    if any(path.exists() for path in checksums.both(record)):
-        return False
     settings = job_record.digest_of_settings(job.params.get("settings", ""))
-    read = [Path(path) for path in job.input if Path(path).is_file()]
-    job_record.write(
-        job_record.Job(record, outputs, script[1], settings),
-        {path: checksums.sha256_of(path) for path in read},
-    )
-    return True
+    recording = job_record.Job(checksums.record_of(outputs[0]), outputs, script[1], settings)
+    if unwritten := job_record.unwritten(recording):
+        read = [Path(path) for path in job.input if Path(path).is_file()]
+        job_record.write(recording, {path: checksums.sha256_of(path) for path in read}, unwritten)
+    return bool(unwritten)

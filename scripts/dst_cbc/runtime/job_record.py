@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from .checksums import (
     place,
     read_record,
     recorded,
+    records_in,
     settle,
     write_record,
 )
@@ -95,14 +96,29 @@ def note_written() -> None:
             write_record(known[0], replace(before, wrote=before.wrote | {name: found}))
 
 
-def write(job: Job, read: Mapping[Path, str]) -> None:
-    """Write the record of a job that has read these files: path -> SHA-256."""
+def unwritten(job: Job) -> list[Path]:
+    """The records of a job that do not exist."""
+    timed = [is_timed(path.name) for path in job.outputs]
+    records = zip(both(job.record), (not all(timed), any(timed)), strict=True)
+    return [record for record, is_needed in records if is_needed and not record.exists()]
+
+
+def write(job: Job, read: Mapping[Path, str], only: Collection[Path] | None = None) -> None:
+    """Write the records of a job that has read these files: path -> SHA-256.
+
+    only: the records to write; None: all. The names of these files are removed from the records of
+    other jobs, which made them in an earlier version of the study.
+    """
     folder = job.record.parent.parent
     wrote = dict(_written(job.outputs, folder))
     timed = {name for name in wrote if is_timed(name)}
     sources, of_times = _sources(folder, read)
+    for record, before in records_in(folder).items():
+        left = {name: known for name, known in before.wrote.items() if name not in wrote}
+        if record not in both(job.record) and left != before.wrote:
+            write_record(record, replace(before, wrote=left)) if left else record.unlink()
     for record, names in zip(both(job.record), (wrote.keys() - timed, timed), strict=True):
-        if names:
+        if names and (only is None or record in only):
             mine = {name: wrote[name] for name in names}
             write_record(record, Checksums(job.name, job.settings, sources, mine))
         # Only the other record depends on run times, unless all outputs do.
