@@ -108,6 +108,19 @@ def test_what_lies_behind_comes_later_though_a_finished_training_lies_between(st
     assert set(found[0].wrote) == both
 
 
+def test_what_snakemake_needs_for_a_job_comes_before_it(study):
+    """Otherwise its Snakemake would make that too, and run all that follows from it."""
+    metrics, labels = "6_0/supervised/metrics.json", "6_0/st/round1/pseudo_labels.csv"
+    delete(study, metrics, labels)
+    assert steps(study) == [[metrics], [labels]]
+    planned = {study / names[0]: [study / name for name in names] for names in JOBS}
+    inputs = {study / metrics: [study / labels]}
+    found = Lost(planned, inputs=inputs)
+    assert [step.targets for step in found.steps] == [[study / labels], [study / metrics]]
+    delete(study, "6_0/supervised/predictions.h5")
+    assert study / metrics in {job.target for job in Lost(planned, inputs=inputs).withheld}
+
+
 def test_a_job_whose_target_still_exists_is_forced(study):
     delete(study, "splits/6_0.unlabeled.txt")
     (step,) = lost(study).steps

@@ -42,6 +42,22 @@ def planned_jobs():
     return {on_disk(target): [*map(on_disk, paths)] for target, paths in jobs.items()}
 
 
+def needed_by_jobs(planned):
+    """Target of a job -> files that Snakemake needs for it, which not every job reads."""
+    scenes = {on_disk(path) for path in drawn_scenes(None)}
+    needed = {target: {*scenes} for target in planned if target not in scenes}
+    manifests = [*map(on_disk, of_labeled_rounds("pseudo_labels.csv"))]
+    for manifest in manifests:
+        needed[manifest.with_name("contact_sheet.jpg")].add(manifest)
+        needed[manifest.parents[1] / "gallery.html"].add(manifest)
+    if FIGURES:
+        files = of_labeled_rounds("thresholds.csv") + of_labeled_rounds("pseudo_labels.quality.csv")
+        files += [f"{folder}/agreement.csv" for folder in LABELED_METHODS]
+        files += [f"{STUDY}/{m.labeling('histogram', '.npz')}" for m in LABELED_ROUNDS]
+        needed[on_disk(f"{REPORT}/{FIGURES[0]}.svg")].update(manifests, map(on_disk, files))
+    return needed
+
+
 WITHHELD = set()
 
 
@@ -85,7 +101,8 @@ def whole_study(wildcards):
 @cache
 def make_again():
     """Make deleted results again, as far as they are cheap or `remake` is set; list the others."""
-    lost = Lost(planned_jobs(), EXPERIMENT.remake)
+    planned = planned_jobs()
+    lost = Lost(planned, EXPERIMENT.remake, needed_by_jobs(planned))
     for job in lost.withheld:
         print(
             terminal(f"not made again: {sorted(map(str, job.gone))[0]}: {why(job)}"),

@@ -21,9 +21,9 @@ TOLERANT = ("gallery",)
 class Recorded:
     """What a job has recorded. target: a result of it that Snakemake can be asked for.
 
-    read: files that it read. gone: results of it that are missing and not freed. accepted: whether
-    a person has changed and accepted one of its results. begun: whether it has failed to repeat its
-    work, for which Snakemake has deleted its results.
+    read: files that it read, or that Snakemake needs for it. gone: results of it that are missing
+    and not freed. accepted: whether a person has changed and accepted one of its results. begun:
+    whether it has failed to repeat its work, for which Snakemake has deleted its results.
     """
 
     target: Path
@@ -58,11 +58,13 @@ class Lost:
     """The gone results of a study.
 
     planned: target of each job of the study -> its results. remake: whether trainings and
-    predictions may be repeated.
+    predictions may be repeated. inputs: target of a job -> files that Snakemake needs for it, even
+    if the job does not read them.
     """
 
     planned: Mapping[Path, Sequence[Path]]
     remake: bool = False
+    inputs: Mapping[Path, Sequence[Path]] = field(default_factory=dict)
     _makeable: dict[Path, bool] = field(default_factory=dict)
 
     @cached_property
@@ -76,7 +78,6 @@ class Lost:
                 targets = {target_of[path] for path in wrote if path in target_of}
                 if len(targets) != 1:
                     continue
-                read = frozenset(place(record, name) for name in checksums.read)
                 gone = {
                     path
                     for path, digest in wrote.items()
@@ -86,6 +87,8 @@ class Lost:
                 }
                 state = bool(checksums.accepted), begun(record).exists()
                 (target,) = targets
+                read = {place(record, name) for name in checksums.read}
+                read = frozenset(read.union(self.inputs.get(target, ())))
                 found.setdefault(target, []).append(
                     Recorded(target, checksums.job, read, frozenset(wrote), frozenset(gone), *state)
                 )
