@@ -150,9 +150,13 @@ def is_made(division):
     split = PLAN.splits[division]
     lists = {"labeled": split.labeled, "unlabeled": split.unlabeled}
     paths = {side: on_disk(f"{STUDY}/splits/{division}.{side}.txt") for side in lists}
-    return all(
-        paths[side].is_file() and read_ids(paths[side]) == ids for side, ids in lists.items()
-    )
+    try:
+        return all(
+            paths[side].is_file() and read_ids(paths[side]) == ids for side, ids in lists.items()
+        )
+    except DataError:
+        # The next job that reads the list names the damage.
+        return False
 
 
 def drawn_scenes(wildcards):
