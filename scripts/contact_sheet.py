@@ -7,6 +7,7 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, rows_of
 from dst_cbc.report.contact_sheet import contact_sheet, write
 from dst_cbc.runtime.reading import read_ids
+from dst_cbc.self_training.pseudo_labels import require_unchanged_beside
 from dst_cbc.settings.data import DatasetStage
 
 
@@ -17,10 +18,11 @@ def run() -> None:
     parser.path("--index", "dataset.csv")
     parser.path("--unlabeled", "list of the ids of the unlabeled images")
     parser.path("--predictions", "predictions.h5 that the labels were made from")
-    parser.path("--labels", "folder of the round's PNGs")
+    parser.path("--labels", "folder of the round's PNGs, with its manifest <folder>.csv beside it")
     parser.path("--out", "contact_sheet.jpg to write")
     arguments = parser.parse_args()
     rows = rows_of(read_index(arguments.index), read_ids(arguments.unlabeled), arguments.unlabeled)
+    require_unchanged_beside(arguments.labels, list(arguments.settings.classes))
     # Split, method and round, as in the path.
     title = "/".join(arguments.labels.parent.parts[-3:])
     sheet = contact_sheet(

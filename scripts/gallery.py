@@ -4,6 +4,8 @@ The page is one HTML file that needs no network. agreement.csv has a row for eve
 how many pixels are labeled, how far they agree with the round before, and the model's confidence.
 """
 
+from pathlib import Path
+
 from tqdm import tqdm
 
 from dst_cbc.cli import Parser, main
@@ -12,6 +14,7 @@ from dst_cbc.report.agreement import measure, round_in, write_agreement
 from dst_cbc.report.gallery import gallery
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.reading import read_ids
+from dst_cbc.self_training.pseudo_labels import require_unchanged_beside
 from dst_cbc.settings.data import DatasetStage
 
 
@@ -23,6 +26,11 @@ def run() -> None:
     parser.path("--unlabeled", "list of the ids of the unlabeled images")
     parser.path("--rounds", "folders of the rounds, e.g. results/demo/12_0/st/round1", nargs="+")
     parser.add_argument(
+        "--predictions", type=Path, nargs="+", metavar="PATH",
+        help="predictions.h5 that the labels of each round were made from, which may be deleted "
+        "(default: as settings.json of the round says)",
+    )  # fmt: skip
+    parser.add_argument(
         "--keep-predictions", default="all", choices=("all", "supervised"),
         help="supervised: ignore predictions of round 1 and later, which are deleted after use",
     )  # fmt: skip
@@ -30,7 +38,14 @@ def run() -> None:
     parser.path("--out", "gallery.html to write")
     arguments = parser.parse_args()
     rows = rows_of(read_index(arguments.index), read_ids(arguments.unlabeled), arguments.unlabeled)
-    rounds = [round_in(folder, arguments.keep_predictions == "all") for folder in arguments.rounds]
+    rounds = [
+        round_in(folder, arguments.keep_predictions == "all", predictions)
+        for folder, predictions in zip(
+            arguments.rounds, arguments.predictions or [None] * len(arguments.rounds), strict=True
+        )
+    ]
+    for one in rounds:
+        require_unchanged_beside(one.labels, list(arguments.settings.classes))
     measured = list(tqdm(measure(rounds, rows), "compare", len(rows), unit="image", disable=None))
     write_agreement(arguments.agreement, (one for image in measured for one in image))
     # Study, split and method, as in the path.

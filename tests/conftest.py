@@ -16,6 +16,7 @@ from dst_cbc.data.digit_scenes import CLASSES, write_scenes
 from dst_cbc.data.index import Row
 from dst_cbc.data.records import list_records
 from dst_cbc.runtime.files import sha256_file
+from dst_cbc.self_training.pseudo_labels import Labeled, write_manifest
 from dst_cbc.settings.data import DatasetStage, DrawSettings
 from dst_cbc.settings.experiment import Experiment
 
@@ -96,6 +97,21 @@ def write_image():
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
         return path
+
+    return write
+
+
+@pytest.fixture
+def list_labels():
+    """Function that writes the manifest beside a folder of pseudo labels, for the size 20 x 40."""
+
+    def write(folder, names):
+        none = np.zeros(len(names), np.int64)
+        pngs = {
+            str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*.png")
+        }
+        rows = [Labeled(id, sha256_file(path), 20, 40, none) for id, path in pngs.items()]
+        write_manifest(folder.with_suffix(".csv"), rows, list(names))
 
     return write
 

@@ -280,7 +280,8 @@ def test_the_same_sheet_is_written_in_the_same_bytes(made, tmp_path):
     np.testing.assert_allclose(quarters(image, 0, 3), expected, atol=3)
 
 
-def test_the_command_writes_the_sheet_without_torch(made, tmp_path):
+def draw(made, tmp_path):
+    """Run the command; it fails if it imports torch."""
     (tmp_path / "unlabeled.txt").write_text("".join(f"{id}\n" for id in IDS))
     write_index(tmp_path / "dataset.csv", made.rows)
     options = {
@@ -298,13 +299,28 @@ def test_the_command_writes_the_sheet_without_torch(made, tmp_path):
         f"runpy.run_path({str(SCRIPTS / 'contact_sheet.py')!r}, run_name='__main__')\n"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps(words),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
     )
+
+
+def test_the_command_writes_the_sheet_without_torch(made, tmp_path, list_labels):
+    list_labels(made.labels, made.dataset.classes)
+    done = draw(made, tmp_path)
     assert done.returncode == 0, done.stderr
     write(tmp_path / "here.jpg", made.sheet(title="12_0/dst-cbc/round3"))
-    assert options["--out"].read_bytes() == (tmp_path / "here.jpg").read_bytes()
+    assert (tmp_path / "out/contact_sheet.jpg").read_bytes() == (tmp_path / "here.jpg").read_bytes()
+
+
+def test_the_command_names_a_label_whose_bytes_have_changed(made, tmp_path, list_labels):
+    """Bytes behind the end of the image change no pixel."""
+    list_labels(made.labels, made.dataset.classes)
+    with open(made.labels / "a.png", "ab") as file:
+        file.write(b"x")
+    done = draw(made, tmp_path)
+    assert done.returncode == 1 and "1 pseudo labels are missing, or changed" in done.stderr
+    assert f"{made.labels}/a.png" in done.stderr

@@ -327,27 +327,35 @@ def test_a_page_fits_its_budget_and_says_its_scale(tmp_path, folder_dataset):
     assert 96 <= width < 640 and abs(height - width / 2) <= 0.5
 
 
-def test_the_same_page_is_written_in_the_same_bytes_without_torch(study, tmp_path):
-    (tmp_path / "unlabeled.txt").write_text("".join(f"{id}\n" for id in IDS))
-    write_index(tmp_path / "dataset.csv", study.rows)
+def write_page(study, *more):
+    """Run the command; it fails if it imports torch."""
+    root = study.folder
+    (root / "unlabeled.txt").write_text("".join(f"{id}\n" for id in IDS))
+    write_index(root / "dataset.csv", study.rows)
     words = [
-        "--settings", study.dataset.model_dump_json(), "--data", tmp_path,
-        "--index", tmp_path / "dataset.csv", "--unlabeled", tmp_path / "unlabeled.txt",
+        "--settings", study.dataset.model_dump_json(), "--data", root,
+        "--index", root / "dataset.csv", "--unlabeled", root / "unlabeled.txt",
         "--rounds", study.method / "round1", study.method / "round2",
-        "--agreement", tmp_path / "out/agreement.csv", "--out", tmp_path / "out/gallery.html",
+        "--agreement", root / "out/agreement.csv", "--out", root / "out/gallery.html", *more,
     ]  # fmt: skip
     code = (
         "import json, runpy, sys; sys.argv = ['gallery.py', *json.loads(sys.stdin.read())]\n"
         f"runpy.run_path({str(SCRIPTS / 'gallery.py')!r}, run_name='__main__')\n"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps(list(map(str, words))),
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(SCRIPTS), "PYTHONHASHSEED": "7"},
     )
+
+
+def test_the_same_page_is_written_in_the_same_bytes_without_torch(study, tmp_path, list_labels):
+    for number in (1, 2):
+        list_labels(study.method / f"round{number}/pseudo_labels", study.dataset.classes)
+    done = write_page(study)
     assert done.returncode == 0, done.stderr
     title = f"{tmp_path.name}/12_0/dst-cbc"
     page = study.page().replace("<title>t<", f"<title>{title}<").replace("<h1>t<", f"<h1>{title}<")
@@ -357,6 +365,28 @@ def test_the_same_page_is_written_in_the_same_bytes_without_torch(study, tmp_pat
         ("a", "1", ""),
         ("a", "2", "400"),
     ]
+
+
+def test_the_named_predictions_count_and_not_those_of_the_settings(study, tmp_path, list_labels):
+    for number in (1, 2):
+        list_labels(study.method / f"round{number}/pseudo_labels", study.dataset.classes)
+        write_json(study.method / f"round{number}/settings.json", {"labels_from": "no/such.h5"})
+    kept = [study.folder / "12_0/supervised/predictions.h5", study.method / "round1/predictions.h5"]
+    done = write_page(study, "--predictions", *kept)
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "out/agreement.csv", COLUMNS)
+    assert all(row["confidence"] for row in rows)
+
+
+def test_the_command_names_a_label_whose_bytes_have_changed(study, list_labels):
+    """Bytes behind the end of the image change no pixel."""
+    for number in (1, 2):
+        list_labels(study.method / f"round{number}/pseudo_labels", study.dataset.classes)
+    with open(study.method / "round2/pseudo_labels/a.png", "ab") as file:
+        file.write(b"x")
+    done = write_page(study)
+    assert done.returncode == 1 and "1 pseudo labels are missing, or changed" in done.stderr
+    assert "round2/pseudo_labels/a.png" in done.stderr
 
 
 def test_a_page_names_no_other_address():

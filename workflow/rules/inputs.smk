@@ -340,6 +340,13 @@ def labeled_rounds_on_disk(wildcards):
     return [str(on_disk(folder)) for folder in labeled_rounds(wildcards)]
 
 
+def predictions_of_rounds(wildcards, input):
+    """Params function, which Snakemake does not compare: the predictions behind each round."""
+    models = {f"{STUDY}/{model.path}": model for model in LABELED_ROUNDS}
+    rounds = [models[folder] for folder in labeled_rounds(wildcards)]
+    return [str(on_disk(f"{STUDY}/{one.labeling('predictions', '.h5')}")) for one in rounds]
+
+
 def manifests_of_method(wildcards):
     return [f"{folder}/pseudo_labels.csv" for folder in labeled_rounds(wildcards)]
 

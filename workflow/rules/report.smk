@@ -123,7 +123,9 @@ rule gallery:
         stage=stage("gallery.py", "data", "keep-predictions"),
         settings=PLAN.dataset.canonical(),
         rounds=labeled_rounds_on_disk,
+        predictions=predictions_of_rounds,
     shell:
         "{params.stage} --settings {params.settings:q} --index {input.index:q}"
         " --unlabeled {input.unlabeled:q} --rounds {params.rounds:q}"
+        " --predictions {params.predictions:q}"
         " --agreement {output.agreement:q} --out {output.page:q} >> {log:q} 2>&1"

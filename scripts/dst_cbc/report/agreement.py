@@ -72,12 +72,13 @@ def labels_from(folder: Path) -> Path:
     return before / "predictions.h5"
 
 
-def round_in(folder: Path, later: bool = True) -> Round:
+def round_in(folder: Path, later: bool = True, predictions: Path | None = None) -> Round:
     """Return the Round in the folder `…/<method>/round<r>`.
 
     later: False ignores predictions of round 1 and later, because they are deleted after use.
+    predictions: that its labels are made from; None: as `labels_from` says.
     """
-    predictions = labels_from(folder)
+    predictions = predictions or labels_from(folder)
     known = predictions.is_file() and (later or predictions.parent.name == "supervised")
     number = int(folder.name.removeprefix("round"))
     return Round(number, folder / "pseudo_labels", predictions if known else None)

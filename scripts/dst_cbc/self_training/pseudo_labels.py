@@ -248,8 +248,14 @@ def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> 
             f"{listed}\n"
             f"To make them again: snakemake {manifest} --forcerun {manifest} (with the "
             "--configfile of this study)\n"
-            f"To train on them as they are: python scripts/verify.py --accept {manifest}"
+            f"To use them as they are: python scripts/verify.py --accept {manifest}"
         )
+
+
+def require_unchanged_beside(folder: Path, names: Sequence[str]) -> None:
+    """`require_unchanged` with the manifest beside the folder. names: of the classes."""
+    manifest = folder.with_suffix(".csv")
+    require_unchanged(folder, manifest, read_manifest(manifest, names))
 
 
 def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
