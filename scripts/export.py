@@ -43,23 +43,23 @@ def run() -> None:
 
     torch.set_num_threads(arguments.threads)
     model = segmentation.read_model(arguments.model)
-    paths = None
+    images = {}
     if arguments.index:
-        rows = read_index(arguments.index).values()
-        paths = [arguments.images / row.image for row in rows if row.subset == "val"]
+        rows = [row for row in read_index(arguments.index).values() if row.subset == "val"]
+        images = {arguments.images / row.image: row.image_sha256 for row in rows}
     elif arguments.images:
-        paths = list(folders.list_images(arguments.images, arguments.out).values())
+        images = dict.fromkeys(folders.list_images(arguments.images, arguments.out).values())
     around, digest = model_card.surroundings(arguments.model), sha256_file(arguments.model)
     notes = export.notes(model, digest)
     export.write(model, arguments.out, notes)
     try:
-        found = export.check(model, arguments.out, export.pictures(model, paths))
+        found = export.check(model, arguments.out, export.pictures(model, images))
     except BaseException:
         # A file that did not pass the comparison must not be used.
         for name in (export.ONNX, export.PROGRAM):
             (arguments.out / name).unlink(missing_ok=True)
         raise
-    kind = "real images" if paths else "made-up images"
+    kind = "real images" if images else "made-up images"
     agreements = {name: f"{agreement} ({kind})" for name, agreement in found.items()}
     for name, agreement in agreements.items():
         print(f"{arguments.out / name}: {agreement}")

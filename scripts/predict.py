@@ -7,9 +7,8 @@ joined and nothing is predicted. The resulting files are the same as without sha
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.data.index import read_index, require_same, rows_of, used_files
+from dst_cbc.data.index import read_index, rows_of, used_files
 from dst_cbc.runtime import checksums, devices, gpu_locks, signals
-from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import digest
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import resume_folder
@@ -82,21 +81,9 @@ def predict(arguments, attributes: dict[str, str | float]) -> None:
             work.refresh()
             if predictions.part_is_closed(work.folder, part):
                 continue
-            try:
-                predict_part(
-                    model,
-                    arguments.data,
-                    rows,
-                    part,
-                    work.folder,
-                    stage,
-                    device,
-                    arguments.workers,
-                )
-            except DataError:
-                # If an image has changed since the data check, report that instead.
-                require_same(arguments.data, rows, labels=False)
-                raise
+            predict_part(
+                model, arguments.data, rows, part, work.folder, stage, device, arguments.workers
+            )
         work.require_held()
         counts = predictions.join_parts(
             work.folder, parts.stop, arguments.predictions, attributes, parts.start

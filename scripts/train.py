@@ -15,7 +15,7 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.data.records import selecting
 from dst_cbc.runtime import checksums, devices, gpu_locks, signals
-from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.errors import Changed, DataError
 from dst_cbc.runtime.files import digest, write_bytes, write_json, write_text
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import Work, resume_folder
@@ -159,8 +159,9 @@ def run() -> None:
                 arguments.save_seconds,
                 mine,
             )
-        except DataError:
-            # If a file has changed since the data check, raise Changed instead: a retry can help.
+        except (Changed, DataError):
+            # If a file has changed since the data check, raise Spoiled instead: a retry can help,
+            # but not with the steps that may have used it.
             require_checked_files(data)
             raise
         require_checked_files(data)

@@ -242,7 +242,8 @@ BY_HAND = {
         "result. `.timed.json` has the files that hold run times."
     ),
     f"{STUDY}/.fingerprints.json": File(
-        "Sizes and times of the data's files, so that an unchanged file is not read again."
+        "Size, time and SHA-256 of the data's files, so that an unchanged file is not read again. "
+        "If it is damaged or deleted, all files are read again."
     ),
     f"{STUDY}/cost.json": File("The measured time of a training step, for the cost estimate."),
     f"{STUDY}/suggestions": File(

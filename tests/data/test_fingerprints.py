@@ -112,7 +112,7 @@ def test_only_files_whose_size_or_time_changed_are_read_again(
 def test_the_memory_is_json_and_names_paths_below_the_data(pictures, look, tmp_path):
     look(pictures)
     known = json.loads((tmp_path / "cache.json").read_text())
-    assert set(known) == {
+    assert set(known["files"]) == {
         *(f"images/train/{id}.png" for id in "abc"),
         *(f"labels/train/{id}.png" for id in "ab"),
     }
@@ -123,6 +123,28 @@ def test_a_damaged_memory_is_forgotten(content, pictures, look, tmp_path):
     before = look(pictures).used("abc", True)
     (tmp_path / "cache.json").write_text(content)
     assert look(pictures).used("abc", True) == before
+
+
+def test_a_memory_with_another_digit_is_forgotten_and_written_again(pictures, look, tmp_path):
+    before, cache = look(pictures).used("abc", True), tmp_path / "cache.json"
+    written = cache.read_text()
+    digest = json.loads(written)["files"]["images/train/a.png"][2]
+    other = digest[:-1] + ("1" if digest[-1] == "0" else "0")
+    cache.write_text(written.replace(digest, other))
+    assert look(pictures).used("abc", True) == before
+    assert cache.read_text() == written
+
+
+def test_a_memory_of_an_earlier_version_cannot_show_its_damage_and_is_forgotten(
+    pictures, look, tmp_path
+):
+    before, cache = look(pictures).used("abc", True), tmp_path / "cache.json"
+    written = cache.read_text()
+    earlier = json.loads(written)["files"]
+    earlier["images/train/a.png"][2] = "0" * 64
+    cache.write_text(json.dumps(earlier))
+    assert look(pictures).used("abc", True) == before
+    assert cache.read_text() == written
 
 
 def test_changed_compares_with_the_last_data_check(pictures, look, folder_dataset, write_image):

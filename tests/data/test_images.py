@@ -2,6 +2,7 @@ import io
 import os
 import struct
 import zlib
+from functools import partial
 
 import imagecodecs
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, TiffImagePlugin
 
+from damage import flip
+from dst_cbc.data import images
 from dst_cbc.data.images import MOST_PIXELS, decode, measured_window, open_image, size_of
 from dst_cbc.data.layouts.voc import CLASSES as VOC_CLASSES
 from dst_cbc.data.masks import (
@@ -22,7 +25,8 @@ from dst_cbc.data.masks import (
     read_label,
     write_indexed_png,
 )
-from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.errors import Changed, DataError
+from dst_cbc.runtime.files import sha256, sha256_file
 
 COLOURS = {"sky": "#0000ff", "road": "#808080", "car": "#ff0000"}
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 17, 3), np.uint8)
@@ -63,6 +67,63 @@ def test_a_missing_file_is_named(tmp_path, folder_dataset):
         open_image(tmp_path / "none.png")
     with pytest.raises(DataError, match=r"none\.png: no such file"):
         open_label(tmp_path / "none.png", label_table(folder_dataset))
+
+
+DEEP = PIXELS.astype(np.uint16) * 250
+
+
+@pytest.mark.parametrize("name", ["a.bmp", "a.png", "a.jpg", "deep.png", "deep.tif"])
+def test_a_file_with_another_digest_is_refused(name, tmp_path):
+    path = tmp_path / name
+    if name == "deep.png":
+        path.write_bytes(imagecodecs.png_encode(DEEP))
+    elif name == "deep.tif":
+        tifffile.imwrite(path, DEEP, photometric="rgb")
+    else:
+        Image.fromarray(PIXELS).save(path)
+    before, digest = open_image(path, (0, 65535)).tobytes(), sha256_file(path)
+    assert open_image(path, (0, 65535), digest).tobytes() == before
+    flip(path)
+    with pytest.raises(Changed, match=rf"{name}: has changed since the data check.*{digest[:8]}"):
+        open_image(path, (0, 65535), digest)
+
+
+def test_a_bit_of_a_pixel_changes_the_image_silently_unless_its_digest_is_known(tmp_path):
+    path = tmp_path / "a.bmp"
+    Image.fromarray(PIXELS[:, :16]).save(path)
+    digest = sha256_file(path)
+    flip(path)
+    assert (np.asarray(open_image(path)) != PIXELS[:, :16]).sum() == 1
+    with pytest.raises(Changed):
+        open_image(path, None, digest)
+
+
+def test_a_damaged_or_missing_file_has_changed_if_its_digest_is_known(tmp_path, folder_dataset):
+    path, table = tmp_path / "a.png", label_table(folder_dataset)
+    digest = sha256(b"as it was at the data check")
+    path.write_bytes(b"damaged")
+    for read in (partial(open_image, path, None), partial(open_label, path, table)):
+        with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+            read()
+        with pytest.raises(Changed, match=r"a\.png: has changed since the data check"):
+            read(digest)
+    path.unlink()
+    with pytest.raises(Changed, match=r"a\.png: no such file"):
+        open_image(path, None, digest)
+
+
+def test_a_file_that_changes_while_it_is_decoded_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "a.bmp"
+    Image.fromarray(PIXELS).save(path)
+    digest, exif_transpose = sha256_file(path), ImageOps.exif_transpose
+
+    def transpose(*arguments, **options):
+        flip(path)
+        return exif_transpose(*arguments, **options)
+
+    monkeypatch.setattr(images.ImageOps, "exif_transpose", transpose)
+    with pytest.raises(Changed):
+        open_image(path, None, digest)
 
 
 def test_a_folder_in_place_of_an_image_is_refused(tmp_path):

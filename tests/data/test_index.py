@@ -17,7 +17,7 @@ from dst_cbc.data.index import (
 )
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.records import list_records
-from dst_cbc.runtime.errors import Changed, DataError
+from dst_cbc.runtime.errors import DataError, Spoiled
 from dst_cbc.runtime.files import sha256_file
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3))
@@ -62,7 +62,7 @@ def test_files_that_have_changed_since_the_check_are_named(pictures, folder_data
     require_same(pictures, rows, labels=True)
     write_image(pictures / "labels/val/c.png", 1 - MASK.clip(0, 1))
     require_same(pictures, rows, labels=False)
-    with pytest.raises(Changed, match=r"1 files have changed.*first .*labels/val/c\.png"):
+    with pytest.raises(Spoiled, match=r"1 files have changed.*first .*labels/val/c\.png"):
         require_same(pictures, rows, labels=True)
     (pictures / "images/test/d.png").unlink()
     with pytest.raises(FileNotFoundError):

@@ -1,3 +1,5 @@
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -6,11 +8,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from damage import checked, flip
 from dst_cbc.data.index import Row
 from dst_cbc.inference.tiling import full_logits
 from dst_cbc.inference.whole_images import evaluate, image_tensor, predict, same_size_batches
 from dst_cbc.models.segmentation import build
-from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.errors import Changed, DataError
 from dst_cbc.self_training import confidence, predictions
 from dst_cbc.self_training.predict import normalized_labels, predict_part
 from dst_cbc.settings.stages import PredictStage
@@ -75,7 +78,7 @@ def pictures(tmp_path, write_image):
         write_image(tmp_path / f"{i}.png", images[-1])
         write_image(tmp_path / f"{i}_mask.png", mask)
         rows.append(Row(f"id{i}", f"{i}.png", f"{i}_mask.png", height, width, "val", "", ""))
-    return tmp_path, rows, images, masks
+    return tmp_path, checked(tmp_path, rows), images, masks
 
 
 def by_hand(truths, answers):
@@ -154,6 +157,20 @@ def test_an_image_without_a_mask_cannot_be_evaluated(pictures, by_colour, folder
     bare = [*rows, Row("bare", "0.png", "", 12, 16, "val", "", "")]
     with pytest.raises(DataError, match="'bare' has no label"):
         evaluate(by_colour, root, bare, folder_dataset, settings(), CPU)
+
+
+def test_an_error_of_a_loading_process_is_one_line_and_ends_all_of_them(
+    pictures, by_colour, folder_dataset
+):
+    root, rows, _, _ = pictures
+    flip(root / "1.png")
+    for workers in (0, 2):
+        with pytest.raises(Changed) as error:
+            evaluate(by_colour, root, rows, folder_dataset, settings(), CPU, workers)
+        assert str(error.value).startswith(f"{root}/1.png: has changed since the data check")
+        assert "\n" not in str(error.value)
+        # The processes leave SIGTERM to this one, whose end would wait for them.
+        assert not multiprocessing.active_children()
 
 
 def test_no_images_have_an_empty_matrix(tmp_path, by_colour, folder_dataset):
@@ -253,7 +270,7 @@ def test_evaluation_and_prediction_tile_large_images_alike(trained, folder_datas
     rng = np.random.default_rng(5)
     Image.fromarray(rng.integers(0, 256, (90, 150, 3), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((90, 150), np.uint8)).save(tmp_path / "m.png")
-    row = Row("a", "a.png", "m.png", 90, 150, "val", "", "")
+    (row,) = checked(tmp_path, [Row("a", "a.png", "m.png", 90, 150, "val", "", "")])
     tiled, passes = settings(tile=64), []
     trained.network.register_forward_hook(lambda *_: passes.append(1))
     matrix = evaluate(trained, tmp_path, [row], folder_dataset, tiled, CPU)
@@ -277,7 +294,7 @@ def blocks(tmp_path, write_image):
         for name, small in ((f"{i}.png", colours[-1]), (f"{i}_mask.png", classes[-1])):
             write_image(tmp_path / name, small.repeat(tall, 0).repeat(wide, 1))
         rows.append(Row(f"id{i}", f"{i}.png", f"{i}_mask.png", 4 * tall, 6 * wide, "val", "", ""))
-    return tmp_path, rows, colours, classes
+    return tmp_path, checked(tmp_path, rows), colours, classes
 
 
 def seen_by(model):
@@ -351,6 +368,7 @@ def test_sampling_counts_every_16th_pixel_of_a_flattened_batch(trained, tmp_path
     rows = [Row(f"id{i}", f"{i}.png", "", 5, 7, "train", "", "") for i in range(5)]
     for row in rows:
         write_image(tmp_path / row.image, rng.integers(0, 256, (5, 7, 3)))
+    rows = checked(tmp_path, rows)
     counts, found = predicted(trained, tmp_path, rows, tmp_path / "parts", 3, sampling=16)
     every, stored = predicted(trained, tmp_path, rows, tmp_path / "all", 3)
     expected = 0
@@ -371,7 +389,7 @@ def test_at_a_width_that_16_divides_only_one_column_is_sampled(by_colour, tmp_pa
     pixels = np.zeros((4, 32, 3), np.uint8)
     pixels[:, 0, 1] = pixels[:, 16, 1] = 200
     write_image(tmp_path / "0.png", pixels)
-    rows = [Row("id0", "0.png", "", 4, 32, "train", "", "")]
+    rows = checked(tmp_path, [Row("id0", "0.png", "", 4, 32, "train", "", "")])
     counts, _ = predicted(by_colour, tmp_path, rows, tmp_path / "parts", sampling=16)
     assert counts.sum(1).tolist() == [0, 8, 0]
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from damage import checked
 from dst_cbc.data.index import Row, write_index
 from dst_cbc.data.masks import indexed_png, palette
 from dst_cbc.report.contact_sheet import COLUMNS, ROWS, choose, contact_sheet, heat, write
@@ -51,6 +52,7 @@ class Round:
         with new_part(folder, 0) as file:
             for n, id in enumerate(IDS):
                 self.add(n, id, file)
+        self.rows = checked(folder, self.rows)
         close_part(folder, 0, np.zeros((3, 65536), np.int64))
         join_parts(folder, 1, self.predictions, {})
 
@@ -139,20 +141,11 @@ def test_every_column_shows_its_own_of_the_image_the_right_way_up(line, n, made)
     assert of["confidence"] == [tuple(colour) for colour in heat(shares).tolist()]
 
 
-def test_an_image_without_a_mask_has_a_grey_tile(made, capsys):
+def test_an_image_without_a_mask_has_a_grey_tile(made):
     rows = [replace(row, label="") if row.id == "b" else row for row in made.rows]
     sheet = made.sheet(rows=rows)
     assert quarters(sheet, 1, 1) == [GREY] * 4
     assert quarters(sheet, 0, 1) != [GREY] * 4
-    assert capsys.readouterr().out == ""
-
-
-def test_a_damaged_mask_is_no_mask_and_stops_nothing(made, capsys):
-    (made.folder / "masks/b.png").write_bytes(b"no image")
-    (made.folder / "masks/a.png").unlink()
-    sheet = made.sheet()
-    assert quarters(sheet, 0, 1) == quarters(sheet, 1, 1) == [GREY] * 4
-    assert "masks/b.png" in capsys.readouterr().out
 
 
 def test_an_edited_label_is_shown_as_it_is_in_the_data_sets_colours(made):
@@ -184,7 +177,7 @@ def test_an_image_of_16_bits_is_seen_through_the_window_of_the_data_set(made):
     row = replace(made.rows[1], black=1000, white=2000)
     values = quadrants([1000, 1200, 1600, 2500]).astype(np.uint16)
     Image.fromarray(values).save(made.folder / row.image)
-    sheet = made.sheet(rows=[made.rows[0], row, made.rows[2]])
+    sheet = made.sheet(rows=checked(made.folder, [made.rows[0], row, made.rows[2]]))
     assert quarters(sheet, 0, 0) == [(value,) * 3 for value in (0, 51, 153, 255)]
 
 
@@ -192,7 +185,7 @@ def test_a_tall_image_fits_and_thin_lines_of_an_image_become_grey(made):
     stripes = np.zeros((960, 480, 3), np.uint8)
     stripes[:, ::2] = 200
     Image.fromarray(stripes).save(made.folder / "images/a.png")
-    sheet = made.sheet()
+    sheet = made.sheet(rows=checked(made.folder, made.rows))
     assert quarters(sheet, 0, 0, (120, 240)) == [(100,) * 3] * 4
     # The tall image is 120 pixels wide; the sheet right of it is white.
     assert sheet.getpixel((10 + 122, 10 + 2 * 20 + 20 + 200)) == WHITE

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from damage import flip
 from workflow import EXPERIMENT, Project, results
 
 pytestmark = pytest.mark.slow
@@ -159,6 +160,37 @@ def test_a_mask_for_an_unlabeled_image_makes_it_labeled_in_a_split_of_all_masks(
     project.snakemake(*lists)
     assert set(labeled.read_text().split()) == {added.stem, *(path.stem for path in masks)}
     assert not project.jobs(*lists)
+
+
+def test_a_change_that_neither_size_nor_time_shows_is_named_with_both_ways_on(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    target = "results/tiny/6_0/supervised/metrics.json"
+    flip(project.root / "data/labels/val/val-0000.png")
+    assert not project.jobs()
+    said = project.snakemake(target, "--forcerun", target, fails=True)
+    assert "data/labels/val/val-0000.png: has changed since the data check" in said
+    assert "bring the old file back" in said and "delete .fingerprints.json" in said
+    # The old file is back.
+    flip(project.root / "data/labels/val/val-0000.png")
+    project.snakemake(target)
+    assert not project.jobs(target)
+    # The new file is accepted.
+    flip(project.root / "data/labels/val/val-0000.png")
+    (project.study / ".fingerprints.json").unlink()
+    jobs = project.jobs(target)
+    assert set(jobs) == {"check_data", "train 6_0/supervised", "evaluate 6_0/supervised"}
+    project.snakemake(target)
+    assert not project.jobs(target)
+
+
+def test_drawn_scenes_are_brought_back_by_drawing_them_again(tmp_path):
+    project, target = Project.create(tmp_path / "project"), "results/scenes/scenes.json"
+    project.snakemake(target)
+    image = project.root / "results/scenes/images/val/val-0000.png"
+    drawn = image.read_bytes()
+    flip(image)
+    project.snakemake(target, "--forcerun", target)
+    assert image.read_bytes() == drawn
 
 
 def test_touching_and_moving_the_data_runs_nothing(finished, tmp_path):

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from dst_cbc.runtime import resume
-from dst_cbc.runtime.errors import Changed, DataError, Unusable
+from dst_cbc.runtime.errors import Changed, DataError, Spoiled, Unusable
 from dst_cbc.runtime.resume import SILENCE, Busy, _lives, _started, resume_folder
 from workflow import SCRIPTS
 
@@ -274,12 +274,15 @@ def test_a_zombie_does_not_live(tmp_path):
         assert _started(other.pid) == 0 and not _lives(owner)
 
 
-def test_what_came_of_files_that_changed_is_dropped_and_not_held_against_them(tmp_path):
+@pytest.mark.parametrize("error, kept", [(Changed, ["state"]), (Spoiled, [])])
+def test_only_what_may_have_come_of_files_that_changed_is_dropped_and_a_retry_is_allowed(
+    error, kept, tmp_path
+):
     leave_unfinished(tmp_path / "work", "x")
-    with pytest.raises(Changed), resume_folder(tmp_path / "work", "x"):
-        raise Changed("a mask")
+    with pytest.raises(error), resume_folder(tmp_path / "work", "x"):
+        raise error("a mask")
     with resume_folder(tmp_path / "work", "x") as work:
-        assert [path.name for path in work.folder.iterdir()] == ["fingerprint"]
+        assert sorted(path.name for path in work.folder.iterdir()) == ["fingerprint", *kept]
 
 
 def test_the_rest_of_a_removal_is_removed_and_not_set_aside(tmp_path):

@@ -4,13 +4,15 @@ Moving or touching the data reruns nothing. A corrected mask or an added image c
 of exactly the stages that use it.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 from ..runtime.errors import DataError
-from ..runtime.files import digest, sha256_file, write_json
+from ..runtime.files import digest, sha256, sha256_file, write_json
 from ..runtime.reading import read_json
 from ..settings.data import DatasetStage
 from .index import Row
@@ -20,8 +22,9 @@ from .layouts.layout import Record
 class Fingerprints:
     """SHA-256 of every file of a data set; read again only where its size or time has changed.
 
-    cache: JSON file that stores the digests. A missing file has the digest "". Scenes that the
-    workflow draws follow from their settings, so their files are not read.
+    cache: JSON file that stores the digests, and a digest of itself: where it is damaged, all files
+    are read again. A missing file has the digest "". Scenes that the workflow draws follow from
+    their settings, so their files are not read.
     """
 
     def __init__(self, root: Path, records: Sequence[Record], dataset: DatasetStage, cache: Path):
@@ -57,26 +60,44 @@ class Fingerprints:
 
 def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
     known = _remembered(cache)
-    now: dict[str, list] = {}
+    now: dict[str, _Entry] = {}
     bar = tqdm(paths, "fingerprints of the data", unit="file", disable=None, leave=False, delay=2)
     for path in bar:
         try:
             status = (root / path).stat()
         except OSError:
-            now[path] = [0, 0, ""]
+            now[path] = (0, 0, "")
             continue
-        stamp = [status.st_size, status.st_mtime_ns]
+        stamp = (status.st_size, status.st_mtime_ns)
         old = known.get(path)
-        now[path] = old if old and old[:2] == stamp else [*stamp, sha256_file(root / path)]
+        now[path] = old if old and old[:2] == stamp else (*stamp, sha256_file(root / path))
     if now != known:
-        write_json(cache, now)
+        write_json(cache, _Cache(files=now, sha256=_digest_of(now)))
     return {path: entry[2] for path, entry in now.items()}
 
 
-def _remembered(cache: Path) -> dict[str, list]:
-    """Read the cache; empty if it is missing or unreadable, since it only saves time."""
+_Entry = tuple[int, int, str]
+"""Size in bytes, time of the last change in ns, SHA-256."""
+
+
+class _Cache(TypedDict):
+    """The content of the cache. sha256: `_digest_of` the files."""
+
+    files: dict[str, _Entry]
+    sha256: str
+
+
+def _remembered(cache: Path) -> dict[str, _Entry]:
+    """Read the cache; empty if it is missing or damaged, since it only saves time.
+
+    A cache of an earlier version has no digest and may be damaged, so it does not count either.
+    """
     try:
-        known = read_json(cache, dict[str, tuple[int, int, str]])
+        known: _Cache = read_json(cache, _Cache)
     except (OSError, DataError):
         return {}
-    return {path: list(entry) for path, entry in known.items()}
+    return known["files"] if known["sha256"] == _digest_of(known["files"]) else {}
+
+
+def _digest_of(files: dict[str, _Entry]) -> str:
+    return sha256(json.dumps(files, sort_keys=True).encode())

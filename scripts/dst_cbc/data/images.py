@@ -1,5 +1,7 @@
 """Decodes images of any usual kind: 8 or 16 bits, grey or colour, any EXIF orientation."""
 
+import hashlib
+import io
 import logging
 import math
 import warnings
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ..runtime.errors import DataError
+from ..runtime.errors import Changed, DataError
 from ..runtime.files import open_regular
 from ..runtime.reading import read_bytes
 
@@ -28,6 +30,14 @@ DIED = (
     "replace or remove it"
 )
 """The message for an image whose decoder has ended its process."""
+
+GO_ON = (
+    "Run the same command again: it checks the data again, and uses what is there now. If this "
+    "message comes back, the file has changed but has kept its size and its time. Then bring the "
+    "old file back (drawn scenes: snakemake DATA/scenes.json --forcerun DATA/scenes.json), or "
+    "accept the new one: delete .fingerprints.json beside dataset.csv, and run the command again"
+)
+"""The end of the messages about files that have changed since the data check."""
 
 # Pillow warns above this size, and fails above twice this size.
 Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
@@ -78,14 +88,34 @@ class Decoded:
         return self.image.size
 
 
-def decode(path: Path) -> Decoded:
+def decode(path: Path, sha256: str | None = None) -> Decoded:
     """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
-    Raises DataError when the file is missing, damaged or truncated, is none of FORMATS, has more
-    than MOST_PIXELS or several pages, or is of another kind (CMYK, floating point, 32-bit).
+    sha256: of the file at the data check, compared with what is decoded. Raises Changed if it has
+    another now, or is missing. Raises DataError when the file is missing, damaged or truncated, is
+    none of FORMATS, has more than MOST_PIXELS or several pages, or is of another kind (CMYK,
+    floating point, 32-bit).
     """
     with _explained(path):
-        return _decode(path)
+        if sha256 is not None and not path.exists():
+            raise Changed(f"{path}: no such file, but the data check has read it. {GO_ON}")
+        with open_regular(path) as file:
+            try:
+                return _decode(path, file)
+            finally:
+                # After decoding, so that a change in the meantime shows, too.
+                if sha256 is not None:
+                    _require_same(path, file, sha256)
+
+
+def _require_same(path: Path, file: io.BufferedReader, sha256: str) -> None:
+    file.seek(0)
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise Changed(
+            f"{path}: has changed since the data check: its SHA-256 starts with {found[:8]}, "
+            f"expected {sha256[:8]}. {GO_ON}"
+        )
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -101,7 +131,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except DataError:
+    except (DataError, Changed):
         raise
     except UnidentifiedImageError:
         raise DataError(
@@ -122,13 +152,13 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_image(path: Path, window: Window | None = None) -> Image.Image:
+def open_image(path: Path, window: Window | None = None, sha256: str | None = None) -> Image.Image:
     """Read an image as 8-bit RGB; alpha is dropped.
 
-    window: the values of a 16-bit image that become 0 and 255. Raises DataError as `decode` does,
-    and for a 16-bit image without a window.
+    window: the values of a 16-bit image that become 0 and 255. sha256: as for `decode`. Raises what
+    `decode` raises, and DataError for a 16-bit image without a window.
     """
-    decoded = decode(path)
+    decoded = decode(path, sha256)
     if decoded.image is not None:
         # convert("RGB") would copy an image that is RGB already.
         return decoded.image if decoded.image.mode == "RGB" else decoded.image.convert("RGB")
@@ -156,9 +186,9 @@ def measured_window(counts: np.ndarray) -> Window:
     return int(black), max(int(white), int(black) + 1)
 
 
-def _decode(path: Path) -> Decoded:
+def _decode(path: Path, file: io.BufferedReader) -> Decoded:
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
             if getattr(image, "is_animated", False) and image.format != "MPO":
                 raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
@@ -167,13 +197,13 @@ def _decode(path: Path) -> Decoded:
                     f"{path}: a compressed BMP; write it without compression, or as PNG"
                 )
             if _is_deep_colour(image):
-                return _of_array(path, _decode_deep(path, image))
+                return _of_array(path, _decode_deep(path, file, image))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise
-        return _of_array(path, _read_tiff(path))
+        return _of_array(path, _read_tiff(path, file))
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
         return Decoded(None, np.asarray(image).astype(np.uint16), False)
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
@@ -194,24 +224,25 @@ def _is_deep_colour(image: Any) -> bool:
     )  # fmt: skip
 
 
-def _decode_deep(path: Path, image: Image.Image) -> np.ndarray:
+def _decode_deep(path: Path, file: io.BufferedReader, image: Image.Image) -> np.ndarray:
     if image.format == "TIFF":
-        return _turned(_read_tiff(path), image)
+        return _turned(_read_tiff(path, file), image)
     import imagecodecs
 
     return _turned(imagecodecs.png_decode(read_bytes(path)), image)
 
 
-def _read_tiff(path: Path) -> np.ndarray:
+def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
     """Read a TIFF of one page that Pillow cannot read, or only at 8 bits."""
     import tifffile
 
     # What it logs, it also raises.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with tifffile.TiffFile(path) as file:
-        if file.pages.is_multipage:
+    file.seek(0)
+    with tifffile.TiffFile(file, name=str(path)) as tiff:
+        if tiff.pages.is_multipage:
             raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
-        page: Any = file.pages[0]
+        page: Any = tiff.pages[0]
         # Some files store the axis of the colour planes first.
         shape = page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
         _require_usable(path, page.dtype, shape)

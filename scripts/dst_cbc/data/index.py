@@ -11,14 +11,14 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime import escape, pool
-from ..runtime.errors import Changed, DataError
+from ..runtime import pool
+from ..runtime.errors import DataError, Spoiled
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .images import DIED, MOST_PIXELS, Window, decode, measured_window
+from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
 from .masks import LabelTable, label_table, open_label, read_label
 
@@ -227,18 +227,14 @@ def window_of(rows: Iterable[Row]) -> Window | None:
 
 
 def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
-    """Read the mask of an image, uint8 (H, W), for figures and pages; None if none is readable."""
+    """Read the mask of an image, uint8 (H, W); None if it has none. Raises as `open_label` does."""
     if not row.label:
         return None
-    try:
-        return np.asarray(open_label(root / row.label, table))
-    except DataError as error:
-        print(escape.terminal(f"no ground truth: {error}"))
-        return None
+    return np.asarray(open_label(root / row.label, table, row.label_sha256))
 
 
 def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
-    """Raise Changed when an image, or a mask if `labels`, has changed since the data check.
+    """Raise Spoiled when an image, or a mask if `labels`, has changed since the data check.
 
     Raises FileNotFoundError when a file is gone; then no wrong result has been computed from it.
     """
@@ -251,9 +247,9 @@ def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
         found = threads.map(lambda file: sha256_file(root / file), files)
         changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]
     if changed:
-        raise Changed(
+        raise Spoiled(
             f"{len(changed)} files have changed since the data check, first {root / changed[0]}. "
-            "What was computed from them is dropped; run the same command again"
+            f"What was computed from them is dropped. {GO_ON}"
         )
 
 

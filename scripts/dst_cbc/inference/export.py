@@ -3,7 +3,7 @@
 import io
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -82,17 +82,22 @@ def notes(model: SegmentationModel, digest: str) -> dict[str, str]:
     }
 
 
-def pictures(model: SegmentationModel, paths: Sequence[Path] | None) -> Iterator[torch.Tensor]:
-    """Yield uint8 (3, H, W): up to COMPARED of the images, evenly spaced, or made-up images."""
-    if not paths:
+def pictures(model: SegmentationModel, images: Mapping[Path, str | None]) -> Iterator[torch.Tensor]:
+    """Yield uint8 (3, H, W): up to COMPARED of the images, evenly spaced, or made-up images.
+
+    images: the path of each, and its SHA-256 at the data check, None if it was not checked. Raises
+    what `open_image` raises.
+    """
+    if not images:
         generator = torch.Generator().manual_seed(0)
         for height, width in ((97, 131), (128, 64), (201, 150)):
             coarse = torch.rand(1, 3, height // 8, width // 8, generator=generator)
             yield (255 * upsample(coarse, (height, width))[0]).to(torch.uint8)
         return
-    count = min(COMPARED, len(paths))
+    count, paths = min(COMPARED, len(images)), list(images)
     for number in range(count):
-        image = open_image(paths[number * len(paths) // count], model.window)
+        path = paths[number * len(paths) // count]
+        image = open_image(path, model.window, images[path])
         yield image_tensor(np.asarray(image)[:LARGEST, :LARGEST])
 
 

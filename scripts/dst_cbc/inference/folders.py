@@ -22,7 +22,7 @@ from ..data.layouts.layout import IMAGE_SUFFIXES
 from ..data.masks import indexed_png, palette
 from ..models.segmentation import SegmentationModel
 from ..runtime import signals
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, loaded
 from ..runtime.files import sha256_file, sweep, write_bytes, write_json
 from ..runtime.paths import inside
 from ..runtime.reading import read_json
@@ -136,7 +136,8 @@ def segment_folder(
     # A thread writes the files while the network computes the next image.
     with ThreadPoolExecutor(1) as pool:
         written = pool.submit(lambda: None)
-        for id, (pixels, note) in zip(images, tqdm(loader, "infer", disable=None), strict=True):
+        bar = tqdm(loaded(loader), "infer", len(images), disable=None)
+        for id, (pixels, note) in zip(images, bar, strict=True):
             signals.stop_if_asked("finished masks are kept")
             if pixels is None:
                 problems |= {id: note} if note else {}

@@ -16,7 +16,7 @@ from ..data.index import Row
 from ..data.masks import LabelTable, label_table, open_label
 from ..models.segmentation import SegmentationModel
 from ..runtime import devices, signals
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, loaded
 from ..settings.data import DatasetStage
 from ..settings.stages import PART_IMAGES, Inference
 from .metrics import confusion_matrix
@@ -28,6 +28,7 @@ class Images(Dataset):
     """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W).
 
     They are resized and padded as `settings` say: images with the mean colour, masks with 255.
+    Raises Changed for a file that the data check has not read.
     """
 
     def __init__(
@@ -47,10 +48,10 @@ class Images(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         row = self.rows[index]
         warp = self._warp(row)
-        image = np.asarray(open_image(self.root / row.image, self.window))
+        image = np.asarray(open_image(self.root / row.image, self.window, row.image_sha256))
         sample = (image_tensor(warp.image(image, self.fill) if warp else image),)
         if self.table is not None:
-            label = np.array(open_label(self.root / row.label, self.table))
+            label = np.array(open_label(self.root / row.label, self.table, row.label_sha256))
             sample += (torch.from_numpy(warp.label(label) if warp else label),)
         return sample
 
@@ -107,14 +108,15 @@ def same_size_batches(rows: Sequence[Row], batch: int, every: int) -> list[list[
 
 def loader_of(
     images: Images, batches: list[list[int]], workers: int, device: torch.device
-) -> DataLoader:
-    return DataLoader(
+) -> Iterator[Sequence[torch.Tensor]]:
+    loader = DataLoader(
         images,
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=signals.leave_to_parent,
     )
+    return loaded(loader)
 
 
 def evaluate(
@@ -137,7 +139,7 @@ def evaluate_each(
     """Yield the confusion matrix of each image in order, int64 (classes, classes).
 
     Leaves the model in eval mode. Raises DataError if an image has no label or is larger than
-    `settings.pad`.
+    `settings.pad`, and Changed if a file is not the one that the data check read.
     """
     unlabeled = [row.id for row in rows if not row.label]
     if unlabeled:
@@ -145,8 +147,8 @@ def evaluate_each(
     require_fit(root, rows, settings)
     images = Images(root, rows, model, settings, label_table(dataset))
     batches = batches_of(rows, settings)
-    bar = tqdm(loader_of(images, batches, workers, device), "evaluate", disable=None, leave=False)
-    for pixels, labels in bar:
+    loader = loader_of(images, batches, workers, device)
+    for pixels, labels in tqdm(loader, "evaluate", len(batches), disable=None, leave=False):
         signals.stop_if_asked("this evaluation will start again")
         (winner,) = predict(model, pixels, settings, device, _winner)
         for truth, found in zip(labels.numpy(), winner.cpu().numpy(), strict=True):

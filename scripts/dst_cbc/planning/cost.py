@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from ..data.layouts.layout import Record
 from ..data.records import selecting
 from ..runtime import devices
 from ..runtime.errors import DataError
-from ..runtime.files import digest, write_json
+from ..runtime.files import digest, sha256_file, write_json
 from ..runtime.reading import read_json
 from ..settings.stages import ModelSettings
 from .models import PlannedModel
@@ -162,6 +162,18 @@ def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
     return rows
 
 
+def _digested(root: Path, rows: Sequence[Row]) -> list[Row]:
+    """The rows of images with masks, with the SHA-256 of their files, which the stages compare."""
+    return [
+        replace(
+            row,
+            image_sha256=sha256_file(root / row.image),
+            label_sha256=sha256_file(root / row.label),
+        )
+        for row in rows
+    ]
+
+
 def remembered(plan: Plan, study: Path) -> Measured | None:
     """The measurement that `remember` stored for these settings, or None."""
     try:
@@ -210,8 +222,8 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     settings, root = _baseline(plan), Path(plan.experiment.data)
     masked = [record for record in records if record.label]
     train = [record for record in masked if record.subset == "train"]
-    labeled = _headers(plan, train, IMAGES)
-    validation = _headers(plan, selecting(masked, settings.train), IMAGES)
+    labeled = _digested(root, _headers(plan, train, IMAGES))
+    validation = _digested(root, _headers(plan, selecting(masked, settings.train), IMAGES))
     if not (labeled and validation):
         return None
     devices.limit_threads(settings.train.compute_threads)

@@ -56,8 +56,8 @@ def contact_sheet(
 
     rows: all unlabeled images, in the order of the id list; predictions: the predictions.h5 that
     the labels were made from; labels: folder of the PNGs, which are drawn as they are now, in the
-    data set's colours. A missing or damaged mask becomes a grey tile. Any other missing or
-    damaged file raises DataError with its name.
+    data set's colours. An image without a mask has a grey tile. Raises Changed if an image or a
+    mask is not the one that the data check read, and DataError for another missing or damaged file.
     """
     shown = [(place, rows[place]) for place in choose([row.id for row in rows])]
     strips = [
@@ -97,7 +97,7 @@ def _tiles(
     dataset: DatasetStage, root: Path, place: int, row: Row, predictions: Path, labels: Path
 ) -> Iterator[Image.Image]:
     """Yield the thumbnails of one image, one for each column, all of the same size."""
-    image = open_image(root / row.image, window_of([row]))
+    image = open_image(root / row.image, window_of([row]), row.image_sha256)
     scale = SIDE / max(image.size)
     size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
     colours = palette(list(dataset.classes.values()))

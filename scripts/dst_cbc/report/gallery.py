@@ -96,8 +96,8 @@ def gallery(
 
     The page has at most `limit` images, scaled down to at most `budget` bytes but not below
     THUMBNAIL pixels. rows: all unlabeled images, in the order of the id list; measured: the result
-    of `agreement.measure` for them. Raises DataError if an image or a PNG of pseudo labels is
-    damaged; a damaged mask is left out.
+    of `agreement.measure` for them. Raises Changed if an image or a mask is not the one that the
+    data check read, and DataError if a PNG of pseudo labels is damaged.
     """
     places = choose(measured, limit)
     shown = [(place, rows[place], measured[place]) for place in places]
@@ -124,7 +124,7 @@ class _Album:
         self.scales: set[float] = set()
 
     def of_image(self, place: int, row: Row, measured: Sequence[Agreement]) -> dict[str, Any]:
-        photo = open_image(self.root / row.image, self.window)
+        photo = open_image(self.root / row.image, self.window, row.image_sha256)
         scale = min(1, self.side / max(photo.size))
         self.scales.add(scale)
         size = (max(1, round(scale * photo.width)), max(1, round(scale * photo.height)))

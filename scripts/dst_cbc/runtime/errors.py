@@ -3,7 +3,11 @@
 import errno
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class DataError(ValueError):
@@ -11,7 +15,11 @@ class DataError(ValueError):
 
 
 class Changed(RuntimeError):
-    """A file changed while it was used, so the result matches neither its old nor new content."""
+    """A file of the data set is not the one that the data check read."""
+
+
+class Spoiled(Changed):
+    """Unfinished work may have used a file that has changed, so the work is removed."""
 
 
 class Unusable(RuntimeError):
@@ -20,6 +28,22 @@ class Unusable(RuntimeError):
 
 class NoSpace(OSError):
     """The disk is full; the message names the file and says what to delete."""
+
+
+def loaded(loader: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items of a torch DataLoader, and end its processes if one of them fails.
+
+    A DataError or Changed has its own message, without the traceback that torch puts before it.
+    """
+    try:
+        yield from loader
+    except Exception as error:
+        kind = type(error)
+        _, mark, message = str(error).rpartition(f"\n{kind.__module__}.{kind.__name__}: ")
+        ours = isinstance(error, (Changed, DataError)) and mark
+        # The traceback holds the loader, whose processes would keep this process from ending.
+        error.__traceback__ = None
+        raise (kind(message.rstrip()) if ours else error) from None
 
 
 def shared_memory_is_full(error: OSError) -> bool:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from .errors import Changed, DataError, Unusable
+from .errors import DataError, Spoiled, Unusable
 from .files import age, is_alive, open_regular, sweep, temporary_name, write_text
 from .paths import make_folder
 from .reading import read_bytes
@@ -73,7 +73,7 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
 
     fingerprint: digest of everything that the work depends on. A folder with another fingerprint is
     renamed to `<folder>.stale`, which replaces an older one. job: name of the work, for messages of
-    other processes. The folder is removed when the block succeeds or raises Changed. Raises Busy
+    other processes. The folder is removed when the block succeeds or raises Spoiled. Raises Busy
     when a running process holds the lock. Raises Unusable at once when the same work has failed
     before with DataError or Unusable, because a retry cannot help.
     """
@@ -106,7 +106,7 @@ def resume_folder(folder: Path, fingerprint: str, job: str = "") -> Iterator[Wor
         except (DataError, Unusable) as error:
             write_text(failure, str(error))
             raise
-        except Changed:
+        except Spoiled:
             shutil.rmtree(folder)
             raise
         work.require_held()

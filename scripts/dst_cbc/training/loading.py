@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..runtime import signals
+from ..runtime.errors import loaded
 
 AHEAD = 2
 """Number of batches that each worker loads ahead."""
@@ -46,7 +47,7 @@ def batches(
         prefetch_factor=AHEAD if workers else None,
         worker_init_fn=signals.leave_to_parent,
     )
-    for slot, counts in loader:
+    for slot, counts in loaded(loader):
         yield {
             name: {
                 part: values[:count].pin_memory() if pin else values[:count]
