@@ -5,7 +5,7 @@ The sheet is a JPEG of at most twelve unlabeled images, evenly spaced by their i
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index, rows_of
-from dst_cbc.report.contact_sheet import contact_sheet, write
+from dst_cbc.report.contact_sheet import choose, contact_sheet, write
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.self_training.pseudo_labels import require_unchanged_beside
 from dst_cbc.settings.data import DatasetStage
@@ -22,7 +22,8 @@ def run() -> None:
     parser.path("--out", "contact_sheet.jpg to write")
     arguments = parser.parse_args()
     rows = rows_of(read_index(arguments.index), read_ids(arguments.unlabeled), arguments.unlabeled)
-    require_unchanged_beside(arguments.labels, list(arguments.settings.classes))
+    shown = {rows[place].id for place in choose([row.id for row in rows])}
+    require_unchanged_beside(arguments.labels, list(arguments.settings.classes), shown)
     # Split, method and round, as in the path.
     title = "/".join(arguments.labels.parent.parts[-3:])
     sheet = contact_sheet(

@@ -1,6 +1,6 @@
 """Algorithm 1, lines 13 to 18: pseudo labels as PNGs, and the manifest that detects changes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -239,6 +239,10 @@ def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> 
             "do not belong to this round, or make all again: "
             f"snakemake {manifest} --forcerun {manifest}"
         )
+    _require_same(folder, manifest, rows)
+
+
+def _require_same(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> None:
     changed = changed_labels(folder, rows)
     if changed:
         listed = "\n".join(f"  {folder / id}.png" for id in changed)
@@ -252,10 +256,19 @@ def require_unchanged(folder: Path, manifest: Path, rows: Iterable[Labeled]) -> 
         )
 
 
-def require_unchanged_beside(folder: Path, names: Sequence[str]) -> None:
-    """`require_unchanged` with the manifest beside the folder. names: of the classes."""
+def require_unchanged_beside(
+    folder: Path, names: Sequence[str], ids: Collection[str] | None = None
+) -> None:
+    """`require_unchanged` with the manifest beside the folder.
+
+    names: of the classes. ids: only the PNGs of these images are compared; None: all.
+    """
     manifest = folder.with_suffix(".csv")
-    require_unchanged(folder, manifest, read_manifest(manifest, names))
+    rows = read_manifest(manifest, names)
+    if ids is None:
+        require_unchanged(folder, manifest, rows)
+    else:
+        _require_same(folder, manifest, [row for row in rows if row.id in ids])
 
 
 def accept(folder: Path, row: Labeled, classes: int) -> Labeled:
