@@ -4,6 +4,7 @@ PYTHON ?= python3
 CORES ?= 2
 SEED ?= 1
 COUNT ?= 60
+MUTATIONS ?= 1000
 VENV := .venv
 BIN := $(VENV)/bin
 # One thread per test process, because the processes use all cores already.
@@ -25,8 +26,9 @@ test: venv  ## run all tests except the slow ones
 test-slow: venv  ## run the slow tests: whole studies, faults, damaged files (HOSTILE=10000)
 	$(PYTEST) -m slow
 
-faults: venv  ## kill jobs, fill disks, damage files (SEED=1 COUNT=60); every run must give the same bytes
-	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv $(PYTEST) tests/faults
+faults: venv  ## kill jobs, fill disks (SEED=1 COUNT=60), change and delete files (MUTATIONS=1000)
+	FAULTS_SEED=$(SEED) FAULTS_COUNT=$(COUNT) FAULTS_TABLE=docs/results/faults.csv \
+	  FAULTS_MUTATIONS=$(MUTATIONS) FAULTS_DAMAGE=docs/results/damage.csv $(PYTEST) tests/faults
 
 test-slurm: venv  ## run the demo on a real one-node SLURM with interruptions; must give the same bytes; needs root
 	$(BIN)/python tests/slurm/run.py $(if $(TABLE),--table $(TABLE))

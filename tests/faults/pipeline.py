@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,8 @@ CHANGES = {
     "runs": [{"splits": ["6"], "seeds": [0], "methods": ["once"]}],
     "save_seconds": 0,
 }  # fmt: skip
+TIMED = re.compile(r"/report/tiny/(table|cost)\.|/run\.json$|\.timed\.json$")
+"""Results that contain run times: only their existence is compared."""
 METHODS = {"once": {"curriculum": [0.6]}}
 
 
@@ -153,13 +156,11 @@ class Pipeline:
         files = {
             str(path.relative_to(folder)): path.read_bytes()
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "run.json" and ".stale/" not in str(path)
+            if path.is_file() and ".stale/" not in str(path)
         }
         free = ("tiny/logs/", "tiny/benchmarks/", "tiny/tensorboard/")
-        # These files contain run times: compare only whether they exist.
-        timed = ("tiny/report/tiny/table.", "tiny/report/tiny/cost.")
         return {
-            name: b"" if name.startswith(timed) or name.endswith(".timed.json") else content
+            name: b"" if TIMED.search(name) else content
             for name, content in files.items()
             if not name.startswith(free)
         }
