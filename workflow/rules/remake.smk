@@ -3,6 +3,7 @@
 import subprocess
 
 from dst_cbc.planning.lost import EXPENSIVE, Lost
+from dst_cbc.report.model_files import read_run
 from dst_cbc.runtime import checksums, job_record
 from snakemake_interface_executor_plugins.settings import ExecMode
 
@@ -122,10 +123,10 @@ def why(job):
             f"it was edited by hand; `snakemake {job.target} --forcerun {job.target}` replaces it"
         )
     if job.job == "train":
-        model = PLAN.models[path]
-        minutes = cost.training_seconds(model, RECORDS, COST) / 60
+        model, run = PLAN.models[path], read_run(job.target.with_name("run.json"))
+        seconds = run["seconds"] if run else cost.training_seconds(model, RECORDS, COST)
         steps = model.settings.train.steps
-        return f"a training of {steps} steps, about {minutes:.0f} min; {ways}"
+        return f"a training of {steps} steps, about {seconds / 60:.0f} min; {ways}"
     if job.job == "predict":
         images = len(PLAN.splits[path.partition("/")[0]].unlabeled)
         return f"a prediction of {images} images, about {COST.image * images / 60:.0f} min; {ways}"
@@ -181,7 +182,10 @@ class Planned:
             return
         self.done = True
         jobs = [job for level in self.dag.toposorted() for job in level]
-        adopted = [job for job in jobs if not self.dag.needrun(job) and adopt(job)]
+        try:
+            adopted = [job for job in jobs if not self.dag.needrun(job) and adopt(job)]
+        except DataError as error:
+            raise WorkflowError(terminal(str(error)))
         if adopted:
             print(
                 f"{len(adopted)} jobs of an earlier run have no record of checksums: recorded their "
