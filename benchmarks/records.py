@@ -35,6 +35,8 @@ from dst_cbc.runtime.files import sha256_file
 from dst_cbc.runtime.tables import csv_header, read_csv, write_csv
 
 OF_STAGE, SECONDS, SECONDS_OF_START = 0.01, 0.2, 2.0
+LEAST = 5
+"""Times that each row is measured at least, in turns without and with checksums."""
 LABELED = 6
 EXPERIMENT = {
     "name": "records",
@@ -53,13 +55,20 @@ import os, runpy, sys
 from pathlib import Path
 sys.argv = sys.argv[1:]
 sys.path[0] = str(Path(sys.argv[0]).parent)
-from dst_cbc.runtime import checksums, files
+from dst_cbc.data import images
+from dst_cbc.runtime import checksums, files, job_record
+decode = images.decode
 if {without}:
     del os.environ["CHECKSUMS"]
+    job_record.note_written = lambda: None
     checksums.check, checksums.sha256_of = lambda path: None, files.sha256_file
+    images.decode = lambda path, sha256=None: decode(path)
+from dst_cbc.self_training import pseudo_labels
+if {without}:
+    pseudo_labels.require_unchanged_beside = lambda *arguments: None
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-"""Python code that runs a script with its arguments."""
+"""Python code that runs a script with its arguments, perhaps without records and comparisons."""
 
 
 def snakemake(folder: Path, *options: str) -> str:
@@ -121,10 +130,8 @@ def renew(path: Path) -> None:
 def model_rows(folder: Path, seconds: float) -> None:
     """Print rows for writing and reading a model file with ResNet-101."""
     model, path = cases.model(cases.RESNET), folder / "model.pt"
-    state, job = (
-        model.network.state_dict(),
-        job_record.Job(checksums.record_of(path), [path], "train", ""),
-    )
+    state = model.network.state_dict()
+    job = job_record.Job(checksums.record_of(path), [path], "train", "")
 
     def writes() -> None:
         path.unlink(missing_ok=True)
@@ -140,8 +147,9 @@ def model_rows(folder: Path, seconds: float) -> None:
         checksums.settle()
 
     for what, plain, checked in (("write", writes, records), ("read", reads, reads)):
+        unchecked(plain)
         checked()
-        taken = in_turns(lambda call=plain: unchecked(call), checked, seconds=seconds)
+        taken = in_turns(lambda call=plain: unchecked(call), checked, seconds=seconds, least=LEAST)
         print_row(f"{what} ResNet-101, {path.stat().st_size / 1e6:.0f} MB", *taken)
 
 
@@ -188,6 +196,9 @@ def start_rows(folder: Path, seconds: float) -> None:
         for record, content in checksums.records_in(one.parent).items()
     ]
 
+    if not wrote:
+        sys.exit(f"{folder / STUDY}: expected records of all jobs, found none")
+
     def finds_lost() -> None:
         for one in folders:
             renew(one)
@@ -215,7 +226,8 @@ def start_rows(folder: Path, seconds: float) -> None:
         ("read dataset.csv", lambda: unchecked(read_index, index), reads),
         ("dry run", plans_without_records, plans),
     ):
-        print_row(what, *in_turns(without, checked, seconds=seconds), claim=SECONDS_OF_START)
+        taken = in_turns(without, checked, seconds=seconds, least=LEAST)
+        print_row(what, *taken, claim=SECONDS_OF_START)
 
 
 def print_row(
@@ -245,7 +257,7 @@ def main() -> None:
         print(f"{arguments.images} images of {arguments.size} x {arguments.size}")
         print(f"{'':<26}{'without':>11}{'with':>11}{'cost':>11}", flush=True)
         for rule, command in commands.items():
-            taken = in_turns(*variants(command, folder), seconds=arguments.seconds)
+            taken = in_turns(*variants(command, folder), seconds=arguments.seconds, least=LEAST)
             print_row(rule, *taken)
         model_rows(folder, arguments.seconds)
         grow(folder, commands["split"], arguments.start_up)

@@ -1,7 +1,9 @@
 """Tests of the code that measures; the figures come from runs of `make bench`."""
 
 import csv
+import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,8 +15,12 @@ import torch
 import cases
 import gpu
 import measure
+import pictures
+import records
 import table
 import targets
+from dst_cbc.runtime import job_record
+from dst_cbc.runtime.checksums import record_of
 from workflow import EXPERIMENT, REPOSITORY, Project
 
 
@@ -134,6 +140,48 @@ def test_a_gpu_is_as_busy_as_nvidia_smi_says(tmp_path, monkeypatch):
     with gpu.busy(torch.device("cpu")) as shares:
         pass
     assert shares == []
+
+
+def test_a_stage_runs_without_checksums_and_with_them(tmp_path):
+    pictures.write(tmp_path / "data", 4, (8, 8)).write_lists(tmp_path)
+    index, record = tmp_path / "dataset.csv", tmp_path / "checksums/out.labeled.txt.json"
+    made = ["out.labeled.txt", "out.unlabeled.txt"]
+    settings = '{"rule": {"count": 2}, "seed": 0}'
+    checksums_of = json.dumps([f"checksums/{record.name}", *made])
+    without, checked = records.variants(
+        f"CHECKSUMS={shlex.quote(checksums_of)} exec {sys.executable} {measure.SCRIPTS}/split.py"
+        f" --settings {shlex.quote(settings)} --index dataset.csv"
+        f" --labeled {made[0]} --unlabeled {made[1]}",
+        tmp_path,
+    )
+    checked()
+    assert record.exists()
+    without()
+    assert not record.exists() and all((tmp_path / name).exists() for name in made)
+    job = job_record.Job(record_of(index), [index], "check_data", "")
+    job_record.write(job, {})
+    index.write_text(index.read_text().replace(",8,8,", ",8,9,", 1))
+    without()
+    with pytest.raises(SystemExit, match=r"dataset\.csv: changed since it was made"):
+        checked()
+
+
+@pytest.mark.parametrize(
+    "without, checked, claim, reached",
+    [
+        # Something else slowed down one call of the second pair, and both of the third.
+        ([1.0, 2.0, 9.0], [1.19, 8.0, 9.19], None, "ok"),
+        ([1.0, 2.0, 9.0], [1.21, 8.0, 9.21], None, "MISSED, 0.2 s"),
+        # 1 % of a long stage.
+        ([50.0], [50.4], None, "ok"),
+        ([50.0], [50.6], None, "MISSED, 0.5 s"),
+        ([0.0], [1.9], 2.0, "ok"),
+        ([0.0], [2.1], 2.0, "MISSED, 2.0 s"),
+    ],
+)
+def test_checksums_cost_less_than_claimed(capsys, without, checked, claim, reached):
+    records.print_row("a stage", without, checked, claim)
+    assert capsys.readouterr().out.endswith(f"  {reached}\n")
 
 
 @pytest.mark.slow
