@@ -558,7 +558,6 @@ DAMAGES = {
     "6_0/dst-cbc/round2/metrics.json": ("summary.csv", lambda text: flipped_digit(text)),
     "splits/6_0.labeled.txt": ("6_0/supervised/model.pt", lambda text: text.partition("\n")[2]),
     "dataset.csv": ("6_0/supervised/metrics.json", lambda text: text.replace(",val,", ",test,", 1)),
-    "summary.csv": ("report/tiny/table.csv", lambda text: flipped_digit(text)),
 }  # fmt: skip
 
 

@@ -71,5 +71,5 @@ rule verify:
         stage=lambda wildcards, input: command_of("verify.py", "data"),
         study=str(on_disk(STUDY)),
     shell:
-        # Snakemake itself prints the log of a job that fails.
-        "({params.stage} {params.study:q}) > {log:q} 2>&1 && cat {log:q}"
+        # Not the names of the files: Snakemake prints the log of a failed job, so again.
+        "{params.stage} {params.study:q} 2> {log:q}"
