@@ -98,6 +98,7 @@ def handed_over(tmp_path_factory):
         Image.fromarray(pixels).save(root / "data" / name)
         rows.append(dict.fromkeys(COLUMNS) | {"id": str(number), "image": name, "subset": subset})
         rows[-1] |= {"height": 20 + number, "width": 31}
+        rows[-1] |= {"image_sha256": sha256_file(root / "data" / name)}
     write_csv(root / "results/cells/dataset.csv", COLUMNS, rows)
     write_text(root / "results/cells/splits/8_0.labeled.txt", "0\n")
     write_text(root / "results/cells/splits/8_0.unlabeled.txt", "1\n")
