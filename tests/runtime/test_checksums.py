@@ -271,3 +271,16 @@ def test_a_result_that_a_command_by_hand_has_written_is_recorded(folder, monkeyp
     job_record.note_written()
     assert read_json(path) == {"miou": 70}
     assert read_record(record_of(path)).accepted == []
+
+
+def test_a_job_stops_at_its_start_if_a_record_beside_its_own_is_damaged(folder, started):
+    other = record_of(folder / "metrics.json")
+    other.write_text(other.read_text()[:50])
+    with pytest.raises(DataError, match=r"metrics\.json\.json: this record of checksums"):
+        started("{}")
+    # Its own one is written again.
+    other.unlink()
+    finish(folder, started("{}"))
+    record_of(folder / "out.csv").write_text("{}")
+    finish(folder, started("{}"))
+    assert read_record(record_of(folder / "out.csv")).wrote == {"out.csv": sha256(b"x\n")}

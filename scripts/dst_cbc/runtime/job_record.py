@@ -46,7 +46,7 @@ def begin() -> Job | None:
     CHECKSUMS is a JSON list: path of the record, then the outputs. An old record is removed if this
     job makes something else. It is kept, and marked as `begun`, if the job only repeats its work:
     if it is killed, the next one still knows that. Raises DataError, and keeps the record, if a
-    file that the job read has changed since it was made.
+    file that the job read has changed since it was made, or another record there is damaged.
     """
     text = os.environ.pop("CHECKSUMS", None)
     if not text:
@@ -61,6 +61,8 @@ def begin() -> Job | None:
     for path in records:
         if not _is_repeated(path, job.settings):
             path.unlink()
+    # Not only at the end, where a damaged record would spoil hours of work.
+    records_in(record.parent.parent)
     return job
 
 
