@@ -33,6 +33,9 @@ JOBS = {
         "predict", ["6_0/st/round1/model.pt"],
     ),
     ("6_0/st/round2/contact_sheet.jpg",): ("contact_sheet", ["6_0/st/round1/predictions.h5"]),
+    ("6_0/st/round1/contact_sheet.jpg",): (
+        "contact_sheet", ["6_0/supervised/predictions.h5", "6_0/st/round1/pseudo_labels.csv"],
+    ),
     ("6_0/st/gallery.html",): ("gallery", ["6_0/st/round1/predictions.h5"]),
     ("summary.csv",): ("summarize", ["6_0/supervised/metrics.json", "6_0/st/round1/metrics.json"]),
 }  # fmt: skip
@@ -133,6 +136,18 @@ def test_labels_are_made_again_where_a_png_is_missing(study, name):
     delete(study, f"6_0/st/round1/{name}")
     (step,) = lost(study).steps
     assert step.targets == step.forced == [study / "6_0/st/round1/pseudo_labels.csv"]
+
+
+def test_what_shows_labels_needs_every_png(study):
+    sheet, manifest = (
+        f"6_0/st/round1/{name}" for name in ("contact_sheet.jpg", "pseudo_labels.csv")
+    )
+    delete(study, sheet, "6_0/st/round1/pseudo_labels/b.png")
+    assert steps(study) == [[manifest], [sheet]]
+    # Then the labels cannot be made again, and so neither can the sheet.
+    delete(study, "6_0/supervised/model.pt", "6_0/st/round1/thresholds.csv")
+    delete(study, "6_0/supervised/histogram.npz")
+    assert steps(study) == [] and {sheet, manifest} < set(withheld(study))
 
 
 def test_a_png_too_many_is_left_to_the_training_that_refuses_it(study):

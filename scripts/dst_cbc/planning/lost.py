@@ -135,7 +135,14 @@ class Lost:
         missing = [path for path in job.read if not path.exists()]
         if job.job in TOLERANT:
             missing = [path for path in missing if not is_freed(path)]
-        return [self._maker.get(path) for path in missing]
+        makers = [self._maker.get(path) for path in missing]
+        # A manifest that exists may name PNGs that are gone.
+        manifests = [path for path in job.read if path.exists() and path.suffix == ".csv"]
+        for path in manifests:
+            maker = self._maker.get(path)
+            if maker and path.with_suffix("") in maker.gone:
+                makers.append(maker)
+        return makers
 
     @cached_property
     def steps(self) -> list[Step]:
