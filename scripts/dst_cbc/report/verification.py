@@ -8,6 +8,7 @@ from ..data.index import read_index
 from ..runtime.checksums import FOLDER, place, read_record, recorded
 from ..runtime.errors import DataError
 from ..runtime.files import sha256_file
+from ..runtime.job_record import is_shard
 from ..runtime.tables import csv_header
 from ..self_training.pseudo_labels import read_manifest
 
@@ -15,15 +16,15 @@ OWN = (".fingerprints.json", ".snakemake_timestamp", "cost.json", "thresholds.ed
 """Names of files that no job records: caches, Snakemake's own, and thresholds edited by hand."""
 UNRECORDED = ("logs", "benchmarks", "tensorboard", "suggestions")
 """Folders of a study that say how its jobs went, and drafts of masks."""
-FREED = re.compile(r"round[0-9]+/predictions[^/]*[.]h5$|[.][0-9]+of[0-9]+([.]|/|$)")
-"""Results that may be deleted: predictions of round 1 and later, and shards."""
+FREED = re.compile(r"round[0-9]+/predictions[^/]*[.]h5$")
+"""Predictions of round 1 and later, which may be deleted, as shards may."""
 MANIFEST = "pseudo_labels.csv"
 CLASS_COLUMN = "pixels "
 
 
 def is_freed(path: Path) -> bool:
     """Whether a missing result is no loss, because it is one that may be deleted."""
-    return bool(FREED.search(path.as_posix()))
+    return bool(FREED.search(path.as_posix())) or is_shard(path)
 
 
 def verify(study: Path, data: Path | None = None) -> Iterator[tuple[str, Path]]:

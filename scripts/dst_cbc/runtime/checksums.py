@@ -229,12 +229,16 @@ def accept(path: Path) -> None:
             f"{path}: no job has recorded this file, so there is nothing to accept; expected a "
             "result of the workflow"
         )
-    record, name = known[0], os.path.relpath(path, known[0].parent.parent)
-    before = read_record(record)
-    wrote = before.wrote | {name: sha256_file(path)}
-    accepted = sorted({*before.accepted, name})
-    write_record(record, replace(before, wrote=wrote, accepted=accepted))
+    update(known[0], path, edited=True)
     os.utime(path)
+
+
+def update(record: Path, path: Path, edited: bool = False) -> None:
+    """Put a file into its record as it is now. edited: a person changed it."""
+    before, name = read_record(record), os.path.relpath(path, record.parent.parent)
+    wrote = before.wrote | {name: sha256_file(path)}
+    accepted = sorted({*before.accepted, name}) if edited else before.accepted
+    write_record(record, replace(before, wrote=wrote, accepted=accepted))
 
 
 def date_back(path: Path) -> None:

@@ -22,6 +22,7 @@ from .checksums import (
     recorded,
     records_in,
     settle,
+    update,
     write_record,
 )
 from .errors import DataError
@@ -92,10 +93,8 @@ def finish(job: Job) -> None:
 def note_written() -> None:
     """Record the results that a command which a person started has written, as they are now."""
     for path in sorted(written):
-        if (known := recorded(path)) and known[1] != (found := sha256_file(path)):
-            before = read_record(known[0])
-            name = _name(path, known[0].parent.parent)
-            write_record(known[0], replace(before, wrote=before.wrote | {name: found}))
+        if known := recorded(path):
+            update(known[0], path)
 
 
 def unwritten(job: Job) -> list[Path]:
