@@ -1,13 +1,15 @@
 """Write the pseudo labels of one round as indexed PNGs, their manifest and their quality.
 
-If unlabeled images have masks, the pseudo labels are compared with them: see the accuracy columns
-of the manifest, and <folder>.quality.csv by class. The masks do not influence the pseudo labels.
+The PNGs have the size at which the images were predicted. If unlabeled images have masks, the
+pseudo labels are compared with them, resized to the pseudo labels: see the accuracy columns of the
+manifest, and <folder>.quality.csv by class. The masks do not influence the pseudo labels.
 With --shard, only the images of one shard are labeled. With --join, the files of all shards are
 joined and nothing is labeled. The resulting files are the same as without shards.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
@@ -20,7 +22,6 @@ from dst_cbc.runtime.reading import read_ids
 from dst_cbc.self_training.predictions import images_of_shard, read_predictions
 from dst_cbc.self_training.pseudo_labels import (
     Labeled,
-    at_size,
     join_shards,
     label_pixels,
     write_manifest,
@@ -30,7 +31,7 @@ from dst_cbc.self_training.pseudo_labels import (
 )
 from dst_cbc.self_training.thresholds import read_cutoffs, read_thresholds
 from dst_cbc.settings.data import DatasetStage
-from dst_cbc.settings.stages import PredictStage
+from dst_cbc.settings.stages import PredictStage, Resampling
 
 Labels = Iterator[tuple[str, np.ndarray]]
 
@@ -55,6 +56,13 @@ def parse():
         help="with --model: settings of its pass over the images, as JSON",
     )
     parser.path("--thresholds", "thresholds.csv, or an edited copy of it")
+    parser.add_argument(
+        "--resampling",
+        default="warp",
+        choices=get_args(Resampling),
+        help="how masks are resized to the pseudo labels: by pixel centres (`warp`, the default), "
+        "or with positions rounded down (`torch`)",
+    )
     parser.path("--out", "folder of the PNGs; <folder>.csv and .quality.csv are written beside it")
     parser.shard()
     parser.add_argument(
@@ -95,13 +103,13 @@ def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
     found = _normalized(arguments, unlabeled, names) if arguments.model else _by_threshold(
         arguments, ids, names, mine.start
     )  # fmt: skip
-    native = ((id, at_size(labels, (rows[id].height, rows[id].width))) for id, labels in found)
     return write_pseudo_labels(
         arguments.out,
-        tqdm(native, "label", len(ids), disable=None),
+        tqdm(found, "label", len(ids), disable=None),
         list(dataset.classes.values()),
         lambda name: ground_truth(arguments.data, rows[name], table),
         quality,
+        arguments.resampling,
     )
 
 

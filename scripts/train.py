@@ -141,8 +141,9 @@ def run() -> None:
 
         device = devices.prepare(arguments.device, settings.train)
         mine.join(device, settings.train)
+        size = settings.predict.size if settings.predict else None
         data = samples.Data(
-            arguments.data, settings.dataset, labeled, pseudo, folder, validation, *more
+            arguments.data, settings.dataset, labeled, pseudo, folder, validation, *more, size
         )
         model, best = starting_point(previous, settings, window)
         try:
@@ -210,7 +211,9 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
         write_bytes(out / "model.pt", arguments.previous.read_bytes())
     else:
         segmentation.write_model(out / "model.pt", model, end.best_state, end.best)
-    last = loop.record(settings.train, end.step, end.history[-1]["miou"])
+    reached = end.history[-1]
+    score = reached["miou"] if reached["step"] == end.step else None
+    last = loop.record(settings.train, end.step, score)
     segmentation.write_model(out / "last.pt", model, segmentation.cpu_state(model), last)
     # Copy by name: a killed write may have left a temporary file beside the snapshots.
     for number in range(1, settings.train.snapshots + 1):

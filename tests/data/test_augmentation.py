@@ -26,10 +26,10 @@ class Script:
         return self.values.pop(0)
 
 
-def warp_of(image, crop, flip=0.0, input_scale=1.0, **draws):
+def warp_of(image, crop, flip=0.0, **draws):
     settings = AugmentationSettings(scale=(0.1, 10), rotation=180, flip=flip)
     size = (image.height, image.width)
-    return draw_warp(size, crop, settings, Script(**draws), input_scale)
+    return draw_warp(size, crop, settings, Script(**draws))
 
 
 def coordinates(height=6, width=8):
@@ -92,11 +92,6 @@ def test_scale_two_interpolates_coordinates_between_pixel_centres():
     expected_x, expected_y = 10 * ((x + 0.5) / 2 - 0.5), 10 * ((y + 0.5) / 2 - 0.5)
     assert np.abs(seen[..., 0] - expected_x)[inside].max() <= 1
     assert np.abs(seen[..., 1] - expected_y)[inside].max() <= 1
-
-
-def test_input_scale_and_random_scale_multiply():
-    together = warp_of(numbers(), (12, 16), scale=4, input_scale=0.5)
-    assert together == warp_of(numbers(), (12, 16), scale=2)
 
 
 def test_a_rotation_by_90_degrees_turns_image_and_mask_alike():
@@ -256,10 +251,21 @@ def test_both_sides_take_every_value_of_their_bounds_in_every_combination():
     assert seen == {(height, width) for height in (3, 4) for width in (4, 5, 6)}
 
 
-def test_with_a_size_neither_scale_nor_input_scale_counts():
-    settings = sized((12, 16), (12, 16), scale=(3, 3))
-    draw = lambda scale: draw_warp((6, 8), (4, 5), settings, np.random.default_rng(1), scale)  # noqa: E731
-    assert draw(1.0) == draw(0.5)
+def test_with_a_size_the_scale_does_not_count():
+    draw = lambda scale: draw_warp(  # noqa: E731
+        (6, 8), (4, 5), sized((12, 16), (12, 16), scale=scale), np.random.default_rng(1)
+    )
+    assert draw((3, 3)) == draw((1, 1))
+
+
+def test_the_same_warp_of_a_raster_of_another_size_shows_the_same_scene():
+    warp = warp_of(numbers(), (12, 16), scale=2)
+    twice = np.asarray(numbers()).repeat(2, 0).repeat(2, 1)
+    same = warp.of((12, 16), (6, 8))
+    np.testing.assert_array_equal(same.label(twice), labeled(warp, numbers()))
+    # By hand: half the size, one pixel further to the right, is two of the other's pixels.
+    moved = Warp((2, 3), (1, 0, 1, 0, 1, 0)).of((12, 16), (6, 8))
+    assert moved.affine == (2, 0, 2, 0, 2, 0)
 
 
 @pytest.mark.parametrize("size", [((5, 4), (4, 6)), ((3, 7), (4, 6))])

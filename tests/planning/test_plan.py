@@ -129,6 +129,74 @@ def test_the_formula_gives_the_epochs_of_the_paper(plan):
     assert train_of(found, "supervised").steps * 8 / 100 == pytest.approx(309, abs=1)
 
 
+def test_with_short_batches_an_epoch_is_rounded_up_to_whole_batches(plan):
+    """18 labeled images are 4.5 batches of 4, and 5 with the short one; 15 unlabeled ones, 8."""
+    splits = {"few": {"count": 18}}
+    train = {"batch": 4, "epochs": 3, "short_batches": True}
+    found = plan("st", images=records(33, 1), train=train, supervised={}, splits=splits)
+    supervised, round_1 = train_of(found, "supervised"), train_of(found, "st/round1")
+    assert (supervised.steps, round_1.steps) == (3 * 5, 3 * 8)
+    assert supervised.short_batches and round_1.short_batches
+    found = plan(
+        "st", images=records(33, 1), train=train | {"short_batches": False}, supervised={},
+        splits=splits,
+    )  # fmt: skip
+    assert train_of(found, "supervised").steps == 13 and train_of(found, "st/round1").steps == 22
+    assert "short_batches" not in json.loads(train_of(found, "supervised").canonical())
+
+
+@pytest.mark.parametrize(
+    "steps, select, at",
+    [
+        (13, "val", (3, 7, 11, 12)),
+        (12, "val", (3, 7, 11)),
+        # Only here, the last step is one before a multiple.
+        (7, "val", (3, 6, 7)),
+        (13, "last", (3, 7, 11, 12, 13)),
+        (1, "val", (1,)),
+        (2, "val", (1,)),
+    ],
+)
+def test_early_validation_is_a_step_before_each_interval_and_the_end(steps, select, at, plan):
+    train = {"batch": 4, "steps": steps, "validate_every": 4, "validate_early": True}
+    found = plan("st", train=train, evaluation={"select": select})
+    suffix = "" if select == "val" else "_last"
+    assert found.models[f"few_0{suffix}/st/round1"].settings.train.validate_at == at
+
+
+@pytest.mark.parametrize(
+    "augmentation, message",
+    [
+        ({}, r"augmentation\.size, for few_0: found null .* at least train\.crop, \[321, 321\]"),
+        ({"size": [[320, 321], [400, 400]]}, r"found \[320, 321\] with resampling: torch"),
+        ({"size": [[321, 321], [400, 400]], "hue": 0.1}, r"hue, for few_0: found 0\.1"),
+        ({"size": [[321, 321], [400, 400]], "rotation": 5}, r"rotation, for few_0: found 5"),
+    ],
+)
+def test_resampling_by_torch_refuses_what_it_cannot_do(augmentation, message, plan):
+    with pytest.raises(ConfigError, match=message):
+        plan("st", resampling="torch", train={"batch": 4, "augmentation": augmentation})
+
+
+def test_resampling_reaches_every_stage_that_resizes(plan):
+    size = {"size": [[321, 321], [400, 400]]}
+    found = plan("st", resampling="torch", train={"batch": 4, "augmentation": size})
+    predict, _, train = stages(found, "st/round1")
+    used = (predict, train, train.validation, found.evaluate)
+    assert {one.resampling for one in used} == {"torch"}
+
+
+def test_own_masks_have_no_padding(make_experiment):
+    with pytest.raises(ValidationError, match=r"masks: found own, but pad is \[9, 9\]"):
+        make_experiment(evaluation={"masks": "own", "pad": [9, 9]})
+
+
+def test_another_size_than_the_images_raises_the_number_of_the_algorithm(plan):
+    """Since images are made smaller in training as in evaluation, such trainings give others."""
+    smaller = plan("st", network={"input_scale": 0.5})
+    assert [train_of(found, "supervised").algorithm for found in (plan("st"), smaller)] == [2, 3]
+
+
 def test_steps_in_the_end_are_at_least_one(plan):
     found = plan("supervised", train={"batch": 4, "epochs": 0.01}, supervised={})
     assert train_of(found, "supervised").steps == 1
@@ -440,8 +508,10 @@ def test_what_a_study_does_not_use_is_not_in_its_json(plan):
         '{"algorithm":1,"alpha":"1","balance":"class","rule":"threshold"}'
     )
     written = json.loads(train.canonical())
-    assert not {"size", "pad"} & {*written["augmentation"], *written["validation"]}
-    assert not {"size", "pad"} & set(json.loads(found.evaluate.canonical()))
+    added = {"size", "pad", "pad_colour", "masks", "resampling"}
+    assert not added & {*written["augmentation"], *written["validation"]}
+    assert not added & set(json.loads(found.evaluate.canonical()))
+    assert not {"short_batches", "validate_early", "resampling"} & set(written)
     assert '"size":[9,8]' in plan("st", prediction={"size": [9, 8]}).predict.canonical()
     assert '"sampling":16' in plan("st", switches={"threshold_sampling": 16}).predict.canonical()
 

@@ -517,6 +517,21 @@ def test_names_are_only_text_and_every_control_has_a_name(tmp_path, folder_datas
 
 
 @chromium
+def test_labels_smaller_than_their_image_are_compared_with_the_mask_at_their_size(study):
+    """Each square of 10 x 10 pixels is one pixel of the label; one label of six is wrong."""
+    (place,) = (number for number, id in enumerate(study.ids) if id == "a")
+    for round in (1, 2):
+        kept = np.where(KEPT[round][place], PREDICTED[round][place], 255)
+        study.label(round, "a", kept)
+    measured = list(measure(study.rounds(), study.rows))
+    assert [(one.height, one.width) for one in measured[place]] == [(2, 4)] * 2
+    assert [(one.kept, one.both) for one in measured[place]] == [(4, None), (6, 4)]
+    page = gallery("t", study.dataset, study.folder, study.rows, study.rounds(), measured)
+    (image,) = (one for one in content(page)["images"] if one["id"] == "a")
+    right = [found["right"] for found in image["rounds"]]
+    assert right == [1, pytest.approx(5 / 6)]
+
+
 def test_one_round_without_masks_or_predictions_is_a_page(study, tmp_path):
     rows = [replace(row, label="") for row in study.rows]
     rounds = [Round(1, study.method / "round1/pseudo_labels", None)]

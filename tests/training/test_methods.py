@@ -23,7 +23,6 @@ from dst_cbc.planning.plan import Plan
 from dst_cbc.self_training import confidence
 from dst_cbc.self_training import predict as labeling_pass
 from dst_cbc.self_training.predictions import Prediction, close_part, join_parts, new_part, store
-from dst_cbc.self_training.pseudo_labels import at_size
 from dst_cbc.settings.data import IGNORED
 from dst_cbc.settings.experiment_files import load_methods
 from dst_cbc.settings.stages import Inference
@@ -165,18 +164,18 @@ def test_the_confidence_of_ow_is_warped_with_its_label(data, digits_dataset):
 
 
 def test_a_confidence_of_a_squashed_image_lies_where_its_label_does(data, digits_dataset, tmp_path):
-    """The image of 40x40 was predicted at 10x13; confidence and label are resized alike."""
+    """The image of 40x40 was predicted and labeled at 10x13."""
     classes = np.full((10, 13), 8, np.uint8)
     classes[:, :5] = 3
     levels = np.where(classes == 3, 40000, 20000).astype(np.uint16)
     with new_part(tmp_path / "small", 0) as part:
         for number, row in enumerate(data.pseudo):
             store(part, [Prediction(number, row.id, classes, levels)])
-            labels = at_size(classes, (40, 40))
-            write_indexed_png(tmp_path / f"labels/{row.id}.png", labels, digits_dataset.classes)
+            write_indexed_png(tmp_path / f"labels/{row.id}.png", classes, digits_dataset.classes)
     close_part(tmp_path / "small", 0, np.zeros((11, confidence.BINS), np.int64))
     join_parts(tmp_path / "small", 1, tmp_path / "predictions.h5", {})
-    of = partial(sample, data, stage(weighting="original"), small_model(digits_dataset))
+    squashed = replace(data, label_size=(10, 13))
+    of = partial(sample, squashed, stage(weighting="original"), small_model(digits_dataset))
     sure, unsure = confidence.probabilities()[[40000, 20000]]
     for number in range(12):
         _, label, weight = of(Draw(PSEUDO, number, number % 4))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dst_cbc.models.segmentation import cpu_state
+from dst_cbc.models.segmentation import cpu_state, read_model
 from dst_cbc.runtime.resume import Work
 from dst_cbc.settings.stages import ModelSettings
 from dst_cbc.training.checkpoint import Progress
@@ -91,6 +91,20 @@ def test_what_is_missing_or_left_unread_is_refused(options, settings, message, p
     with pytest.raises(SystemExit) as end:
         parse(*options, **settings)
     assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reached, score", [(4, 50.0), (3, None)])
+def test_the_last_model_has_a_score_only_if_its_step_was_validated(
+    reached, score, script, digits_dataset, tmp_path
+):
+    settings, model = settings_of(digits_dataset), small_model(digits_dataset)
+    best = record(settings.train, reached, 50.0)
+    end = Progress(4, best, cpu_state(model), [{"step": reached, "miou": 50.0}])
+    arguments = SimpleNamespace(out=tmp_path, previous=None)
+    script["write_model_folder"](arguments, settings, model, end, Work.of_another(tmp_path))
+    last = read_model(tmp_path / "last.pt").record
+    assert (last["step"], last["score"]) == (4, score)
+    assert read_model(tmp_path / "model.pt").record["score"] == 50.0
 
 
 def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(

@@ -260,11 +260,13 @@ def labeling_model(wildcards):
 
 
 def labeling_options(wildcards, input):
-    """Options of pseudo_labels.py that name the predictions, or the labeling model."""
+    """Options of pseudo_labels.py: the predictions or the labeling model, and how masks resize."""
+    predict = model_of(wildcards).settings.predict
+    # Left out at its default: a new option would make the labels of finished studies again.
+    resampling = {"resampling": predict.resampling} if predict.resampling != "warp" else {}
     if not input.model:
-        return given({"predictions": input.predictions})
-    settings = model_of(wildcards).settings.predict.canonical()
-    return given({"model": input.model, "inference": settings})
+        return given({"predictions": input.predictions, **resampling})
+    return given({"model": input.model, "inference": predict.canonical(), **resampling})
 
 
 def thresholds_in_use(wildcards):

@@ -1,7 +1,8 @@
-"""Augmentation of a training sample: one affine warp of image and mask together, then colour.
+"""Augmentation of a training sample: image and mask are resampled together, then comes colour.
 
-Resize, rotation, flip and crop are combined into one resampling: only the pixels of the crop are
-computed, and interpolation blurs only once. They follow the order of Table 6 of the paper.
+With `resampling: warp`, resize, rotation, flip and crop are one affine warp: only the pixels of the
+crop are computed, and interpolation blurs only once. With `resampling: torch`, they follow one
+another. Both have the order of Table 6 of the paper.
 """
 
 import math
@@ -12,7 +13,9 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from ..settings.data import IGNORED
+from ..settings.stages import Resampling
 from ..settings.training import AugmentationSettings
+from .interpolation import Interpolation
 
 # The data loader runs several processes already; more threads would compete with them.
 cv2.setNumThreads(1)
@@ -30,6 +33,16 @@ class Warp:
 
     size: tuple[int, int]
     affine: Affine
+
+    def of(self, raster: tuple[int, int], image: tuple[int, int]) -> "Warp":
+        """The same warp for a raster of another size that shows the same scene.
+
+        raster: (height, width) of the raster; image: of the image that this warp is for.
+        """
+        down, across = (ours / theirs for ours, theirs in zip(raster, image, strict=True))
+        factors = (across,) * 3 + (down,) * 3
+        a, b, c, d, e, f = (n * factor for n, factor in zip(self.affine, factors, strict=True))
+        return Warp(self.size, (a, b, c, d, e, f))
 
     def image(self, image: np.ndarray, fill: tuple[int, ...]) -> np.ndarray:
         """Warp an image, uint8 (H, W, 3), bilinear; `fill` is the colour outside it."""
@@ -60,20 +73,19 @@ def draw_warp(
     crop: tuple[int, int],
     settings: AugmentationSettings,
     random: np.random.Generator,
-    input_scale: float = 1.0,
 ) -> Warp:
     """Draw a random resize, rotation, flip and crop.
 
     image_size, crop: (height, width). Before the rotation, the resized image lies inside the crop
     window where it is smaller, and fills the window where it is larger. With `settings.size`,
-    height and width are drawn independently, and input_scale has no effect.
+    height and width are drawn independently.
     """
     if settings.size:
         bounds = zip(*settings.size, strict=True)
         sides = [random.integers(low, high, endpoint=True) for low, high in bounds]
         scale_y, scale_x = (side / old for side, old in zip(sides, image_size, strict=True))
     else:
-        scale_y = scale_x = input_scale * random.uniform(*settings.scale)
+        scale_y = scale_x = random.uniform(*settings.scale)
     angle = math.radians(random.uniform(-settings.rotation, settings.rotation))
     mirror = -1.0 if random.random() < settings.flip else 1.0
     height, width = crop
@@ -92,14 +104,38 @@ def draw_warp(
     )  # fmt: skip
 
 
+def draw_interpolation(
+    crop: tuple[int, int], settings: AugmentationSettings, random: np.random.Generator
+) -> Interpolation:
+    """Draw a random resize, crop and flip, in the order of the released code.
+
+    crop: (height, width), not above the smaller size of `settings.size`. Height and width are
+    drawn independently, both bounds included, and so is the whole pixel at which the crop begins.
+    """
+    assert settings.size is not None
+    bounds = zip(*settings.size, strict=True)
+    height, width = (int(random.integers(low, high, endpoint=True)) for low, high in bounds)
+    top, left = (
+        int(random.integers(0, side - part, endpoint=True))
+        for side, part in zip((height, width), crop, strict=True)
+    )
+    mirror = random.random() < settings.flip
+    return Interpolation((height, width), crop, top, left, mirror)
+
+
 def whole(
-    image_size: tuple[int, int], size: tuple[int, int], window: tuple[int, int] | None = None
-) -> Warp:
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    window: tuple[int, int] | None = None,
+    resampling: Resampling = "warp",
+) -> Warp | Interpolation:
     """No augmentation: the whole image, resized to `size` ("-NA", Table 5b).
 
     window: (height, width) of the output, by default `size`; the image lies in its upper left
     corner.
     """
+    if resampling == "torch":
+        return Interpolation(size, window or size)
     down, across = (side / target for side, target in zip(image_size, size, strict=True))
     return Warp(window or size, (across, 0.0, 0.0, 0.0, down, 0.0))
 

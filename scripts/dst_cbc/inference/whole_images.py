@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..data.augmentation import Warp, whole
+from ..data.augmentation import whole
 from ..data.images import open_image
 from ..data.index import Row
 from ..data.masks import LabelTable, label_table, open_label
@@ -25,10 +25,11 @@ from .winners import winners
 
 
 class Images(Dataset):
-    """Whole images, uint8 (3, H, W); with `table` also their masks, uint8 (H, W).
+    """Whole images, (3, H, W) in 0..255; with `table` also their masks, uint8 (H, W).
 
-    They are resized and padded as `settings` say: images with the mean colour, masks with 255.
-    Raises Changed for a file that the data check has not read.
+    They are resized and padded as `settings` say; the padding of masks is 255. Images are uint8,
+    or float32 if `resampling: torch` has resized or padded them. Raises Changed for a file that
+    the data check has not read.
     """
 
     def __init__(
@@ -40,24 +41,25 @@ class Images(Dataset):
         table: LabelTable | None = None,
     ):
         self.root, self.rows, self.settings, self.table = root, rows, settings, table
-        self.window, self.fill = model.window, mean_colour(model)
+        self.window = model.window
+        self.fill = mean_colour(model) if settings.pad_colour == "mean" else (0, 0, 0)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         row = self.rows[index]
-        warp = self._warp(row)
+        own, size, pad = (row.height, row.width), self.settings.size, self.settings.pad
+        kind = self.settings.resampling
+        warp = whole(own, size or own, pad, kind) if size or pad else None
         image = np.asarray(open_image(self.root / row.image, self.window, row.image_sha256))
         sample = (image_tensor(warp.image(image, self.fill) if warp else image),)
         if self.table is not None:
             label = np.array(open_label(self.root / row.label, self.table, row.label_sha256))
-            sample += (torch.from_numpy(warp.label(label) if warp else label),)
+            if warp and self.settings.masks == "resized":
+                label = warp.label(label)
+            sample += (torch.from_numpy(label),)
         return sample
-
-    def _warp(self, row: Row) -> Warp | None:
-        own, size, pad = (row.height, row.width), self.settings.size, self.settings.pad
-        return whole(own, size or own, pad) if size or pad else None
 
 
 def mean_colour(model: SegmentationModel) -> tuple[int, ...]:
@@ -80,12 +82,12 @@ def require_fit(root: Path, rows: Sequence[Row], settings: Inference) -> None:
 
 
 def image_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """Copy an array, uint8 (H, W, 3), into a tensor, uint8 (3, H, W)."""
+    """Copy an array, (H, W, 3), into a tensor of the same type, (3, H, W)."""
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def batches_of(rows: Sequence[Row], settings: Inference) -> list[list[int]]:
-    size = settings.pad or settings.size
+    size = None if settings.masks == "own" else settings.pad or settings.size
     seen = [replace(row, height=size[0], width=size[1]) for row in rows] if size else rows
     return same_size_batches(seen, settings.batch, PART_IMAGES)
 
@@ -150,7 +152,8 @@ def evaluate_each(
     loader = loader_of(images, batches, workers, device)
     for pixels, labels in tqdm(loader, "evaluate", len(batches), disable=None, leave=False):
         signals.stop_if_asked("this evaluation will start again")
-        (winner,) = predict(model, pixels, settings, device, _winner)
+        size = labels.shape[-2:]
+        (winner,) = predict(model, pixels, settings, device, _winner, size=size)
         for truth, found in zip(labels.numpy(), winner.cpu().numpy(), strict=True):
             yield confusion_matrix(truth, found, len(dataset.classes))
 
@@ -167,14 +170,16 @@ def predict(
     device: torch.device,
     reduce: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
     views: Sequence[View] = (AS_IT_IS,),
+    size: Sequence[int] | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """Apply `reduce` to the logits of `pixels`, uint8 (N, 3, H, W); leaves the model in eval mode.
+    """Apply `reduce` to the logits of `pixels`, (N, 3, H, W); leaves the model in eval mode.
 
-    reduce: logits of some rows, float32 (N, classes, h, W), to tensors (N, h, W). Returns these
-    tensors for all rows, (N, H, W). views: as for `full_logits`.
+    pixels: uint8 or float32 in 0..255. reduce: logits of some rows, float32 (N, classes, h, W), to
+    tensors (N, h, W). Returns these tensors for all rows, (N, H, W). views, size: as for
+    `full_logits`.
     """
     model.network.eval().to(memory_format=devices.memory_format(settings))
     pixels = pixels.to(device, non_blocking=True)
-    stripes = full_logits(model, pixels, settings.tile, settings.precision, views)
+    stripes = full_logits(model, pixels, settings.tile, settings.precision, views, size)
     parts = zip(*map(reduce, stripes), strict=True)
     return tuple(part[0] if len(part) == 1 else torch.cat(part, 1) for part in parts)

@@ -122,11 +122,21 @@ def resize(model: SegmentationModel, images: torch.Tensor, scale: float = 1) -> 
     images: (N, 3, H, W) of any dtype. Returns float32, bilinear and antialiased, or `images`
     themselves if the factor is 1.
     """
-    scale *= model.settings.input_scale
+    return scaled(images, scale * model.settings.input_scale)
+
+
+def scaled(images: torch.Tensor, scale: float) -> torch.Tensor:
+    """Images (N, 3, H, W), resized by a factor as `resize` does."""
     if scale == 1:
         return images
-    size = [max(1, round(scale * side)) for side in images.shape[-2:]]
+    size = scaled_size(images.shape[-2:], scale)
     return F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """(height, width) of an image that is resized by a factor."""
+    height, width = (max(1, round(scale * side)) for side in size)
+    return height, width
 
 
 def low_logits(

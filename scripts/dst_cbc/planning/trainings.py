@@ -14,7 +14,7 @@ from ..settings.data import DatasetStage
 from ..settings.experiment import Experiment
 from ..settings.experiment_files import explain, merge, nearest
 from ..settings.stages import Compute, Inference, TrainStage
-from ..settings.training import TrainSettings
+from ..settings.training import Optimization, TrainSettings
 from ..settings.yaml_files import ConfigError
 from .models import Split
 
@@ -58,7 +58,8 @@ class Trainings:
     def evaluation(self) -> dict[str, Any]:
         """Settings of every pass whose result is compared with masks."""
         evaluation = self.experiment.evaluation
-        return {"size": evaluation.size, "pad": evaluation.pad, **self.inference}
+        own = ("size", "pad", "pad_colour", "masks")
+        return {**{key: getattr(evaluation, key) for key in own}, **self.inference}
 
     def settings(self, split: Split, *layers: Mapping[str, Any]) -> TrainSettings:
         """`train`, overridden by `by_split`, then by each of `layers` in turn."""
@@ -89,10 +90,32 @@ class Trainings:
                 f"train.gpus: found {settings.gpus} with batch {settings.batch}, for "
                 f"{split.division}; expected a number that divides the batch"
             )
+        if self.experiment.resampling == "torch":
+            self._check_steps_of_torch(split, settings)
         for name in settings.class_weights if isinstance(settings.class_weights, dict) else ():
             if name not in self.dataset.classes:
                 hint = nearest(name, list(self.dataset.classes))
                 raise ConfigError(f"train.class_weights: {name!r} is not a class; {hint}")
+
+    def _check_steps_of_torch(self, split: Split, settings: TrainSettings) -> None:
+        """Refuse augmentation that `resampling: torch` does not have."""
+        augmentation, crop = settings.augmentation, settings.crop
+        low = augmentation.size[0] if augmentation.size else (0, 0)
+        if low[0] < crop[0] or low[1] < crop[1]:
+            raise ConfigError(
+                f"train.augmentation.size, for {split.division}: found "
+                f"{list(low) if any(low) else 'null'} with resampling: torch, which cuts the crop "
+                f"out of the resized image; expected at least train.crop, {list(crop)}, as the "
+                "smallest size"
+            )
+        others = ("rotation", "brightness", "contrast", "saturation", "hue", "noise")
+        for key in others:
+            if getattr(augmentation, key):
+                raise ConfigError(
+                    f"train.augmentation.{key}, for {split.division}: found "
+                    f"{getattr(augmentation, key):g} with resampling: torch, which only resizes, "
+                    "crops and mirrors; set it to 0, or resampling to warp"
+                )
 
     def check_halves(self, method: str, split: Split, settings: TrainSettings) -> None:
         """Refuse a batch that cannot be half labeled and half pseudo-labeled on each GPU."""
@@ -125,6 +148,7 @@ class Trainings:
         """
         steps = switches.get("steps") or length * self._steps(split, settings, images, share)
         every = _of_split(settings.validate_every, split.name, "validate_every")
+        # Estimated first: the list of a billion validations would fill the memory.
         validations = len(switches.get("validate_at", ())) or -(-steps // every)
         self.validations += validations
         if steps > MOST_STEPS:
@@ -139,10 +163,11 @@ class Trainings:
                 f"{MOST_VALIDATIONS:,} in the study"
             )
         keys = {
-            **settings.model_dump(exclude={"epochs", "steps", "validate_every", "seed"}),
+            **settings.model_dump(include=set(Optimization.model_fields)),
             **self.compute,
+            "algorithm": 2 if self.experiment.network.input_scale == 1 else 3,
             "steps": steps,
-            "validate_at": (*range(every, steps, every), steps),
+            "validate_at": _validated(steps, every, settings.validate_early, split.select),
             "seed": split.stage.seed if settings.seed is None else settings.seed,
             "round": round,
             "select": split.select,
@@ -154,8 +179,9 @@ class Trainings:
     def _steps(self, split: Split, settings: TrainSettings, images: int, share: int) -> int:
         if settings.steps:
             return settings.steps
+        in_epoch = -(-images // share) if settings.short_batches else images / share
         # The limit keeps infinity out of `int`.
-        steps = min(self._epochs(split, settings) * images / share, MOST_STEPS + 1)
+        steps = min(self._epochs(split, settings) * in_epoch, MOST_STEPS + 1)
         return max(1, int(steps))
 
     def _epochs(self, split: Split, settings: TrainSettings) -> float:
@@ -184,6 +210,14 @@ class Trainings:
         if others:
             raise ConfigError(f"{place}: {others[0]!r} is not in val ({len(others)} such ids)")
         return ids
+
+
+def _validated(steps: int, every: int, early: bool, select: str) -> tuple[int, ...]:
+    """The steps after which a training of `steps` steps is validated, ascending."""
+    if not early:
+        return (*range(every, steps, every), steps)
+    found = {*range(every - 1, steps + 1, every), steps - 1} - {0}
+    return tuple(sorted(found | {steps} if select == "last" or not found else found))
 
 
 def _of_split(value: Any, split: str, key: str) -> Any:

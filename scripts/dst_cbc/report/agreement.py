@@ -33,9 +33,9 @@ class Round:
 class Agreement:
     """One image in one round, a row of agreement.csv.
 
-    height, width: of the image, pixels. kept: pixels with a pseudo label; both: pixels with a
-    pseudo label in this round and in the round before; same: pixels of `both` that have the same
-    class in both rounds. changed: share of all pixels whose predicted class, before any
+    height, width: of the pseudo label, pixels. kept: pixels with a class; both: pixels with a class
+    in this round and in the round before; same: pixels of `both` that have the same class in both
+    rounds. changed: share of all pixels whose predicted class, before any
     threshold, differs from the round before, 0..1. confidence: mean probability of the predicted
     class over all pixels, 0..1. None where there is no round before, or no prediction.
     """
@@ -84,9 +84,9 @@ def round_in(folder: Path, later: bool = True, predictions: Path | None = None) 
     return Round(number, folder / "pseudo_labels", predictions if known else None)
 
 
-def labels_of(round: Round, row: Row) -> np.ndarray:
-    """Read the pseudo label of an image, uint8 (H, W); DataError if it has another size."""
-    return read_labels(round.labels / f"{row.id}.png", (row.height, row.width))
+def labels_of(round: Round, row: Row, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read the pseudo label of an image, uint8 (H, W); DataError if it has not the given size."""
+    return read_labels(round.labels / f"{row.id}.png", size)
 
 
 def measure(rounds: Sequence[Round], rows: Sequence[Row]) -> Iterator[list[Agreement]]:
@@ -100,7 +100,8 @@ def measure(rounds: Sequence[Round], rows: Sequence[Row]) -> Iterator[list[Agree
         for round in rounds
     ]
     for row, *predictions in zip(rows, *streams, strict=False):
-        labels = [labels_of(round, row) for round in rounds]
+        first = labels_of(rounds[0], row)
+        labels = [first, *(labels_of(round, row, first.shape) for round in rounds[1:])]
         yield [
             _agreement(row, round.number, mine, before, found, found_before)
             for round, mine, before, found, found_before in zip(
@@ -126,9 +127,8 @@ def _agreement(
         changed = float((prediction.classes != predicted_before.classes).mean())
     if prediction:
         sure = float(confidence.probabilities()[prediction.confidence].mean(dtype=np.float64))
-    return Agreement(
-        row.id, round, row.height, row.width, int(kept.sum()), both, same, changed, sure
-    )
+    height, width = labels.shape
+    return Agreement(row.id, round, height, width, int(kept.sum()), both, same, changed, sure)
 
 
 def write_agreement(path: Path, rows: Iterable[Agreement]) -> None:

@@ -105,7 +105,7 @@ def _tiles(
     yield image.resize(size, Image.Resampling.BOX)
     yield _mask(dataset, root, row, colours, size)
     yield _coloured(prediction.classes, colours, size)
-    yield _coloured(read_labels(labels / f"{row.id}.png", (row.height, row.width)), colours, size)
+    yield _coloured(read_labels(labels / f"{row.id}.png"), colours, size)
     shares = Image.fromarray(confidence.probabilities()[prediction.confidence])
     yield Image.fromarray(heat(np.asarray(shares.resize(size, Image.Resampling.BOX))))
 

@@ -18,6 +18,7 @@ from ..data.index import Row, ground_truth, window_of
 from ..data.masks import label_table
 from ..self_training import confidence
 from ..self_training.predictions import read_prediction
+from ..self_training.pseudo_labels import at_size
 from ..settings.data import IGNORED, DatasetStage
 from .agreement import Agreement, Round, labels_of
 from .contact_sheet import CIVIDIS
@@ -151,6 +152,7 @@ class _Album:
         classes.update(np.unique(labels[labels != IGNORED]).tolist())
         right = predicted = shares = None
         if truth is not None:
+            truth = at_size(truth, labels.shape)
             known = (labels != IGNORED) & (truth != IGNORED)
             right = float((labels == truth)[known].mean()) if known.any() else None
         if round.predictions:

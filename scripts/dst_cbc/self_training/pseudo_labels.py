@@ -18,6 +18,7 @@ from ..runtime.paths import inside, require_relative
 from ..runtime.reading import read_json
 from ..runtime.tables import optional, positive, read_csv, whole, write_csv
 from ..settings.data import IGNORED
+from ..settings.stages import Resampling
 from .predictions import Prediction
 
 
@@ -58,10 +59,20 @@ def label_pixels(prediction: Prediction, cutoffs: np.ndarray) -> np.ndarray:
     return prediction.classes | (np.uint8(IGNORED) * unsure)
 
 
-def at_size(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize labels, uint8 (h, w), to the image's own (height, width), nearest neighbour."""
+def at_size(
+    labels: np.ndarray, size: tuple[int, int], resampling: Resampling = "warp"
+) -> np.ndarray:
+    """Resize class numbers, uint8 (h, w), to (height, width), nearest neighbour.
+
+    Positions are pixel centres, or rounded down with `resampling: torch`.
+    """
     if labels.shape == size:
         return labels
+    if resampling == "torch":
+        # Imports torch, which takes seconds.
+        from ..data.interpolation import Interpolation
+
+        return Interpolation(size, size).label(labels)
     image = Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(image)
 
@@ -72,12 +83,14 @@ def write_pseudo_labels(
     colours: Sequence[str],
     truth: Callable[[str], np.ndarray | None],
     quality: np.ndarray,
+    resampling: Resampling = "warp",
 ) -> Iterator[Labeled]:
     """Write `<folder>/<id>.png` for each id, never out of `folder`; yield its manifest row.
 
-    labeled: ids and labels, uint8 (H, W). truth: function from an id to the ground truth,
-    uint8 (H, W), or None; it is used for statistics only. quality: int64 (classes, classes + 1);
-    counts are added to it: row = truth, column = pseudo label, last column = no pseudo label.
+    labeled: ids and labels, uint8 (H, W). truth: function from an id to the ground truth, uint8,
+    or None; it is used for statistics only, resized to the labels (section A.1) as `at_size` does.
+    quality: int64 (classes, classes + 1); counts are added to it: row = truth, column = pseudo
+    label, last column = no pseudo label.
     """
     colour_table = palette(colours)
     for id, labels in labeled:
@@ -86,6 +99,7 @@ def write_pseudo_labels(
         correct = compared = None
         ground = truth(id)
         if ground is not None:
+            ground = at_size(ground, labels.shape, resampling)
             valid = (labels != IGNORED) & (ground != IGNORED)
             correct, compared = int((labels == ground)[valid].sum()), int(valid.sum())
             quality += _confusion(ground, labels, len(colours))
@@ -95,15 +109,17 @@ def write_pseudo_labels(
         yield Labeled(id, sha256(content), height, width, counts, correct, compared)
 
 
-def read_labels(path: Path, size: tuple[int, int], classes: int = IGNORED) -> np.ndarray:
+def read_labels(
+    path: Path, size: tuple[int, int] | None = None, classes: int = IGNORED
+) -> np.ndarray:
     """Read a PNG of pseudo labels, uint8 (H, W).
 
-    size: expected (height, width). Raises DataError when the file is missing or damaged, has
-    another size, or has a value that is neither below `classes` nor 255.
+    size: expected (height, width); None: any. Raises DataError when the file is missing or damaged,
+    has another size, or has a value that is neither below `classes` nor 255.
     """
     decoded = decode(path)
-    image = decoded.image
-    if image is not None and image.mode in ("P", "L") and image.size == size[::-1]:
+    image, wanted = decoded.image, size or decoded.size[::-1]
+    if image is not None and image.mode in ("P", "L") and image.size == wanted[::-1]:
         labels = np.asarray(image)
         # bytes.translate takes a tenth of the time of a comparison and numpy.any.
         if not labels.tobytes().translate(None, _allowed(classes)):
@@ -111,8 +127,8 @@ def read_labels(path: Path, size: tuple[int, int], classes: int = IGNORED) -> np
     kind = f"mode {image.mode}" if image else "16 bits"
     width, height = decoded.size
     raise DataError(
-        f"{path}: found {kind}, {height} x {width}; expected 8-bit class numbers, {size[0]} x "
-        f"{size[1]}, values 0 to {classes - 1} or {IGNORED}; make the labels of this round again"
+        f"{path}: found {kind}, {height} x {width}; expected 8-bit class numbers, {wanted[0]} x "
+        f"{wanted[1]}, values 0 to {classes - 1} or {IGNORED}; make the labels of this round again"
     )
 
 

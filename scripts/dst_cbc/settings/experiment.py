@@ -22,7 +22,7 @@ from .base import (
 from .data import DrawSettings, Format, PairSettings, SplitRule
 from .methods import SwitchOverrides, TrainOverrides
 from .network import NetworkSettings
-from .stages import PART_IMAGES, Compute, Selection, Subset
+from .stages import PART_IMAGES, Compute, MaskSize, PadColour, Selection, Subset
 from .training import TrainSettings
 
 
@@ -60,15 +60,33 @@ class EvaluationSettings(Settings):
     )
     size: Size | None = Field(
         default=None,
-        description="[height, width] to which validation and evaluation resize images and their "
-        "masks (masks with nearest neighbour); `null`: the masks' own size",
+        description="[height, width] to which validation and evaluation resize images, and masks "
+        "as `masks` says; `null`: the images' own size",
+    )
+    masks: MaskSize = Field(
+        default="resized",
+        description="with `size`: `resized`, masks are resized like the images, with nearest "
+        "neighbour; `own`: masks keep their size, and the network's output is upsampled to it",
     )
     pad: Size | None = Field(
         default=None,
         description="[height, width] to which validation and evaluation pad images at the right "
-        "and at the bottom, with the mean colour; the padding does not count in metrics. "
-        "`null`: no padding",
+        "and at the bottom; the padding does not count in metrics. `null`: no padding",
     )
+    pad_colour: PadColour = Field(
+        default="mean",
+        description="colour of the padding: `mean`, the mean colour, which is 0 after "
+        "normalisation; `black`, 0 before normalisation (the released code)",
+    )
+
+    @model_validator(mode="after")
+    def _own_masks_have_no_padding(self) -> EvaluationSettings:
+        if self.masks == "own" and self.pad:
+            raise ValueError(
+                f"masks: found own, but pad is {list(self.pad)}, and a mask of its own size has no "
+                "padding; set pad to null, or masks to resized"
+            )
+        return self
 
 
 class PredictionSettings(Settings):
@@ -77,8 +95,8 @@ class PredictionSettings(Settings):
     size: Size | None = Field(
         default=None,
         description="[height, width] to which unlabeled images are resized, whatever their aspect "
-        "ratio. Predictions and thresholds are computed at this size, and labels are resized back "
-        "with nearest neighbour (section 4.2, the released code). `null`: the images' own size",
+        "ratio. Predictions, thresholds and pseudo labels have this size (section 4.2, the "
+        "released code). `null`: the images' own size",
     )
 
 
@@ -253,7 +271,7 @@ class Experiment(Compute):
             if size and self.network.input_scale != 1:
                 raise ValueError(
                     f"network.input_scale: found {self.network.input_scale:g}, but {key}.size is "
-                    f"{list(size)} and fixes the size that the network sees; set input_scale to 1, "
-                    f"or remove {key}.size"
+                    f"{list(size)} and fixes the size that the network sees (the presets `paper` "
+                    f"and `released` set it, too); set input_scale to 1, or {key}.size to null"
                 )
         return self

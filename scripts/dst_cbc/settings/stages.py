@@ -25,10 +25,15 @@ crosses the end of a part, so this number changes the last bits of results.
 Subset = Literal["train", "val", "test"]
 Selection = Literal["val", "valtiny", "last"]
 Best = Literal["carry", "restart"]
+Resampling = Literal["warp", "torch"]
+PadColour = Literal["mean", "black"]
+MaskSize = Literal["resized", "own"]
 
 
 class Compute(Settings):
-    """How a network computes: each of these keys changes the last bits of its output."""
+    """How images are resized and how a network computes: all that changes bits of its output."""
+
+    added: ClassVar[tuple[str, ...]] = ("resampling",)
 
     compute_threads: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=1,
@@ -50,17 +55,31 @@ class Compute(Settings):
         description="on CUDA: use only deterministic algorithms, so that a repeated run gives the "
         "same bytes",
     )
+    resampling: Resampling = Field(
+        default="warp",
+        description="how images and masks are resized, cropped and mirrored. `warp`: all at once, "
+        "bilinear; masks and labels take the pixel whose centre is nearest. `torch`: one after the "
+        "other, in float32, by PyTorch's `interpolate`: images `bilinear` without antialiasing, "
+        "masks and labels `nearest`, which rounds positions down; a crop starts at a whole pixel "
+        "(the released code). `torch` needs `train.augmentation.size`",
+    )
 
 
 class Inference(Compute):
-    """How a model runs over whole images: resized to `size`, then padded to `pad`."""
+    """How a model runs over whole images: resized to `size`, then padded to `pad`.
 
-    added: ClassVar = ("size", "pad")
+    pad_colour: `mean`, the mean colour, or `black`, before normalisation. masks: `resized` and
+    padded like the images, or `own`: at their own size, to which the logits are upsampled.
+    """
+
+    added: ClassVar = (*Compute.added, "size", "pad", "pad_colour", "masks")
 
     batch: BatchSize
     tile: Annotated[int, Field(ge=64)]
     size: Size | None = None
     pad: Size | None = None
+    pad_colour: PadColour = "mean"
+    masks: MaskSize = "resized"
 
 
 class PredictStage(Inference):
@@ -100,15 +119,19 @@ class EvaluateStage(Inference):
 class TrainStage(Optimization, Compute):
     """One training, with all values final: epochs are steps, one seed, one value per split.
 
-    validate_at: steps after which the model is validated. valtiny: ids of val that select the
-    model, empty unless `select` is `valtiny`. best: `carry`, model.pt is the best model of the
-    chain so far; `restart`, the best of this training. snapshots: how often the weights are kept,
-    at equal distances, the last time at the end.
+    algorithm: 3 where `network.input_scale` is not 1. validate_at: steps after
+    which the model is validated. valtiny: ids of val that select the model, empty unless `select`
+    is `valtiny`. best: `carry`, model.pt is the best model of the chain so far; `restart`, the best
+    of this training. snapshots: how often the weights are kept, at equal distances, the last time
+    at the end.
     """
 
-    added: ClassVar = ("valtiny", "gpus", "sync_norm", "objective", "best", "snapshots")
+    added: ClassVar = (
+        *Compute.added, "valtiny", "gpus", "sync_norm", "objective", "best", "snapshots",
+        "short_batches",
+    )  # fmt: skip
 
-    algorithm: Literal[2] = 2
+    algorithm: Literal[2, 3] = 2
     steps: Positive
     validate_at: tuple[Positive, ...] = Field(min_length=1)
     seed: int

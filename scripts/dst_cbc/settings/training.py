@@ -108,6 +108,13 @@ class Optimization(Settings):
         description="number of feature stages of the backbone, counted from the input, that are "
         "not trained",
     )
+    short_batches: bool = Field(
+        default=False,
+        description="`false`: every batch is full; one that begins at the end of a pass over its "
+        "images goes on with the next pass. `true`: the last batch of a pass holds the images that "
+        "are left, and an epoch has the number of images divided by `batch`, rounded up (the "
+        "released code)",
+    )
     class_weights: Literal["none", "balanced"] | dict[ClassName, NonNegative] = Field(
         default="none",
         description="class weights in the loss of the labeled pixels: `none`; `balanced`, "
@@ -148,7 +155,13 @@ class TrainSettings(Optimization):
     validate_every: Positive | dict[str, Positive] = Field(
         default=1000,
         description="steps between two validations, or one such number for each split; the last "
-        "step is always validated",
+        "step is always validated, unless `validate_early` is set",
+    )
+    validate_early: bool = Field(
+        default=False,
+        description="validate one step before each multiple of `validate_every` and one step "
+        "before the end, as the released code does. The last step is then validated only for "
+        "`select: last`; `last.pt` is the model after it all the same",
     )
     seed: Annotated[int, Field(ge=0)] | None = Field(
         default=None,

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..data.augmentation import Warp, draw_warp, jitter, whole
+from ..data.augmentation import Warp, draw_interpolation, draw_warp, jitter, whole
 from ..data.images import open_image
 from ..data.index import Row
+from ..data.interpolation import Interpolation
 from ..data.masks import label_table, open_label
 from ..inference.whole_images import image_tensor, mean_colour
-from ..models.segmentation import SegmentationModel
+from ..models.segmentation import SegmentationModel, scaled, scaled_size
 from ..self_training.predictions import read_probabilities
 from ..self_training.pseudo_labels import read_labels
 from ..settings.data import DatasetStage
@@ -29,7 +29,8 @@ class Data:
 
     root: folder of the data set. labeled, validation: images with a mask. pseudo: images that are
     used without a mask. pseudo_folder: holds the pseudo label `<id>.png` of each of them, None if
-    they are labeled during training. predictions: predictions.h5 of the model that made the pseudo
+    they are labeled during training. label_size: (height, width) of the pseudo labels, None if each
+    has the size of its image. predictions: predictions.h5 of the model that made the pseudo
     labels, in the order of `pseudo`; needed if its confidence weights the loss. thresholds,
     labeling_model: the thresholds.csv and model.pt that made the pseudo labels; None unless the
     objective reads them.
@@ -44,10 +45,16 @@ class Data:
     predictions: Path | None = None
     thresholds: Path | None = None
     labeling_model: Path | None = None
+    label_size: tuple[int, int] | None = None
 
 
 class Samples:
-    """Samples of labeled images: `image` uint8 (3, h, w), `label` uint8 (h, w) of crop size."""
+    """Samples of labeled images: `image` (3, h, w) in 0..255, `label` uint8 (h, w) of crop size.
+
+    `image` is uint8, or float32 with `resampling: torch`. Augmentation changes the image that the
+    network would see without it. Where that is smaller (`input_scale` below 1), the image is first
+    resized as in evaluation and prediction.
+    """
 
     augmented = True
 
@@ -61,25 +68,42 @@ class Samples:
 
     def __call__(self, draw: Draw, random: np.random.Generator) -> Tensors:
         row, settings = self.rows[draw.index], self.stage.augmentation
-        size = (row.height, row.width)
-        if self.augmented:
-            warp = draw_warp(size, self.stage.crop, settings, random, self.input_scale)
-        else:
-            warp = whole(size, self.stage.crop)
-        image = open_image(self.data.root / row.image, self.window)
-        pixels = warp.image(np.asarray(image), self.fill)
+        # The size of the image as the network sees it without augmentation.
+        size = scaled_size((row.height, row.width), self.input_scale)
+        warp = self._warp(size, random)
+        image = self._smaller(np.asarray(open_image(self.data.root / row.image, self.window)))
+        pixels = warp.of(image.shape[:2], size).image(image, self.fill)
+        # Without a key of jitter, it returns the pixels themselves, of any dtype.
         if self.augmented:
             pixels = jitter(pixels, settings, random)
-        label = warp.label(self.label(row))
+        label = self.label(row)
+        label = warp.of(label.shape, size).label(label)
         sample = {"image": image_tensor(pixels), "label": torch.from_numpy(label)}
-        return sample | self.more(row, draw, warp)
+        return sample | self.more(row, draw, warp, size)
+
+    def _warp(self, size: tuple[int, int], random: np.random.Generator) -> Warp | Interpolation:
+        stage = self.stage
+        if not self.augmented:
+            return whole(size, stage.crop, resampling=stage.resampling)
+        if stage.resampling == "torch":
+            return draw_interpolation(stage.crop, stage.augmentation, random)
+        return draw_warp(size, stage.crop, stage.augmentation, random)
+
+    def _smaller(self, image: np.ndarray) -> np.ndarray:
+        """The image at the size that the network sees, if that is smaller; uint8 (h, w, 3)."""
+        if self.input_scale >= 1:
+            return image
+        smaller = scaled(image_tensor(image)[None], self.input_scale)[0]
+        return smaller.round().to(torch.uint8).permute(1, 2, 0).numpy()
 
     def label(self, row: Row) -> np.ndarray:
-        """Return the label of an image, uint8 (H, W), at the size of the image."""
+        """Return the label of an image, uint8 (H, W), at its own size."""
         return np.asarray(open_label(self.data.root / row.label, self.table))
 
-    def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
-        """Return further parts of a sample; none in this class."""
+    def more(
+        self, row: Row, draw: Draw, warp: Warp | Interpolation, size: tuple[int, int]
+    ) -> Tensors:
+        """Return further parts of a sample; none in this class. size: (H, W) that `warp` is for."""
         return {}
 
 
@@ -98,27 +122,29 @@ class PseudoSamples(Samples):
         self.augmented = stage.augment_pseudo
 
     def label(self, row: Row) -> np.ndarray:
-        size = (row.height, row.width)
+        own = (row.height, row.width)
         if self.data.pseudo_folder is None:
-            return np.zeros(size, np.uint8)
+            return np.zeros(own, np.uint8)
         path = self.data.pseudo_folder / f"{row.id}.png"
-        return read_labels(path, size, len(self.data.dataset.classes))
+        return read_labels(path, self.data.label_size or own, len(self.data.dataset.classes))
 
-    def more(self, row: Row, draw: Draw, warp: Warp) -> Tensors:
+    def more(
+        self, row: Row, draw: Draw, warp: Warp | Interpolation, size: tuple[int, int]
+    ) -> Tensors:
         if self.stage.weighting != "original":
             return {}
         assert self.data.predictions is not None
-        stored = Image.fromarray(read_probabilities(self.data.predictions, draw.index, row.id))
-        # If the prediction was made on a resized image, resize it back, like the label.
-        stored = stored.resize((row.width, row.height), Image.Resampling.NEAREST)
-        return {"confidence": torch.from_numpy(warp.values(np.asarray(stored)))}
+        stored = read_probabilities(self.data.predictions, draw.index, row.id)
+        return {"confidence": torch.from_numpy(warp.of(stored.shape, size).values(stored))}
 
 
 def labeled_stream(data: Data, stage: TrainStage, model: SegmentationModel, share: int) -> Stream:
     """The stream of labeled images, `share` of them in each batch."""
-    return Stream("labeled", data.labeled, share, Samples(data.labeled, data, stage, model))
+    samples, joined = Samples(data.labeled, data, stage, model), not stage.short_batches
+    return Stream("labeled", data.labeled, share, samples, joined)
 
 
 def pseudo_stream(data: Data, stage: TrainStage, model: SegmentationModel, share: int) -> Stream:
     """The stream of pseudo-labeled images, `share` of them in each batch."""
-    return Stream("pseudo", data.pseudo, share, PseudoSamples(data.pseudo, data, stage, model))
+    samples, joined = PseudoSamples(data.pseudo, data, stage, model), not stage.short_batches
+    return Stream("pseudo", data.pseudo, share, samples, joined)
