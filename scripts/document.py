@@ -18,6 +18,7 @@ from documentation import (
     files_page,
     licences_page,
     pages,
+    presets_page,
     settings_pages,
 )
 from documentation.pages import DOCS, REPOSITORY
@@ -59,7 +60,7 @@ def documents() -> dict[Path, str]:
         ENVIRONMENT: environment(pins(CONDA)),
         REFERENCE / "keys.md": settings_pages.keys_page(),
         REFERENCE / "methods.md": settings_pages.methods_page(),
-        REFERENCE / "presets.md": settings_pages.presets_page(),
+        REFERENCE / "presets.md": presets_page.presets_page(),
         REFERENCE / "networks.md": settings_pages.networks_page(),
         REFERENCE / "formats.md": settings_pages.formats_page(),
         REFERENCE / "files.md": files_page.files_page(),

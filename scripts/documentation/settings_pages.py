@@ -1,4 +1,4 @@
-"""Reference pages of the settings: keys, methods, presets, networks, formats of data."""
+"""Reference pages of the settings: keys, methods, networks, formats of data."""
 
 import json
 import re
@@ -14,45 +14,13 @@ from dst_cbc.settings.base import Settings
 from dst_cbc.settings.choices import HEADS, OBJECTIVES
 from dst_cbc.settings.experiment import Experiment
 from dst_cbc.settings.methods import MethodSwitches
-from dst_cbc.settings.training import TrainSettings
 from dst_cbc.settings.yaml_files import read_yaml
 
 from .pages import REPOSITORY, page, without_markup
 
 METHODS = REPOSITORY / "workflow/methods.yaml"
-PRESETS = REPOSITORY / "workflow/presets.yaml"
 REPEATED = {"TrainOverrides": "keys of `train`", "SwitchOverrides": "switches of a method"}
 """Classes whose keys a table lists already."""
-
-NOTES = {
-    "precision": "On a GPU mixed precision (section 4.2); upsampling and loss in float32.",
-    "network.backbone": "With the COCO weights, as in `voc.yaml`: `resnet101_caffe`, in whose "
-    "geometry they were trained; the released code puts them into `resnet101`.",
-    "network.aspp_rates": "The paper prints four rates; the released code uses only two.",
-    "switches.rule": "A row of `methods.yaml` that names its rule keeps it.",
-    "switches.threshold_sampling": "Not exact: the released code ranks float32 probabilities, "
-    "which tie at 1.0; here they are log-odds, which tie within one of 65536 levels. A class that "
-    "is not among the sampled pixels stops the released code, and has no threshold here.",
-    "train.crop": "Cityscapes: [257, 513].",
-    "train.learning_rate": "Cityscapes: 0.004 in self-training.",
-    "train.gamma": "VOC with more than 1000 labels: 4.",
-    "train.epochs": "Cityscapes: 12.",
-    "train.validate_every": "Supervised training: one number per split, in `voc.yaml` and "
-    "`cityscapes.yaml`.",
-    "train.augmentation.scale": "Without effect where `size` is set.",
-    "train.augmentation.size": "Table 6 prints these bounds, not how a size is drawn; the released "
-    "code draws height and width apart. Not exact: the workflow resamples the image once, for "
-    "resize and crop together. Cityscapes: [[257, 513], [513, 1025]].",
-    "supervised.epochs": "The released code has 30 60 85 134 212 300 for the splits 1 4 8 20 50 "
-    "106, on Cityscapes 60 120 170 330 for 1 4 8 30: `voc-released.yaml` and "
-    "`cityscapes-released.yaml` in `workflow/experiments/variants/`.",
-    "prediction.size": "Section 4.2 prints it, too. Labels are resized back with nearest. "
-    "Cityscapes: [257, 513].",
-    "evaluation.size": "Cityscapes, released: [513, 1025], images and masks.",
-    "evaluation.pad": "Not exact: the padding has the mean colour, where the released code pads "
-    "with zeros before it subtracts the mean. Cityscapes, released: `null`.",
-}
-"""What the table of presets cannot say, or what a preset cannot do exactly."""
 
 
 # --------------------------------------------------------------------------- keys
@@ -139,7 +107,7 @@ def allowed(schema: Mapping[str, Any]) -> str:
         case {"enum": values}:
             return ", ".join(f"`{value}`" for value in values)
         case {"const": value}:
-            return f"`{_yaml(value)}`"
+            return f"`{yaml_text(value)}`"
         case {"type": "array", "prefixItems": [first, second]}:
             low, high = allowed(first), allowed(second)
             return f"two values, each {low}" if low == high else f"[{low}, {high}]"
@@ -169,10 +137,10 @@ def _default(field: Mapping[str, Any]) -> str:
     default = field.get("default")
     if isinstance(default, Mapping):
         default = {key: value for key, value in default.items() if value is not None}
-    return f"`{_yaml(default)}`"
+    return f"`{yaml_text(default)}`"
 
 
-def _yaml(value: Any) -> str:
+def yaml_text(value: Any) -> str:
     """A default as it is written in an experiment file."""
     match value:
         case bool() | None:
@@ -180,64 +148,11 @@ def _yaml(value: Any) -> str:
         case float() | int():
             return format(value, "g")
         case list():
-            return f"[{', '.join(map(_yaml, value))}]"
+            return f"[{', '.join(map(yaml_text, value))}]"
         case {}:
-            inside = ", ".join(f"{key}: {_yaml(inner)}" for key, inner in value.items())
+            inside = ", ".join(f"{key}: {yaml_text(inner)}" for key, inner in value.items())
             return f"{{{inside}}}"
     return str(value)
-
-
-# --------------------------------------------------------------------------- presets
-
-
-def presets_page() -> str:
-    """One row for each key that any preset sets, one column for each preset."""
-    return page(
-        "Presets",
-        "`preset:` sets the defaults of several keys at once. `standard`, the default, is what "
-        "this workflow recommends; `paper` is the method as the paper prints it; `released` "
-        "follows the code that the authors released. A key that an experiment file sets wins "
-        "over its preset. The presets are in `workflow/presets.yaml`; "
-        "[the algorithm](../explanation/algorithm.md) compares the three.",
-        presets(read_yaml(PRESETS)),
-    )
-
-
-def presets(content: Mapping[str, Any]) -> str:
-    """One row per key that any preset sets, one column per preset: its value, or the default."""
-    columns = {name: dict(_flat(preset)) for name, preset in content.items()}
-    found = dict.fromkeys(key for column in columns.values() for key in column)
-    table = (
-        [
-            f"`{key}`",
-            *(f"`{_yaml(column.get(key, _unset(key)))}`" for column in columns.values()),
-            NOTES.get(key, ""),
-        ]
-        for key in found
-    )
-    return markdown_table(["key", *(f"`{name}`" for name in columns), "note"], table)
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values."""
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _unset(key: str) -> Any:
-    """The default of a dotted key."""
-    section, *path = key.split(".")
-    value = getattr(Experiment.model_construct(), section)
-    # Keys inside these two have no default in Experiment.
-    value = {"supervised": TrainSettings(), "switches": MethodSwitches.model_construct()}.get(
-        section, value
-    )
-    for part in path:
-        value = getattr(value, part)
-    return list(value) if isinstance(value, tuple) else value
 
 
 # --------------------------------------------------------------------------- methods
@@ -253,7 +168,7 @@ def methods_page() -> str:
                 f"{METHODS}: {name}: expected a comment in the first line of the row that says "
                 "what the method does"
             )
-        switches = ", ".join(f"`{key}: {_yaml(value)}`" for key, value in row.items())
+        switches = ", ".join(f"`{key}: {yaml_text(value)}`" for key, value in row.items())
         lines.append([f"`{name}`", described[name], switches])
     return page(
         "Methods and switches",

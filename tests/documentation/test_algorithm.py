@@ -10,7 +10,7 @@ import shlex
 import pytest
 import yaml
 
-from documentation import settings_pages
+from documentation import presets_page
 from documentation.settings_pages import rows
 from dst_cbc.settings.experiment import Experiment
 from dst_cbc.settings.experiment_files import load_experiment, load_methods
@@ -188,7 +188,7 @@ def test_the_methods_of_table_5_are_there_with_the_keys_of_their_rows():
 
 def presets():
     """Key, and its values by the presets `standard` and `released`."""
-    _, _, *lines = settings_pages.presets(PRESETS).splitlines()
+    _, _, *lines = presets_page.presets(PRESETS).splitlines()
     for line in lines:
         (key,), standard, _, released = map(quoted, line.split("|")[1:5])
         yield key, *(yaml.safe_load(value) for (value,) in (standard, released))

@@ -4,6 +4,7 @@ Only sizes are reduced: images, crops, epochs and the backbone (test_released_ne
 real one).
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -14,29 +15,51 @@ from PIL import Image
 from scipy.io import savemat
 
 from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.models.segmentation import read_model
 from dst_cbc.runtime.tables import read_csv
 from workflow import Project
 
 CUT = {
     "network": {"backbone": "resnet18", "weights": None},
-    "train": {"crop": [33, 33], "epochs": 1, "validate_every": 2},
     "supervised": {"steps": 4},
     "workers": 0,
     # A CPU is slow with half precision.
     "precision": "float32",
 }
+TRAIN = {"epochs": 1, "validate_every": 2}
+VOC = {
+    "train": {**TRAIN, "crop": [33, 33], "augmentation": {"size": [[33, 33], [50, 50]]}},
+    "prediction": {"size": [33, 33]},
+}
+CITYSCAPES = {
+    "train": {**TRAIN, "crop": [13, 25], "augmentation": {"size": [[13, 25], [25, 49]]}},
+    "prediction": {"size": [13, 25]},
+    "evaluation": {"size": [25, 49]},
+}
 
 
-def cut(project, splits, runs):
+def cut(project, sizes, splits, runs, **changes):
     """Write cut.yaml, which overrides keys of an experiment file."""
-    project.write(project.root / "cut.yaml", {**CUT, "splits": splits, "runs": runs})
+    content = {**CUT, **sizes, "splits": splits, "runs": runs, **changes}
+    project.write(project.root / "cut.yaml", content)
 
 
-def run(project, file, data, *arguments):
-    """Run an experiment file with cut.yaml, as a user would; returns what is printed."""
-    file = f"workflow/experiments/{file}.yaml"
+def run(project, files, data, *arguments):
+    """Run experiment files with cut.yaml, as a user would; returns what is printed."""
+    files = [f"workflow/experiments/{file}.yaml" for file in files.split()]
     place = ("--config", f"data={data}")
-    return project.snakemake(*arguments, "--configfile", file, "cut.yaml", *place)
+    return project.snakemake(*arguments, "--configfile", *files, "cut.yaml", *place)
+
+
+def settings(model):
+    """The settings of a model, from its folder."""
+    return json.loads((model / "settings.json").read_text())
+
+
+def validated(model):
+    """The steps that history.csv lists, and whether the last model has a score."""
+    steps = [int(row["step"]) for row in read_csv(model / "history.csv", ["step"])]
+    return steps, read_model(model / "last.pt").record["score"] is not None
 
 
 def best(study, **wanted):
@@ -101,12 +124,16 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
         {"splits": ["106"], "methods": ["supervised"], "select": "valtiny"},
         {"splits": ["1"], "methods": ["supervised"]},
     ]
-    cut(project, splits, runs)
+    cut(project, VOC, splits, runs)
     run(project, "voc", voc)
     study = project.root / "results/voc"
     labels = sorted(p.stem for p in (study / "106_0/dst-cbc/round2/pseudo_labels").glob("*.png"))
     unlabeled = (study / "splits/106_0.unlabeled.txt").read_text().split()
     assert labels == sorted(unlabeled) and len(unlabeled) == 14 - 4
+    # Labels are made at 321 x 321 (section 4.2); the masks come to them (section A.1).
+    for row in read_csv(study / "106_0/dst-cbc/round2/pseudo_labels.csv", ["compared"]):
+        assert (row["height"], row["width"]) == ("33", "33")
+        assert int(row["compared"]) <= int(row["kept"]) == 33 * 33
     row = best(study, method="dst-cbc", round="2")
     assert (row["images"], row["labeled"], row["unlabeled"]) == ("21", "4", "10")
     # Selected on valtiny, reported on all of val.
@@ -130,9 +157,36 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
 
 
 @pytest.mark.slow
-def test_cityscapes_runs_at_half_resolution_to_table_4(tmp_path):
-    layout = LAYOUTS["cityscapes"]
-    data = tmp_path / "cityscapes"
+def test_voc_runs_like_the_released_code_to_table_3(voc, tmp_path):
+    project = Project.create(tmp_path / "project")
+    project.write(project.root / "workflow/methods.yaml", {"dst-cbc": {"curriculum": [0.5, 1.0]}})
+    runs = [{"splits": ["106"], "methods": ["dst-cbc"]}]
+    splits = {"106": {"divide": None, "count": 5}}
+    supervised = {"epochs": {"106": 3}, "validate_every": 2}
+    evaluation = {"pad": [45, 52]}
+    cut(project, VOC, splits, runs, supervised=supervised, evaluation=evaluation)
+    run(project, "voc variants/voc-released", voc)
+    folder = project.root / "results/voc-released/106_0"
+    # 5 images in a batch of 8, three times; 9 images in batches of 4, once.
+    assert settings(folder / "supervised")["train"]["steps"] == 3
+    assert settings(folder / "dst-cbc/round1")["train"]["steps"] == 3
+    # After the steps 2 k - 1 and the last but one.
+    assert validated(folder / "supervised") == ([1, 2, 3], True)
+    used = settings(folder / "supervised")
+    assert used["train"]["resampling"] == used["train"]["validation"]["resampling"] == "torch"
+    assert used["train"]["validation"]["pad_colour"] == "black"
+    with Image.open(next((folder / "dst-cbc/round1/pseudo_labels").glob("*.png"))) as image:
+        assert image.size == (33, 33) and image.mode == "P"
+    row = best(folder.parent, method="dst-cbc", round="2")
+    assert (row["images"], row["labeled"], row["unlabeled"]) == ("21", "5", "9")
+    table = read_csv(folder.parent / "report/voc-released/table.csv", ["paper"])
+    assert {r["paper"] for r in table if r["paper"]} == {"45.7", "61.6"}
+
+
+@pytest.fixture(scope="module")
+def cityscapes(tmp_path_factory):
+    """A miniature of Cityscapes: 9 training images of 48 x 96 pixels, and the images of valtiny."""
+    data, layout = tmp_path_factory.mktemp("cityscapes"), LAYOUTS["cityscapes"]
     ids = {"train": [f"ulm/ulm_{i:06}_000019" for i in range(9)], "val": layout.valtiny}
     values = [*[*layout.labels][:4], 0, 3]
     random = np.random.default_rng(0)
@@ -145,17 +199,49 @@ def test_cityscapes_runs_at_half_resolution_to_table_4(tmp_path):
                 path = data / kind / subset / f"{id}_{name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(content.astype(np.uint8)).save(path)
+    return data
+
+
+def study_of(cityscapes, tmp_path, file, **changes):
+    """Run an experiment file to its table; return the folder of the study."""
     project = Project.create(tmp_path / "project")
-    methods = {"dst-cbc": {"curriculum": [1.0]}}
-    project.write(project.root / "workflow/methods.yaml", methods)
+    project.write(project.root / "workflow/methods.yaml", {"dst-cbc": {"curriculum": [1.0]}})
     runs = [{"splits": ["30"], "methods": ["dst-cbc"], "select": "valtiny"}]
-    cut(project, {"30": {"divide": None, "count": 4}}, runs)
-    run(project, "cityscapes", data)
-    study = project.root / "results/cityscapes"
+    cut(project, CITYSCAPES, {"30": {"divide": None, "count": 4}}, runs, **changes)
+    run(project, file, cityscapes)
+    (study,) = (project.root / "results").glob("cityscapes*")
     row = best(study, method="dst-cbc")
     assert (row["images"], row["labeled"], row["unlabeled"]) == ("19", "4", "5")
+    table = read_csv(study / f"report/{study.name}/table.csv", ["paper"])
+    assert {r["paper"] for r in table if r["paper"]} == {"45.4", "48.2"}
     (label, *_) = (study / "30_0_valtiny/dst-cbc/round1/pseudo_labels/ulm").iterdir()
     with Image.open(label) as image:
-        assert image.size == (96, 48) and image.mode == "P"
-    table = read_csv(study / "report/cityscapes/table.csv", ["paper"])
-    assert {r["paper"] for r in table if r["paper"]} == {"45.4", "48.2"}
+        assert image.size == (25, 13) and image.mode == "P"
+    return study
+
+
+def compared(study):
+    """Number of pixels that the evaluation compared with masks."""
+    metrics = json.loads((study / "30_0_valtiny/dst-cbc/round1/metrics.json").read_text())
+    return np.sum(metrics["best"]["subsets"]["val"]["confusion"])
+
+
+@pytest.mark.slow
+def test_cityscapes_runs_at_half_resolution_to_table_4(cityscapes, tmp_path):
+    study = study_of(cityscapes, tmp_path, "cityscapes")
+    # Masks keep their size (section A.1); of four stripes, the one with value 0 is ignored.
+    assert compared(study) > 19 * 48 * 96 / 2
+
+
+@pytest.mark.slow
+def test_cityscapes_runs_like_the_released_code_to_table_4(cityscapes, tmp_path):
+    supervised = {"epochs": {"30": 2}, "validate_every": 9}
+    file = "cityscapes variants/cityscapes-released"
+    study = study_of(cityscapes, tmp_path, file, supervised=supervised)
+    # Masks are resized like the images.
+    assert 19 * 25 * 49 / 2 < compared(study) < 19 * 25 * 49
+    folder = study / "30_0_valtiny"
+    # 4 images in a batch of 8, twice; 5 images in batches of 4, once.
+    assert settings(folder / "supervised")["train"]["steps"] == 2
+    assert settings(folder / "dst-cbc/round1")["train"]["steps"] == 2
+    assert validated(folder / "supervised") == ([1], False)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from documentation import settings_pages
+from documentation import presets_page
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.planning.plan import Plan
 from dst_cbc.runtime.tables import read_csv
 from dst_cbc.settings.experiment_files import load_experiment, load_methods
-from dst_cbc.settings.yaml_files import read_yaml
+from dst_cbc.settings.yaml_files import ConfigError, read_yaml
 from workflow import EXPERIMENT, REPOSITORY, Project
 
 PRESETS = read_yaml(REPOSITORY / "workflow/presets.yaml")
@@ -23,9 +23,11 @@ SIDES = ((321, 321), (505, 505))
 # Each key has one value per preset: standard, paper, released.
 CELLS = {
     "precision": ("float32", "float16", "float16"),
+    "resampling": ("warp", "warp", "torch"),
     "network.backbone": ("resnet101", "resnet101", "resnet101"),
     "network.output_stride": (8, 8, 8),
     "network.aspp_rates": (RATES, RATES, TWO_RATES),
+    "network.input_scale": (1, 1, 1),
     "switches.rule": ("threshold", "threshold", "normalized"),
     "switches.threshold_sampling": (1, 1, 16),
     "train.batch": (8, 8, 8),
@@ -37,13 +39,16 @@ CELLS = {
     "train.gamma": (9, 9, 9),
     "train.epochs": (6, 6, 6),
     "train.validate_every": (1000, 1000, 1000),
-    "train.augmentation.scale": ((0.5, 1.5), (0.5, 1.5), (0.5, 1.5)),
-    "train.augmentation.size": (None, None, SIDES),
+    "train.validate_early": (False, False, True),
+    "train.short_batches": (False, False, True),
+    "train.augmentation.size": (None, SIDES, SIDES),
     "train.augmentation.flip": (0.5, 0.5, 0.5),
     "supervised.epochs": (6, "formula", "formula"),
-    "prediction.size": (None, None, (321, 321)),
+    "prediction.size": (None, (321, 321), (321, 321)),
     "evaluation.size": (None, None, None),
+    "evaluation.masks": ("resized", "own", "resized"),
     "evaluation.pad": (None, None, (505, 505)),
+    "evaluation.pad_colour": ("mean", "mean", "black"),
 }
 NAMES = ("standard", "paper", "released")
 MINIMAL = {
@@ -73,7 +78,9 @@ def of_stages(plan):
     """For each key of the table, the value that the stages get."""
     supervised, settings = of_round_1(plan)
     stage, predict, thresholds = settings.train, settings.predict, settings.thresholds
-    epochs = supervised.train.steps * 8 / 530
+    # Of 530 images: 66.25 full batches of 8, or 67 with the short one.
+    epochs = supervised.train.steps / (67 if stage.short_batches else 530 / 8)
+    early = stage.validate_at[-1] == stage.steps - 1
     found = {
         **{f"network.{key}": value for key, value in supervised.network},
         **{f"train.{key}": value for key, value in stage},
@@ -82,18 +89,24 @@ def of_stages(plan):
         "switches.threshold_sampling": thresholds.sampling,
         # Passes over 10052 unlabeled images, four per step.
         "train.epochs": round(stage.steps * 4 / 10052, 2),
-        "train.validate_every": stage.validate_at[0],
+        "train.validate_every": stage.validate_at[1] - stage.validate_at[0],
+        "train.validate_early": early,
         "supervised.epochs": {6: 6, 134: "formula"}.get(round(epochs), epochs),
         "prediction.size": predict.size,
         "evaluation.size": stage.validation.size,
+        "evaluation.masks": stage.validation.masks,
         "evaluation.pad": stage.validation.pad,
+        "evaluation.pad_colour": stage.validation.pad_colour,
         "precision": stage.precision,
+        "resampling": stage.resampling,
     }
+    assert stage.validate_at[0] == (999 if early else 1000)
     assert predict.sampling == thresholds.sampling and predict.pad is None
     for passes in (supervised.train.validation, plan.evaluate):
-        assert (passes.size, passes.pad) == (stage.validation.size, stage.validation.pad)
+        shared = {key: getattr(passes, key) for key in ("size", "pad", "masks", "pad_colour")}
+        assert shared == {key: getattr(stage.validation, key) for key in shared}
     for model in (supervised.train, predict, plan.evaluate):
-        assert model.precision == stage.precision
+        assert (model.precision, model.resampling) == (stage.precision, stage.resampling)
     assert supervised.train.augmentation == stage.augmentation
     return found
 
@@ -132,6 +145,7 @@ def test_any_key_of_a_preset_can_be_overridden(minimal):
         minimal,
         preset="released",
         switches={"rule": "threshold"},
+        resampling="warp",
         evaluation={"pad": None},
         train={"augmentation": {"size": None}},
     )
@@ -148,18 +162,40 @@ def written(value):
 
 
 def test_the_table_has_these_cells_and_no_other():
-    header, _, *lines = settings_pages.presets(PRESETS).splitlines()
-    assert header == "| key | `standard` | `paper` | `released` | note |"
+    header, _, *lines = presets_page.presets(PRESETS).splitlines()
+    assert header == "| key | `standard` | `paper` | `released` |"
     rows = [line.strip("| ").split(" | ") for line in lines]
     assert {row[0]: row[1:4] for row in rows} == {
         f"`{key}`": [written(value) for value in cells] for key, cells in CELLS.items()
     }
 
 
-def test_every_note_is_of_a_row_and_says_where_a_cell_is_not_exact():
-    assert set(settings_pages.NOTES) <= set(CELLS)
-    inexact = {key for key, note in settings_pages.NOTES.items() if "Not exact" in note}
-    assert inexact == {"switches.threshold_sampling", "train.augmentation.size", "evaluation.pad"}
+@pytest.mark.parametrize("column, preset", [(1, "paper"), (2, "released")])
+def test_every_row_says_what_paper_and_code_do_what_we_do_and_where_it_stands(column, preset):
+    header, _, *lines = presets_page.origins(PRESETS, preset).splitlines()
+    assert header == "| key | paper | released code | ours | section | note |"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    ours = {row[0]: row[3] for row in rows}
+    assert ours == {f"`{key}`": written(cells[column]) for key, cells in CELLS.items()}
+    assert all(paper and released and section for _, paper, released, _, section, _ in rows)
+    assert {key for key, *_, note in rows if "Not exact" in note} == {
+        "`switches.threshold_sampling`"
+    }
+
+
+def test_every_fact_is_of_a_key_that_a_preset_sets():
+    assert set(presets_page.FACTS) == set(CELLS)
+
+
+@pytest.mark.parametrize("preset", ["paper", "released"])
+def test_a_preset_with_sizes_refuses_an_input_scale_and_says_how_to_go_on(preset, minimal):
+    with pytest.raises(
+        ConfigError, match=r"input_scale: found 0\.5, but prediction\.size is \[321"
+    ) as e:
+        plan_of(minimal, preset=preset, network={"input_scale": 0.5})
+    assert "(the presets `paper` and `released` set it, too)" in str(e.value)
+    sizes = {"prediction": {"size": None}, "evaluation": {"size": None}}
+    plan_of(minimal, preset=preset, network={"input_scale": 0.5}, **sizes)
 
 
 def variant(name, images):
@@ -167,31 +203,52 @@ def variant(name, images):
     return plan_of(FOLDER / f"{base}.yaml", FOLDER / f"variants/{name}.yaml", images=images)
 
 
-@pytest.mark.parametrize(
-    "name, images, epochs, labeled",
-    [
-        (
-            "voc-released", 10582,
-            {"1": 30, "4": 60, "8": 85, "20": 134, "50": 212, "106": 300},
-            {"1": 10582, "4": 2645, "8": 1322, "20": 530, "50": 211, "106": 100},
-        ),
-        (
-            "cityscapes-released", 2975,
-            {"1": 60, "4": 120, "8": 170, "30": 330},
-            {"1": 2975, "4": 743, "8": 371, "30": 100},
-        ),
-    ],
-)  # fmt: skip
-def test_released_epochs_are_whole_numbers_for_each_split(name, images, epochs, labeled):
-    plan = variant(name, images)
-    found = {
-        split.name: (len(split.labeled), plan.models[f"{division}/supervised"].settings.train.steps)
+STEPS = {
+    "voc": {"1": 30 * 1323, "4": 60 * 331, "8": 85 * 166, "20": 134 * 67, "50": 212 * 27,
+            "106": 300 * 13},
+    "cityscapes": {"1": 60 * 372, "4": 120 * 93, "8": 170 * 47, "30": 330 * 13},
+}  # fmt: skip
+EVERY = {
+    "voc": {"1": 1000, "4": 500, "8": 350, "20": 220, "50": 140, "106": 100},
+    "cityscapes": {"1": 1000, "4": 500, "8": 350, "30": 100},
+}
+
+
+@pytest.mark.parametrize("name, images", [("voc", 10582), ("cityscapes", 2975)])
+def test_released_counts_whole_epochs_of_batches_rounded_up(name, images):
+    """Batches of 8 of 10582, 2645, 1322, 530, 211, 100 images; of 2975, 743, 371, 100."""
+    plan = variant(f"{name}-released", images)
+    stages = {
+        split.name: plan.models[f"{division}/supervised"].settings.train
         for division, split in plan.splits.items()
     }
-    assert found == {
-        split: (labeled[split], int(number * labeled[split] / 8))
-        for split, number in epochs.items()
+    assert {split: stage.steps for split, stage in stages.items()} == STEPS[name]
+    for split, stage in stages.items():
+        steps, every = stage.steps, EVERY[name][split]
+        expected = {n for n in range(1, steps + 1) if n % every == every - 1} | {steps - 1}
+        assert stage.validate_at == tuple(sorted(expected))
+        assert steps not in stage.validate_at
+    rounds = plan.models[f"{'20' if name == 'voc' else '8'}_0/dst-cbc/round1"].settings.train
+    # 10052 and 2604 unlabeled images in batches of 4, 6 and 12 times.
+    assert rounds.steps == {"voc": 6 * 2513, "cityscapes": 12 * 651}[name]
+
+
+@pytest.mark.parametrize(
+    "name, images, steps",
+    [
+        ("voc", 10582, {"1": 39682, "4": 19839, "8": 14025, "20": 8880, "50": 5603, "106": 3857}),
+        ("cityscapes", 2975, {"1": 22312, "4": 11145, "8": 7883, "30": 4112}),
+    ],
+)
+def test_paper_counts_passes_over_the_images(name, images, steps):
+    """30 sqrt(images / labeled), or cityscapes.yaml's numbers, times labeled images by 8."""
+    plan = plan_of(FOLDER / f"{name}.yaml", images=images)
+    found = {
+        split.name: plan.models[f"{division}/supervised"].settings.train
+        for division, split in plan.splits.items()
     }
+    assert {split: stage.steps for split, stage in found.items()} == steps
+    assert all(stage.validate_at[-1] == stage.steps for stage in found.values())
 
 
 @pytest.mark.parametrize(
@@ -237,7 +294,7 @@ def released(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size(released):
+def test_a_study_like_the_released_code_labels_squashed_images(released):
     folder = released.study / "6_0"
     ids = (released.study / "splits/6_0.unlabeled.txt").read_text().split()
     with h5py.File(folder / "supervised/predictions.h5") as file:
@@ -247,9 +304,7 @@ def test_a_study_like_the_released_code_labels_squashed_images_at_their_own_size
             np.asarray(Image.open(folder / f"dst-cbc/round{number}/pseudo_labels/{id}.png"))
             for id in ids
         ]
-        assert {one.shape for one in labels} == {(32, 32)} and len(labels) == 8
-        # Resized with nearest neighbour: each of 16 rows occurs twice in 32.
-        assert all((one[::2] == one[1::2]).all() for one in labels)
+        assert {one.shape for one in labels} == {(16, 24)} and len(labels) == 8
         assert any((one == 255).any() for one in labels) == (number == 1)
 
 
