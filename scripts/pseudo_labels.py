@@ -9,12 +9,11 @@ joined and nothing is labeled. The resulting files are the same as without shard
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 from tqdm import tqdm
 
-from dst_cbc.cli import Parser, main, read_settings
+from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import Row, ground_truth, read_index, rows_of
 from dst_cbc.data.masks import label_table
 from dst_cbc.runtime import devices, gpu_locks
@@ -30,15 +29,14 @@ from dst_cbc.self_training.pseudo_labels import (
     write_shard,
 )
 from dst_cbc.self_training.thresholds import read_cutoffs, read_thresholds
-from dst_cbc.settings.data import DatasetStage
-from dst_cbc.settings.stages import PredictStage, Resampling
+from dst_cbc.settings.stages import LabelStage
 
 Labels = Iterator[tuple[str, np.ndarray]]
 
 
 def parse():
     parser = Parser(__doc__)
-    parser.settings(DatasetStage)
+    parser.settings(LabelStage)
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
     parser.path("--unlabeled", "list of predicted ids")
@@ -50,19 +48,7 @@ def parse():
         "--model", type=Path, metavar="PATH",
         help="model.pt, for rule `normalized`, which needs the probabilities of all classes",
     )  # fmt: skip
-    parser.add_argument(
-        "--inference",
-        metavar="JSON",
-        help="with --model: settings of its pass over the images, as JSON",
-    )
     parser.path("--thresholds", "thresholds.csv, or an edited copy of it")
-    parser.add_argument(
-        "--resampling",
-        default="warp",
-        choices=get_args(Resampling),
-        help="how masks are resized to the pseudo labels: by pixel centres (`warp`, the default), "
-        "or with positions rounded down (`torch`)",
-    )
     parser.path("--out", "folder of the PNGs; <folder>.csv and .quality.csv are written beside it")
     parser.shard()
     parser.add_argument(
@@ -73,7 +59,10 @@ def parse():
         help="only join the folders of all shards, in order",
     )
     parser.device()
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.model and not arguments.settings.inference:
+        parser.error("--model: the settings have no key `inference`, which says how it runs")
+    return arguments
 
 
 def run() -> None:
@@ -109,7 +98,7 @@ def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
         list(dataset.classes.values()),
         lambda name: ground_truth(arguments.data, rows[name], table),
         quality,
-        arguments.resampling,
+        dataset.resampling,
     )
 
 
@@ -120,7 +109,7 @@ def _by_threshold(arguments, ids: list[str], names: list[str], first: int) -> La
 
 
 def _normalized(arguments, rows: list[Row], names: list[str]) -> Labels:
-    stage = read_settings(PredictStage, arguments.inference)
+    stage = arguments.settings.inference
     thresholds = read_thresholds(arguments.thresholds, names)
     devices.limit_threads(stage.compute_threads)
     gpu_locks.take(arguments.device)

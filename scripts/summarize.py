@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.report.summary import COLUMNS, interval_notes, published_note, summarize
+from dst_cbc.report.summary import COLUMNS, interval_notes, published_note, share_notes, summarize
 from dst_cbc.report.tables import aggregate, markdown
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.tables import write_csv
@@ -36,6 +36,7 @@ def run() -> None:
     notes = (
         published_note(arguments.study, rows),
         interval_notes(arguments.study, arguments.models, arguments.report),
+        share_notes(arguments.study, arguments.models),
     )
     text = markdown(arguments.study.name, found, "\n\n".join(filter(None, notes)))
     write_text(arguments.markdown, text)

@@ -2,7 +2,7 @@
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.self_training.predictions import read_histogram
-from dst_cbc.self_training.thresholds import thresholds, write_thresholds
+from dst_cbc.self_training.thresholds import missed_shares, thresholds, write_thresholds
 from dst_cbc.settings.stages import ThresholdStage
 
 
@@ -21,6 +21,9 @@ def run() -> None:
     for row in rows:
         share = "never predicted" if row.kept_fraction is None else f"kept {row.kept_fraction:.4f}"
         print(f"{row.name}: {share}")
+    counted = ((row.name, row.pixels, row.kept) for row in rows)
+    for sentence in missed_shares(counted, stage.alpha, stage.balance):
+        print(f"WARNING: {sentence}")
 
 
 if __name__ == "__main__":

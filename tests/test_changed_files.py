@@ -15,7 +15,13 @@ from dst_cbc.data.index import write_index
 from dst_cbc.runtime.errors import Changed, DataError, Spoiled
 from dst_cbc.self_training import predictions
 from dst_cbc.settings.data import SplitStage
-from dst_cbc.settings.stages import EvaluateStage, ModelSettings, PredictStage, ThresholdStage
+from dst_cbc.settings.stages import (
+    EvaluateStage,
+    LabelStage,
+    ModelSettings,
+    PredictStage,
+    ThresholdStage,
+)
 from trainings import SCRIPTS, make_stage, small_network
 
 CHECKED = "--data data --index dataset.csv"
@@ -35,7 +41,7 @@ COMMANDS = {
     f" --classes {' '.join(CLASSES)} --out {ROUND}/thresholds.csv",
     "pseudo labels": f"pseudo_labels.py {UNLABELED} {PREDICTED} {LABELS}",
     "normalized pseudo labels": f"pseudo_labels.py {UNLABELED} --model {MODEL}/model.pt {LABELS}"
-    ' --inference {"batch":4,"tile":2048}',
+    " --settings normalized.json",
     "contact sheet": f"contact_sheet.py {UNLABELED} {PREDICTED} --labels {ROUND}/pseudo_labels"
     " --out sheet.jpg",
     "gallery": f"gallery.py {UNLABELED} --rounds {ROUND} --agreement agreement.csv --out page.html",
@@ -75,6 +81,7 @@ def finished(tmp_path_factory, drawn, drawn_rows, digits_dataset):
         ),
         "evaluate": EvaluateStage(dataset=digits_dataset, report=("val", "test"), **inference),
         "predict": PredictStage(**inference),
+        "normalized": LabelStage(**dict(digits_dataset), inference=inference),
         "thresholds": ThresholdStage(alpha=0.5, balance="class"),
     }
     for name, stage in settings.items():

@@ -374,6 +374,7 @@ def of_models(study: Path) -> None:
     rows = summary.summarize(study, MODELS, ["val", "test"])
     tables.markdown("study", tables.aggregate(rows), "")
     summary.interval_notes(study, MODELS, ["val", "test"])
+    summary.share_notes(study, MODELS)
     labels_from(study / ROUND)
     model_card.surroundings(study / ROUND / "model.pt")
     of_figures(study)

@@ -507,6 +507,10 @@ def test_what_a_study_does_not_use_is_not_in_its_json(plan):
     assert thresholds.canonical() == (
         '{"algorithm":1,"alpha":"1","balance":"class","rule":"threshold"}'
     )
+    _, normalized, _ = stages(plan("st", switches={"rule": "normalized"}), "st/round1")
+    assert normalized.canonical() == (
+        '{"algorithm":2,"alpha":"1","balance":"class","rule":"normalized"}'
+    )
     written = json.loads(train.canonical())
     added = {"size", "pad", "pad_colour", "masks", "resampling"}
     assert not added & {*written["augmentation"], *written["validation"]}

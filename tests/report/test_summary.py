@@ -7,6 +7,7 @@ from dst_cbc.report.summary import (
     folder_of,
     published_note,
     read_summary,
+    share_notes,
     summarize,
     with_seconds,
 )
@@ -193,6 +194,33 @@ def test_splits_whose_lists_are_the_published_ones_are_named(study, monkeypatch)
     note = "Identical to the published split: 20_1, 20_1_valtiny."
     assert published_note(study.folder, rows) == note
     assert published_note(study.folder, rows[2:4]) == ""
+
+
+@pytest.mark.parametrize(
+    "balance, alpha, expected",
+    [
+        (
+            "class",
+            "0.2",
+            ["`12_0/dst-cbc/round1`, class 'road_1': 35.00% of the pixels are kept"],
+        ),
+        ("global", "0.2", ["`12_0/dst-cbc/round1`, all classes: 27.50% of the pixels are kept"]),
+        ("global", "0.275", []),
+    ],
+)
+def test_classes_that_keep_another_share_than_the_curriculum_s_are_named(
+    study, balance, alpha, expected
+):
+    study("12_0/supervised", 40.0)
+    folder = study("12_0/dst-cbc/round1", 41.0)
+    (folder / "thresholds.csv").write_text("name,pixels,kept\nsky,1000,200\nroad_1,1000,350\n")
+    written = json.loads((folder / "settings.json").read_text())
+    thresholds = {"algorithm": 1, "alpha": alpha, "balance": balance, "rule": "threshold"}
+    (folder / "settings.json").write_text(json.dumps({**written, "thresholds": thresholds}))
+    note = share_notes(study.folder, ["12_0/supervised", "12_0/dst-cbc/round1"])
+    lines = [line for line in note.splitlines() if line.startswith("* ")]
+    assert [line.split(", not")[0] for line in lines] == [f"* {line}" for line in expected]
+    assert bool(note) == bool(expected)
 
 
 def test_what_is_written_is_read_as_the_same_rows(study):

@@ -1,4 +1,4 @@
-"""Studies of an earlier version: a finished study runs nothing again, an unfinished one continues.
+"""Studies of an earlier version: what has not changed stays finished, and the rest continues.
 
 The studies in tests/rules/studies were made by commit 6a2a218. `finished` has every method that
 workflow/methods.yaml had then. `unfinished` was killed (kill -9) after the second step of round 3
@@ -6,6 +6,7 @@ of dst-cbc; its state was saved after the first step.
 """
 
 import csv
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -31,11 +32,33 @@ def unpacked(tmp_path):
     return unpack
 
 
-def test_a_finished_study_of_every_method_has_nothing_to_do(unpacked):
+CBST = [f"3_0/cbst/round{number}" for number in range(1, 6)]
+"""The models whose pseudo labels a later version makes otherwise: those of rule `normalized`."""
+
+
+def test_of_a_finished_study_only_what_would_change_is_listed(unpacked):
     project = unpacked("finished")
     done = {path.parent.relative_to(project.study) for path in project.study.rglob("model.pt")}
     assert len(done) == 29
-    assert not project.jobs()
+    output = project.snakemake("-n", fails=True)
+    listed = re.findall(r"results/tiny/(\S+): (.*)", output)
+    assert listed == [(model, "thresholds.algorithm: 1 -> 2") for model in CBST]
+
+
+def test_labels_made_otherwise_are_made_again_also_after_a_run_that_was_stopped(unpacked):
+    """The thresholds of round 1 are the same to the byte, so the labels may not wait for them."""
+    project, replace = unpacked("finished"), ("--config", "replace=true")
+    path = project.study / CBST[0] / "thresholds.csv"
+    before = path.read_bytes()
+    project.snakemake("results/tiny/3_0/cbst/round1/thresholds.csv", *replace)
+    assert path.read_bytes() == before
+    jobs = project.jobs(*replace)
+    assert {job for job in jobs if job.startswith("pseudo_labels")} == {
+        f"pseudo_labels {model}" for model in CBST
+    }
+    models = {job.split()[1] for job in jobs if " " in job and "report" not in job}
+    assert {model for model in models if "cbst" not in model} == set()
+    assert project.trained(*replace) == CBST
 
 
 @pytest.mark.slow

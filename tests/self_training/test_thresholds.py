@@ -13,7 +13,14 @@ from dst_cbc.runtime.tables import read_csv
 from dst_cbc.self_training.confidence import BINS, level_from, lower_edge, quantise
 from dst_cbc.self_training.predictions import Prediction
 from dst_cbc.self_training.pseudo_labels import label_pixels
-from dst_cbc.self_training.thresholds import HEADER, cut, read_cutoffs, thresholds, write_thresholds
+from dst_cbc.self_training.thresholds import (
+    HEADER,
+    cut,
+    missed_shares,
+    read_cutoffs,
+    thresholds,
+    write_thresholds,
+)
 from dst_cbc.settings.stages import ThresholdStage
 from reference import histogram
 
@@ -141,6 +148,46 @@ def test_sampled_pixels_that_share_the_level_of_the_threshold_are_all_kept():
     assert cut(counts, Decimal("0.59"), 16) == 20
     assert cut(counts, Decimal("0.6"), 16) == 10
     assert cut(counts, Decimal("0.01"), 16) == 20
+
+
+def kept_of(scale, balance):
+    """What `missed_shares` says of the thresholds of random logits times `scale`, at alpha 0.2."""
+    prediction, _ = predicted(scale)
+    counts = histogram(prediction.classes, prediction.confidence, len(NAMES))
+    rows = thresholds(counts, NAMES, Decimal("0.2"), balance)
+    counted = ((row.name, row.pixels, row.kept) for row in rows)
+    return rows, missed_shares(counted, Decimal("0.2"), balance)
+
+
+@pytest.mark.parametrize("balance", ["class", "global"])
+@pytest.mark.parametrize("scale", [1e-3, 1e6])
+def test_a_scale_at_which_too_many_pixels_share_a_level_is_told(scale, balance):
+    """Nearly equal logits lie in few levels, and log-odds beyond 131072 in one."""
+    rows, told = kept_of(scale, balance)
+    off = [row for row in rows if abs(row.kept - 0.2 * row.pixels) > 1 + row.pixels / 1000]
+    assert off
+    if balance == "class":
+        assert [sentence.split(":")[0] for sentence in told] == [f"class {r.name!r}" for r in off]
+        assert f"{off[0].kept / off[0].pixels:.2%} of the pixels are kept, not 20.00%" in told[0]
+    else:
+        assert len(told) == 1 and told[0].startswith("all classes: ")
+
+
+@pytest.mark.parametrize("balance", ["class", "global"])
+@pytest.mark.parametrize("scale", [1, 10, 100, 1000, 10000])
+def test_at_the_scale_of_a_trained_network_nothing_is_told_and_shares_hold(scale, balance):
+    rows, told = kept_of(scale, balance)
+    assert told == []
+    if balance == "class":
+        assert max(abs(row.kept_fraction - 0.2) for row in rows) < 0.0005
+
+
+def test_one_pixel_more_or_less_is_not_told():
+    alpha = Decimal("0.2")
+    assert not missed_shares([("sky", 7, 2), ("road", 7, 1), ("car", 0, 0)], alpha, "class")
+    assert len(missed_shares([("sky", 7, 3), ("road", 7, 1)], alpha, "class")) == 1
+    assert not missed_shares([("sky", 100_000, 20_101)], alpha, "class")
+    assert len(missed_shares([("sky", 100_000, 20_102)], alpha, "class")) == 1
 
 
 def test_a_class_that_was_not_sampled_is_labeled_at_alpha_one_and_not_before():

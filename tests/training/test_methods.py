@@ -42,7 +42,9 @@ ROWS = {
     "st": (ONE, 5, {"train.gamma": 0}),
     "dst-c": (FIVE, 1, {"thresholds.balance": "global"}),
     "ow": (FIVE, 1, {"train.weighting": "original"}),
-    "cbst": (FIVE, 1, {"train.gamma": 0, "thresholds.rule": "normalized"}),
+    "cbst": (
+        FIVE, 1, {"train.gamma": 0, "thresholds.rule": "normalized", "thresholds.algorithm": 2}
+    ),
     "ost": ([None], 5, {"train.gamma": 0, "train.online_threshold": 0}),
     "ost-t": ([None], 5, {"train.gamma": 0, "train.online_threshold": 0.9}),
     "st-na": (ONE, 5, {"train.gamma": 0, "train.augment_pseudo": False}),

@@ -259,14 +259,15 @@ def labeling_model(wildcards):
     return f"{STUDY}/{model.labeled_by.path}/model.pt" if model.needs_pass else []
 
 
+def labeling_settings(wildcards):
+    return model_of(wildcards).label_stage.canonical()
+
+
 def labeling_options(wildcards, input):
-    """Options of pseudo_labels.py: the predictions or the labeling model, and how masks resize."""
-    predict = model_of(wildcards).settings.predict
-    # Left out at its default: a new option would make the labels of finished studies again.
-    resampling = {"resampling": predict.resampling} if predict.resampling != "warp" else {}
+    """Options of pseudo_labels.py that name the predictions, or the labeling model."""
     if not input.model:
-        return given({"predictions": input.predictions, **resampling})
-    return given({"model": input.model, "inference": predict.canonical(), **resampling})
+        return given({"predictions": input.predictions})
+    return given({"model": input.model})
 
 
 def thresholds_in_use(wildcards):

@@ -131,7 +131,7 @@ rule pseudo_labels:
         mem_mb=memory,
     params:
         stage=stage("pseudo_labels.py", "data", "device", "workers"),
-        settings=PLAN.dataset.canonical(),
+        settings=labeling_settings,
         options=labeling_options,
         shards=shard_options,
     shell:

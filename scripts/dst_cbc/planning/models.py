@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..settings.data import SplitStage
-from ..settings.stages import ModelSettings
+from ..settings.stages import Inference, LabelStage, ModelSettings, NormalizedPass
 
 SUPERVISED = "supervised"
 
@@ -71,6 +71,17 @@ class PlannedModel:
     def needs_pass(self) -> bool:
         """Whether its labels need the labeling model itself; else predictions.h5 is enough."""
         return self.settings.thresholds is not None and self.settings.thresholds.needs_pass
+
+    @property
+    def label_stage(self) -> LabelStage:
+        """Settings of the stage that makes its pseudo labels."""
+        predict = self.settings.predict
+        assert predict is not None
+        shared = {key: getattr(predict, key) for key in Inference.model_fields}
+        inference = NormalizedPass(**shared) if self.needs_pass else None
+        return LabelStage(
+            **dict(self.settings.dataset), inference=inference, resampling=predict.resampling
+        )
 
     def labeling(self, name: str, suffix: str) -> str:
         """Path below the study's folder of `<name><suffix>` of the prediction behind its labels."""

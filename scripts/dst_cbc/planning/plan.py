@@ -323,7 +323,12 @@ class Plan:
         """Settings of the prediction and of the thresholds that make the labels of a round."""
         sampling = row.threshold_sampling
         thresholds = ThresholdStage(
-            alpha=alpha, balance=row.balance, rule=row.rule, sampling=sampling
+            # Labels of 2 are compared by levels, and have the size of the predictions.
+            algorithm=2 if row.rule == "normalized" or self.experiment.prediction.size else 1,
+            alpha=alpha,
+            balance=row.balance,
+            rule=row.rule,
+            sampling=sampling,
         )
         return {"predict": self._predict(sampling), "thresholds": thresholds}
 

@@ -4,8 +4,9 @@ Keys that no report reads may be missing, because earlier versions wrote other o
 """
 
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -55,12 +56,17 @@ class Train(TypedDict):
     steps: Annotated[int, Field(ge=0)]
 
 
+class Thresholds(TypedDict):
+    alpha: Annotated[Decimal, Field(gt=0, le=1)]
+    balance: Literal["class", "global"]
+
+
 class Settings(TypedDict):
     """The few settings of a training that reports read."""
 
     train: Train
     network: dict[str, Any] | None
-    thresholds: NotRequired[dict[str, Any] | None]
+    thresholds: NotRequired[Thresholds | None]
     labels_from: NotRequired[str | None]
 
 

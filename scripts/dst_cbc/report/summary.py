@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.splits import published
+from ..runtime import escape
 from ..runtime.paths import require_relative
 from ..runtime.reading import read_ids
 from ..runtime.tables import csv_header, optional, read_csv, real, whole
+from ..self_training.thresholds import missed_shares
 from .model_files import CHECKPOINTS, read_metrics, read_run, read_settings
 
 COLUMNS = [
@@ -132,6 +134,25 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
         return ""
     heading = "Few images: in parentheses is the 95 % interval of a bootstrap over the images."
     return "\n".join([heading, "", *lines])
+
+
+def share_notes(study: Path, models: Sequence[str]) -> str:
+    """Markdown list of the classes that keep another share of pixels than the curriculum says.
+
+    "" if there are none. models: folders relative to `study`.
+    """
+    lines = []
+    for path in models:
+        thresholds, settings = study / path / "thresholds.csv", study / path / "settings.json"
+        if not (thresholds.is_file() and settings.is_file()):
+            continue
+        asked = read_settings(settings).get("thresholds")
+        rows = read_csv(thresholds, {"name": str, "pixels": whole, "kept": whole})
+        counted = ((row["name"], row["pixels"], row["kept"]) for row in rows)
+        if asked:
+            missed = missed_shares(counted, asked["alpha"], asked["balance"])
+            lines += [f"* `{path}`, {escape.markdown(sentence)}" for sentence in missed]
+    return "\n".join(["Not the asked share of pseudo labels:", "", *lines]) if lines else ""
 
 
 def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Run the labeling model on the unlabeled images: predictions, or labels by the rule of CBST."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,22 +69,11 @@ def normalized_labels(
     device: torch.device,
     workers: int = 0,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield ids and labels by the rule of CBST: argmax over c of p_c / t_c if it is >= 1, else 255.
+    """Yield ids and labels by the rule of CBST, see `normalized`.
 
     labels: uint8 (H, W), at `settings.size` if it is set, else at the image's own size.
-    thresholds: log-odds of t_c, one per class; inf: no pixel gets the class; -inf: the class has no
-    limit, and precedes all classes that have one.
     """
-    edges = torch.tensor(thresholds, dtype=torch.float64, device=device).view(-1, 1, 1)
-
-    def label(logits: torch.Tensor) -> tuple[torch.Tensor]:
-        # In float64, because in float32 the pixels of an easy class would have no ranking.
-        log_shares = logits.double().log_softmax(1)
-        above = log_shares - F.logsigmoid(edges)
-        above = torch.where(edges == -math.inf, log_shares + _FOR_SURE, above)
-        best, winner = torch.where(edges == math.inf, -math.inf, above).max(1)
-        return (winner.masked_fill(best < 0, IGNORED).to(torch.uint8),)
-
+    label = normalized(thresholds, device)
     batches = batches_of(rows, settings)
     loader = loader_of(Images(root, rows, model, settings), batches, workers, device)
     for indexes, (pixels,) in zip(batches, loader, strict=True):
@@ -92,8 +81,34 @@ def normalized_labels(
         yield from zip((rows[i].id for i in indexes), labels.cpu().numpy(), strict=True)
 
 
-_FOR_SURE = 1e6
-"""Above every log p_c - log t_c; of several classes without a limit, the most probable wins."""
+def normalized(
+    thresholds: Sequence[float], device: torch.device
+) -> Callable[[torch.Tensor], tuple[torch.Tensor]]:
+    """Return the rule of CBST: argmax over c of p_c / t_c if this ratio is at least 1, else 255.
+
+    thresholds: log-odds of t_c, one per class; inf: no pixel gets the class; -inf: the class has no
+    limit, and precedes all classes that have one. The function takes logits, float (N, C, H, W), to
+    labels, uint8 (N, H, W). It compares p_c and t_c by the levels of `confidence`, as the rule
+    `threshold` does; probabilities of an easy class would all round to 1.
+    """
+    edges = torch.tensor(thresholds, dtype=torch.float64)
+    log_thresholds = torch.where(edges == math.inf, _LAST, F.logsigmoid(edges))
+    without_limit = edges == -math.inf
+    if without_limit.any():
+        log_thresholds = torch.where(without_limit, 0.0, _LAST)
+    # One factor on all thresholds changes no comparison; with equal ones, nothing is rounded.
+    divisors = (log_thresholds - log_thresholds.min()).float().view(-1, 1, 1).to(device)
+    cutoffs = torch.tensor([confidence.level_from(edge) for edge in thresholds], device=device)
+
+    def label(logits: torch.Tensor) -> tuple[torch.Tensor]:
+        classes, levels = confidence.quantise(logits, divisors)
+        return (classes.masked_fill(levels < cutoffs[classes.long()], IGNORED),)
+
+    return label
+
+
+_LAST = torch.finfo(torch.float32).max
+"""In place of log t_c of a class that yields to all others; inf would lead to NaN."""
 
 
 def _pixels(classes: torch.Tensor, levels: torch.Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:

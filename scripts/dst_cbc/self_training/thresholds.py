@@ -1,7 +1,7 @@
 """Algorithm 1, lines 9 to 12: the confidence threshold that keeps a share alpha of the pixels."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -75,6 +75,29 @@ def thresholds(
         share = kept / n if n else None
         rows.append(Threshold(number, name, n, edge, confidence.probability(edge), kept, share))
     return rows
+
+
+def missed_shares(
+    counted: Iterable[tuple[str, int, int]], alpha: Decimal, balance: str
+) -> list[str]:
+    """A sentence for each class that keeps another share than `alpha`; for `global`, of all pixels.
+
+    counted: name, pixels and kept of each class, as in thresholds.csv. A tenth of a percent of the
+    pixels, and one pixel, are no difference. Larger ones come from levels with very many pixels.
+    """
+    rows = [(f"class {name!r}", pixels, kept) for name, pixels, kept in counted]
+    if balance == "global":
+        rows = [("all classes", sum(pixels for _, pixels, _ in rows), sum(k for *_, k in rows))]
+    return [
+        f"{name}: {kept / pixels:.2%} of the pixels are kept, not {float(alpha):.2%}: too many "
+        "pixels have equal confidence, because the network's logits are nearly equal or above "
+        "100,000"
+        for name, pixels, kept in rows
+        if pixels and abs(kept - alpha * pixels) > 1 + pixels * _TOLERANCE
+    ]
+
+
+_TOLERANCE = Decimal("0.001")
 
 
 def write_thresholds(path: Path, rows: Sequence[Threshold]) -> None:

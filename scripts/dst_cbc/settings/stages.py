@@ -91,12 +91,30 @@ class PredictStage(Inference):
     sampling: Sampling = 1
 
 
+class NormalizedPass(Inference):
+    """The pass over the unlabeled images that labels them by the rule `normalized`."""
+
+    algorithm: Literal[2] = 2
+
+
+class LabelStage(DatasetStage):
+    """Pseudo labels of one round. inference: None where the predictions suffice.
+
+    resampling: how masks are resized to the pseudo labels, to compare them.
+    """
+
+    added: ClassVar = (*DatasetStage.added, "inference", "resampling")
+
+    inference: NormalizedPass | None = None
+    resampling: Resampling = "warp"
+
+
 class ThresholdStage(Settings):
     """Thresholds of one round; they keep the share `alpha` of pixels (Algorithm 1, lines 9-12)."""
 
     added: ClassVar = ("sampling",)
 
-    algorithm: Literal[1] = 1
+    algorithm: Literal[1, 2] = 1
     alpha: Alpha
     balance: Literal["class", "global"]
     rule: Literal["threshold", "normalized"] = "threshold"
