@@ -50,10 +50,10 @@ class Identity(nn.Module):
         return [images]
 
 
-def head_on_identity(channels, classes, rates):
+def head_on_identity(channels, classes, rates, init="normal"):
     """A network that consists of the head alone: its backbone returns its input."""
     backbone = Backbone(Identity(), [FeatureMap(channels, 1)], (), (0.5,) * 3, (0.25,) * 3)
-    return Network(backbone, Head(backbone.maps, classes, DeepLabV2(rates=rates)))
+    return Network(backbone, Head(backbone.maps, classes, DeepLabV2(rates=rates, init=init)))
 
 
 def logits_of(model, images, precision="float32"):
@@ -101,6 +101,30 @@ def test_the_head_starts_small_and_without_bias():
     for branch in network.head:
         assert branch.weight.std().item() == pytest.approx(0.01, rel=0.05)
         assert not branch.bias.any()
+
+
+def test_a_head_of_init_torch_is_uniform_within_the_bounds_of_pytorch_s_default():
+    def head():
+        torch.manual_seed(4)
+        return head_on_identity(64, 21, (6, 12), "torch").head
+
+    bound = 1 / (64 * 9) ** 0.5
+    for branch in head():
+        for values in (branch.weight, branch.bias):
+            assert values.abs().max() <= bound
+            # A uniform distribution over (-b, b) has the deviation b / sqrt(3).
+            assert values.std().item() == pytest.approx(bound / 3**0.5, rel=0.25)
+            assert values.abs().max() > 0.9 * bound
+        assert branch.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+    first, second = (module.state_dict() for module in (head(), head()))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_short_form_chooses_how_a_new_head_starts():
+    torch.manual_seed(0)
+    model = small(aspp_init="torch")
+    assert all(branch.bias.any() for branch in model.network.head)
+    assert not any(branch.bias.any() for branch in small().network.head)
 
 
 @pytest.mark.parametrize(
@@ -372,6 +396,21 @@ def test_going_on_takes_weights_head_and_window_and_no_record(earlier):
     assert all(torch.equal(after[key], before[key]) for key in before)
     assert (found.window, found.record, found.settings) == ((10, 900), {}, seen_smaller)
     assert found.classes == {"sky": "#111111", "road": "#222222"}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"aspp_init": "torch"},
+        {"weights": "other.pt"},
+        {"head": DeepLabV2(rates=SMALL.aspp_rates, init="torch")},
+    ],
+)
+def test_going_on_asks_for_no_first_weights(network, earlier):
+    path, model = earlier
+    settings = SMALL.model_copy(update=network)
+    found = going_on(path, settings, model.classes)
+    assert found.settings == settings
 
 
 @pytest.mark.parametrize(

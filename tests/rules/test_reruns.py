@@ -258,6 +258,7 @@ KEYS = {
         {"network": {"backbone": "resnet18", "output_stride": 8, "stages": 2}}, SUPERVISED,
     ),
     "network.aspp_rates": ({"network": {**NETWORK, "aspp_rates": [1, 2]}}, SUPERVISED),
+    "network.aspp_init": ({"network": {**NETWORK, "aspp_init": "torch"}}, SUPERVISED),
     "network.head": (
         {
             "network": {

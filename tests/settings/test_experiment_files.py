@@ -1,12 +1,15 @@
 import copy
+import json
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dst_cbc.settings.choices import DeepLabV2
 from dst_cbc.settings.experiment_files import load_experiment, load_methods, merge
 from dst_cbc.settings.methods import MethodRow
+from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.yaml_files import ConfigError, read_yaml
 from workflow import REPOSITORY
 
@@ -382,6 +385,47 @@ def test_every_preset_that_comes_along_is_valid_and_can_be_named(write):
     presets = read_yaml(REPOSITORY / "workflow/presets.yaml")
     for preset in presets:
         load_experiment([write("a.yaml", {**BASE, "preset": preset})], presets)
+
+
+HEAD = {"name": "deeplabv2", "rates": [1, 2]}
+
+
+def test_a_head_of_a_file_takes_the_place_of_the_short_form_of_a_preset(write):
+    presets = {"released": {"network": {"stages": 3, "aspp_rates": [6, 12], "aspp_init": "torch"}}}
+
+    def network(**keys):
+        file = write("a.yaml", {**BASE, "preset": "released", "network": keys})
+        return load_experiment([file], presets).network
+
+    assert network(head=HEAD).chosen_head == DeepLabV2(rates=(1, 2))
+    assert network(head=HEAD).stages == 3
+    for keys in ({}, {"head": None}):
+        assert network(**keys).chosen_head == DeepLabV2(rates=(6, 12), init="torch")
+    assert network(aspp_rates=[5]).chosen_head == DeepLabV2(rates=(5,), init="torch")
+    for key, value in (("aspp_rates", [6]), ("aspp_init", "torch")):
+        with pytest.raises(ConfigError, match=rf"a\.yaml: network: .*both head and {key}"):
+            network(**{"head": HEAD, key: value})
+    for name, preset in read_yaml(REPOSITORY / "workflow/presets.yaml").items():
+        file = write("b.yaml", {**BASE, "preset": name, "network": {"head": HEAD}})
+        assert load_experiment([file], {name: preset}).network.chosen_head.rates == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "keys, written",
+    [
+        ({}, {"aspp_rates": [6, 12, 18, 24]}),
+        ({"aspp_rates": (1,), "aspp_init": "normal"}, {"aspp_rates": [1]}),
+        ({"aspp_init": "torch"}, {"aspp_rates": [6, 12, 18, 24], "aspp_init": "torch"}),
+        ({"head": HEAD}, {"aspp_rates": [1, 2]}),
+        ({"head": {**HEAD, "init": "torch"}}, {"aspp_rates": [1, 2], "aspp_init": "torch"}),
+    ],
+)
+def test_a_head_has_one_form_in_json_and_the_default_start_is_left_out(keys, written):
+    settings = NetworkSettings(**keys)
+    content = json.loads(settings.canonical())
+    shared = ("backbone", "output_stride", "stages", "weights", "input_scale")
+    assert {key: value for key, value in content.items() if key not in shared} == written
+    assert NetworkSettings(**content).chosen_head == settings.chosen_head
 
 
 def test_every_method_that_comes_along_is_valid():

@@ -104,8 +104,10 @@ def going_on(
             f"start_from: {path} has the classes {', '.join(earlier.classes)}; expected the "
             f"classes of the experiment, in their order: {', '.join(classes)}"
         )
-    kept = {"weights": None, "input_scale": 1.0}
-    theirs, ours = (s.model_copy(update=kept).canonical() for s in (earlier.settings, settings))
+    theirs, ours = (
+        one.without_start().model_copy(update={"input_scale": 1.0}).canonical()
+        for one in (earlier.settings, settings)
+    )
     if theirs != ours:
         raise DataError(
             f"start_from: {path} has the network {theirs}; expected `network` of the experiment: "

@@ -16,8 +16,13 @@ Rates = Annotated[
 ]
 
 
+Start = Literal["normal", "torch"]
+
+
 class DeepLabV2(Settings):
     """Sum of dilated 3x3 convolutions of the backbone's last feature map (paper, section 4.2)."""
+
+    added: ClassVar = ("init",)
 
     name: Literal["deeplabv2"] = Field(
         default="deeplabv2", description="selects the head; its other keys depend on it"
@@ -25,6 +30,12 @@ class DeepLabV2(Settings):
     rates: Rates = Field(
         default=(6, 12, 18, 24),
         description="dilation rates: one 3x3 convolution for each",
+    )
+    init: Start = Field(
+        default="normal",
+        description="random weights of a new head. `normal`: normal distribution of deviation "
+        "0.01, bias 0 (DeepLab). `torch`: PyTorch's default, uniform within 1/sqrt(n) of 0 for "
+        "weights and bias, where n is 9 times the number of features (the released code)",
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from .experiment import Experiment
 from .methods import MethodRow
+from .network import SHORT_FORMS
 from .yaml_files import ConfigError, check_values, found, read_yaml
 
 EXTENDING_KEYS = ("extends", "name", "splits", "runs", "report")
@@ -47,11 +48,20 @@ def load_experiment(
         merged = _add(merged, source, document)
     preset = merged.get("preset", "standard")
     if isinstance(preset, str) and preset in presets:
-        merged = merge(presets[preset], merged)
+        merged = merge(_beneath(merged, presets[preset]), merged)
     try:
         return Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(explain(error, Experiment, documents)) from None
+
+
+def _beneath(files: Mapping[str, Any], preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The preset, without the short forms of a head if the files set `network.head`."""
+    network = files.get("network")
+    if not isinstance(network, Mapping) or network.get("head") is None:
+        return preset
+    kept = {k: v for k, v in preset.get("network", {}).items() if k not in SHORT_FORMS}
+    return {**preset, "network": kept}
 
 
 def load_methods(path: Path) -> dict[str, MethodRow]:

@@ -13,13 +13,16 @@ from pydantic import (
 )
 
 from .base import Positive, Settings
-from .choices import DeepLabV2, Head, Rates
+from .choices import DeepLabV2, Head, Rates, Start
+
+SHORT_FORMS = {"aspp_rates": "rates", "aspp_init": "init"}
+"""Keys of the network that are short for keys of the head `deeplabv2`."""
 
 
 class NetworkSettings(Settings):
     """The network: a backbone, and a head that turns features into logits (paper, section 4.2)."""
 
-    added: ClassVar = ("head",)
+    added: ClassVar = ("head", "aspp_init")
 
     backbone: str = Field(
         default="resnet101",
@@ -43,10 +46,15 @@ class NetworkSettings(Settings):
         description="dilation rates of the head `deeplabv2`; short for "
         "`head: {name: deeplabv2, rates: …}`, and not allowed beside `head`",
     )
+    aspp_init: Start = Field(
+        default="normal",
+        description="random weights of a new head `deeplabv2`: `normal` or `torch`; short for its "
+        "key `init`, and not allowed beside `head`",
+    )
     head: Head | None = Field(
         default=None,
         description="the part of the network that turns the backbone's features into logits; "
-        "`null`: `deeplabv2` with `aspp_rates`",
+        "`null`: `deeplabv2` with `aspp_rates` and `aspp_init`",
     )
     weights: str | None = Field(
         default=None,
@@ -63,27 +71,38 @@ class NetworkSettings(Settings):
 
     @property
     def chosen_head(self) -> Head:
-        """The settings of the head, whether they were given as `head` or as `aspp_rates`."""
-        return DeepLabV2(rates=self.aspp_rates) if self.head is None else self.head
+        """The settings of the head, whether they were given as `head` or in the short form."""
+        if self.head is not None:
+            return self.head
+        return DeepLabV2(**{key: getattr(self, short) for short, key in SHORT_FORMS.items()})
+
+    def without_start(self) -> NetworkSettings:
+        """The same network, without the keys that say how its first weights are found."""
+        head = self.chosen_head
+        if isinstance(head, DeepLabV2):
+            head = DeepLabV2(rates=head.rates)
+        return self.model_copy(update={"head": head, "weights": None})
 
     @model_serializer(mode="wrap")
     def _one_form(
         self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
     ) -> dict[str, Any]:
-        """Write `deeplabv2` as `aspp_rates` alone, so that studies older than `head` stay valid."""
+        """Write `deeplabv2` in the short form, so that studies older than `head` stay valid."""
         content = self._without_unused(handler, info)
         if info.mode_is_json() and self.head is not None:
+            for short in SHORT_FORMS:
+                content.pop(short, None)
             if isinstance(self.head, DeepLabV2):
-                content["aspp_rates"] = content.pop("head")["rates"]
-            else:
-                content.pop("aspp_rates")
+                head = content.pop("head")
+                content |= {short: head[key] for short, key in SHORT_FORMS.items() if key in head}
         return content
 
     @model_validator(mode="after")
     def _has_one_head(self) -> NetworkSettings:
-        if self.head is not None and "aspp_rates" in self.model_fields_set:
+        both = [key for key in SHORT_FORMS if key in self.model_fields_set]
+        if self.head is not None and both:
             raise ValueError(
-                "found both head and aspp_rates, which is a short form of head; remove one of them"
+                f"found both head and {both[0]}, which is a short form of head; remove one of them"
             )
         return self
 

@@ -21,6 +21,8 @@ class Head(nn.ModuleList):
         ]
         super().__init__(branches)
         self.stride = last.stride
+        if options.init == "torch":
+            return
         for branch in branches:
             nn.init.normal_(branch.weight, std=0.01)
             nn.init.zeros_(branch.bias)
