@@ -211,7 +211,10 @@ BY_RULES = {
             "edited": "what was changed by hand in this chain of rounds",
         },
     ),
-    f"{REPORT}/table.md": File("The last round of each method as a Markdown table."),
+    f"{REPORT}/table.md": File(
+        "The last round of each method as a Markdown table. With `report.paper_table`, the paper's "
+        "table beside it: mIoU, and mIoU relative to all labels."
+    ),
     f"{REPORT}/table.tex": File("The same for LaTeX."),
     f"{REPORT}/<figure>.svg": File(
         "Figures: `rounds` (mIoU by round), `classes` (IoU by class), `pseudo_labels` (accuracy "

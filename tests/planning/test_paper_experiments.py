@@ -150,6 +150,7 @@ def test_voc_runs_from_the_original_releases_to_table_3(voc, tmp_path):
         ("1", "val", "supervised"): 73.5,
     }
     assert any(r["relative"] for r in table if r["method"] == "dst-cbc")
+    assert "| CowMix | paper | 52.1 | - | 73.4 |" in (study / "report/voc/table.md").read_text()
     # table3.yaml adds a report, and trains nothing.
     said = run(project, "table3", voc, "-n", "--quiet", "rules")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))

@@ -83,6 +83,15 @@ def test_the_oracle_is_supervised_training_where_no_image_is_unlabeled():
     assert only(found, split="1")["relative"] == 100.0
 
 
+def test_models_selected_on_other_images_are_relative_to_their_oracle_or_else_to_that_of_val():
+    few = {"selected_on": "valtiny"}
+    rows = [*both("dst-cbc", 40.0, **few), row("supervised", 80.0, split="1", unlabeled=0)]
+    (best, last) = (r for r in aggregate(rows) if r["method"] == "dst-cbc")
+    assert (best["relative"], last["relative"]) == (50.0, None)
+    rows.append(row("supervised", 64.0, split="1", unlabeled=0, **few))
+    assert only(aggregate(rows), method="dst-cbc", checkpoint="best")["relative"] == 62.5
+
+
 def test_the_papers_figure_stands_beside_the_best_on_val_of_the_last_round():
     rows = [
         row("dst-cbc", miou, round=round, checkpoint=checkpoint, subset=subset)

@@ -325,6 +325,10 @@ KEYS = {
     "report.name": ({"report": {"name": "other"}}, {"tables", "figures"}),
     "report.title": ({"report": {"title": "A title"}}, {"tables"}),
     "report.paper": ({"report": {"paper": {"dst-cbc": {"6": 70.5}}}}, {"tables"}),
+    "report.paper_table": (
+        {"report": {"paper": {"st": {"6": 7}}, "paper_table": {"methods": ["st"], "oracle": "6"}}},
+        {"tables"},
+    ),
     "keep_predictions": ({"keep_predictions": "supervised"}, set()),
     "remake": ({"remake": True}, set()),
     "replace": ({"replace": True}, set()),

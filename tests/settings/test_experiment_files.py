@@ -241,7 +241,8 @@ def test_an_extending_file_without_runs_only_reports_those_of_the_other(write):
     more = write("more.yaml", {"extends": "base.yaml", "report": {"name": "t", "paper": paper}})
     experiment = load_experiment([more], PRESETS)
     assert experiment.runs == load_experiment([write("1.yaml", BASE)], PRESETS).runs
-    assert experiment.report.model_dump() == {"name": "t", "title": "Base", "paper": paper}
+    report = {"name": "t", "title": "Base", "paper": paper}
+    assert experiment.report.model_dump(exclude_defaults=True) == report
 
 
 def test_an_extending_file_can_be_extended_from_another_folder(write, tmp_path):

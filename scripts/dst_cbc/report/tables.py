@@ -34,8 +34,9 @@ def aggregate(
     miou (percent), gain and over_control (points) are means; `_std` is the standard deviation of
     the sample, None below two values. gain: over `supervised` of the same split and seed.
     over_control: of the last round, over the control of the same split and seed. relative: percent
-    of the oracle's mIoU; the oracle is `supervised` where no image is unlabeled. paper, difference:
-    only in the row of the last round's best on val. steps, seconds: mean of the whole chain.
+    of the oracle's mIoU; the oracle is `supervised` where no image is unlabeled, selected in the
+    same way or, as in Tables 3 and 4, on val. paper, difference: only in the row of the last
+    round's best on val. steps, seconds: mean of the whole chain.
     """
     last = _last(rows)
     of_control = {
@@ -57,9 +58,10 @@ def aggregate(
         miou, miou_std = _spread(_values(done, "miou"))
         gain, gain_std = _spread(_values(done, "gain"))
         over, over_std = _spread(_over(done, of_control) if compared else [])
-        cell = row["split"] + ("" if row["selected_on"] == "val" else f"_{row['selected_on']}")
-        printed = (paper or {}).get(row["method"], {}).get(cell) if is_papers else None
-        top = oracle.get(_key(row, *_FIGURE))
+        printed = (paper or {}).get(row["method"], {}).get(paper_split(row)) if is_papers else None
+        top = oracle.get(
+            _key(row, *_FIGURE), oracle.get(_key({**row, "selected_on": "val"}, *_FIGURE))
+        )
         found.append(
             {
                 **{key: row[key] for key in (*_MODEL, "labeled", "checkpoint", "subset")},
@@ -87,6 +89,11 @@ def last_rounds(found: Sequence[Row]) -> list[Row]:
     """Keeps the last round of each chain. found: aggregated rows."""
     last = _last(found)
     return [row for row in found if row["round"] == last[_key(row, *_CHAIN)]]
+
+
+def paper_split(row: Row) -> str:
+    """The split of a row as `report.paper` names it."""
+    return row["split"] + ("" if row["selected_on"] == "val" else f"_{row['selected_on']}")
 
 
 def _last(rows: Iterable[Row]) -> dict[tuple, int]:
@@ -187,20 +194,40 @@ def latex(title: str, found: Sequence[Row]) -> str:
     for subset in dict.fromkeys(row["subset"] for row in found):
         header, lines = table(found, subset)
         about = caption(found, subset).replace("`", "")
-        rows = [" & ".join(map(escape.latex, line)) + " \\\\" for line in lines]
-        text += [
+        text.append(latex_table(f"{title}. {about}", header, {"": lines}))
+    return "\n".join(text) + "\n"
+
+
+def latex_table(
+    about: str,
+    header: Sequence[str],
+    blocks: Mapping[str, Iterable[Sequence[str]]],
+    notes: Iterable[str] = (),
+) -> str:
+    """A `table` in LaTeX whose texts are escaped. blocks: {line above, or "": lines of a block}.
+
+    about: the caption; notes: paragraphs below the table.
+    """
+    rows = []
+    for above, lines in blocks.items():
+        rows.append("\\midrule")
+        if above:
+            rows.append(f"\\multicolumn{{{len(header)}}}{{l}}{{{escape.latex(above)}}} \\\\")
+        rows += [" & ".join(map(escape.latex, line)) + " \\\\" for line in lines]
+    return "\n".join(
+        [
             "\\begin{table}",
-            f"  \\caption{{{escape.latex(f'{title}. {about}')}}}",
+            f"  \\caption{{{escape.latex(about)}}}",
             f"  \\begin{{tabular}}{{{'l' * len(header)}}}",
             "    \\toprule",
             f"    {' & '.join(map(escape.latex, header))} \\\\",
-            "    \\midrule",
             *(f"    {row}" for row in rows),
             "    \\bottomrule",
             "  \\end{tabular}",
+            *(f"  \\par {escape.latex(note)}" for note in notes),
             "\\end{table}",
         ]
-    return "\n".join(text) + "\n"
+    )
 
 
 def table(found: Sequence[Row], subset: str) -> tuple[list[str], list[list[str]]]:

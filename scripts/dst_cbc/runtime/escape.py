@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")  # noqa: RUF001
 _MARKDOWN = re.compile(r"[\\*\[\]<>|]|(?<!\w)_|_(?!\w)")
+# A row of a table that begins with [ or * would be read as an option of the \\ before it.
 _LATEX = {
+    "[": "{[}", "]": "{]}", "*": "{*}", "†": r"\textdagger{}", "‡": r"\textdaggerdbl{}",
     "\\": r"\textbackslash{}", "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\^{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip

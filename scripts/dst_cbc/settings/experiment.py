@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from ..runtime.escape import shown
 from .base import (
     BatchSize,
     ClassName,
@@ -127,8 +128,35 @@ class Run(Settings):
     )
 
 
+class PaperNote(Settings):
+    """A footnote of a table of the paper."""
+
+    mark: Annotated[str, Field(min_length=1, max_length=3)] = Field(
+        description="what stands behind a figure that has this footnote, e.g. `'*'`"
+    )
+    text: str = Field(description="what the footnote says")
+    cells: dict[str, tuple[StudyName, ...]] = Field(
+        description="the figures of `report.paper` that have this footnote: `{METHOD: [SPLIT]}`"
+    )
+
+
+class PaperTable(Settings):
+    """A table of the paper, printed whole beside this study's figures."""
+
+    methods: tuple[str, ...] = Field(
+        min_length=1, description="its rows, in this order: methods of `report.paper`"
+    )
+    oracle: StudyName = Field(
+        description="the split with all labels, which is the last column; relative performance "
+        "is the mIoU in percent of the mIoU on this split"
+    )
+    notes: tuple[PaperNote, ...] = Field(default=(), description="its footnotes")
+
+
 class ReportSettings(Settings):
     """Folder and title of tables and figures, and the paper's numbers for comparison."""
+
+    added: ClassVar = ("paper_table",)
 
     name: StudyName | None = Field(
         default=None,
@@ -141,6 +169,30 @@ class ReportSettings(Settings):
         "study's: `{METHOD: {SPLIT: NUMBER}}`; the split is `<split>_valtiny` for models that "
         "valtiny selects",
     )
+    paper_table: PaperTable | None = Field(
+        default=None,
+        description="a table of the paper, printed whole below this study's own: the figures in "
+        "`report.paper` of methods that the study may lack, absolute and relative to all labels, "
+        "and the study's beside them. Its columns are the study's splits. `null`: none",
+    )
+
+    @model_validator(mode="after")
+    def _table_has_only_printed_figures(self) -> ReportSettings:
+        table = self.paper_table
+        for method in table.methods if table else ():
+            if method not in self.paper:
+                raise ValueError(
+                    f"paper_table.methods: found {shown(method)}, expected a method of "
+                    "report.paper; correct the name, or add its figures"
+                )
+        cells = [cell for note in (table.notes if table else ()) for cell in note.cells.items()]
+        for method, split in ((method, split) for method, splits in cells for split in splits):
+            if split not in self.paper.get(method, {}):
+                raise ValueError(
+                    f"paper_table.notes: found {shown(method)} on split {shown(split)}, which has "
+                    "no figure in report.paper; correct the names, or add the figure"
+                )
+        return self
 
 
 class Experiment(Compute):
