@@ -58,6 +58,11 @@ FACTS = {
         "four branches are built; those of 6 and 12 are summed",
         "4.2",
     ),
+    "network.aspp_init": Fact(
+        "the model of its reference [15], whose new heads are normal with deviation 0.01",
+        "PyTorch's default",
+        "4.2",
+    ),
     "network.input_scale": Fact(
         "Cityscapes: images are down-sampled by 2, to 513x1025",
         "images are resized to the sizes below",

@@ -27,6 +27,7 @@ CELLS = {
     "network.backbone": ("resnet101", "resnet101", "resnet101"),
     "network.output_stride": (8, 8, 8),
     "network.aspp_rates": (RATES, RATES, TWO_RATES),
+    "network.aspp_init": ("normal", "normal", "torch"),
     "network.input_scale": (1, 1, 1),
     "switches.rule": ("threshold", "threshold", "normalized"),
     "switches.threshold_sampling": (1, 1, 16),
