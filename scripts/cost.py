@@ -2,7 +2,8 @@
 
 Measures 20 training steps and the prediction of a few images, and extrapolates from the schedule.
 Finished stages are not counted. `snakemake` prints the same estimate when it starts. The measured
-times are stored in results/<name>/cost.json.
+times are stored in results/<name>/cost.json. Before the estimate comes a table of the steps of all
+trainings, finished ones too; with --steps nothing else is done.
 """
 
 import os
@@ -29,11 +30,20 @@ def run() -> None:
     parser.add_argument(
         "--jobs", type=int, default=1, help="number of trainings at the same time (default 1)"
     )
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="print only the steps and validations of each training; measure and write nothing",
+    )
     arguments = parser.parse_args()
     os.environ["TQDM_DISABLE"] = "1"
     pairs = (pair.partition("=") for pair in arguments.config)
     overrides = {key: parse_yaml(value, f"--config {key}") for key, _, value in pairs}
     experiment, records, plan = load_plan(REPOSITORY, arguments.files, overrides)
+    # Flushed, because a measurement may take long.
+    print(*cost.steps(plan), sep="\n", flush=True)
+    if arguments.steps:
+        return
     study, state = Path("results", experiment.name), Path("results/.resume")
     make_folder(state)
     measured = cost.remembered(plan, study)
@@ -43,7 +53,7 @@ def run() -> None:
         if measured:
             cost.remember(plan, study, measured)
     work, free = cost.schedule(plan, records, study), shutil.disk_usage("results").free
-    print("\n".join(cost.describe(work, measured, arguments.jobs, free, free_memory())))
+    print("", *cost.describe(work, measured, arguments.jobs, free, free_memory()), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -112,6 +113,76 @@ def test_nothing_to_train_is_said(plan, tmp_path):
     ]
 
 
+def cells(lines):
+    """The rows of the table of steps as lists, without its heading and its last line."""
+    return [re.split(r"  +", line) for line in lines[1:-1]]
+
+
+def test_the_steps_of_the_paper_s_schedule_on_voc_are_those_of_its_formula(make_experiment):
+    """100 of 10582 images: 308.6 epochs in batches of 8; rounds of 6 epochs, 4 images a step."""
+    counts = {"train": 10582, "val": 1449}
+    voc = [Record(f"{s}{i}", "i", "m", s) for s, count in counts.items() for i in range(count)]
+    experiment = make_experiment(
+        train={"batch": 8, "epochs": 6, "validate_every": 1000},
+        supervised={"epochs": "formula"},
+        splits={"106": {"count": 100}, "half": {"count": 5291}},
+        runs=[
+            {"splits": ["106"], "seeds": [0, 1, 2], "methods": ["dst-cbc"]},
+            {"splits": ["half"], "methods": ["dst-cbc"]},
+        ],
+    )
+    methods = {"dst-cbc": MethodRow(curriculum=[0.2, 0.4, 0.6, 0.8, 1])}
+    lines = cost.steps(Plan(experiment, methods, voc))
+    assert cells(lines) == [
+        ["106", "100", "10482", "supervised", "1", "3857", "4", "3857", "3"],
+        ["106", "100", "10482", "dst-cbc", "5", "15723", "16", "78615", "3"],
+        ["half", "5291", "5291", "supervised", "1", "28059", "29", "28059", "1"],
+        ["half", "5291", "5291", "dst-cbc", "5", "7936", "8", "39680", "1"],
+    ]
+    assert lines[-1].startswith(f"{3 * (3857 + 78615) + 28059 + 39680} steps in all trainings")
+    # Each cell is below its heading.
+    for heading, cell in (("method", "dst-cbc"), ("steps in all", "78615")):
+        assert lines[0].index(heading) == lines[2].index(cell)
+
+
+def test_seeds_and_rounds_with_other_numbers_are_told_apart(plan):
+    runs = [
+        {"splits": ["few"], "methods": ["dst-cbc"], "vary": {"batch": [4, 8]}},
+        {"splits": ["few"], "methods": ["ost"], "select": "last"},
+    ]
+    rows = cells(cost.steps(plan(runs=runs)))
+    assert [(row[0], row[3], row[4], row[5]) for row in rows] == [
+        ("few", "supervised", "1", "7"),
+        ("few", "dst-cbc@batch=4", "2", "10"),
+        ("few", "dst-cbc@batch=8", "2", "10"),
+        ("few, by last", "supervised", "1", "7"),
+        ("few, by last", "ost", "1", "10"),
+    ]
+
+
+def test_what_is_finished_is_in_the_table_all_the_same(plan, tmp_path):
+    before = cost.steps(plan())
+    for path in plan().models:
+        (tmp_path / "results/study" / path).mkdir(parents=True)
+        (tmp_path / "results/study" / path / "model.pt").touch()
+    assert cost.steps(plan()) == before
+
+
+def test_a_table_of_steps_measures_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    project = Project.create(tmp_path / "project")
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(cost, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    monkeypatch.setattr(sys, "argv", ["cost.py", "config.yaml", "--steps"])
+    before = set(project.root.rglob("*"))
+    # In this process, so that the replaced function counts.
+    runpy.run_path(str(project.root / "scripts/cost.py"))["run"]()
+    assert set(project.root.rglob("*")) == before
+    printed = capsys.readouterr().out.splitlines()
+    assert [(row[3], row[5]) for row in cells(printed)] == [("supervised", "6"), ("dst-cbc", "3")]
+    assert printed[-1] == "15 steps in all trainings of all seeds"
+
+
 @pytest.mark.slow
 def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     project = Project.create(tmp_path / "project")
@@ -121,6 +192,7 @@ def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     printed = subprocess.run(
         command, cwd=project.root, capture_output=True, text=True, check=True
     ).stdout
+    assert printed.splitlines()[3] == "15 steps in all trainings of all seeds"
     assert re.search(r"time: about \d+ min in total.* \(0\.\d+ s per step, 0\.\d+ s per", printed)
     assert "GB per training, 2 at once" in printed
     new = {path for path in project.root.rglob("*") if path.is_file()} - before

@@ -9,7 +9,8 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,6 +112,43 @@ def schedule(plan: Plan, records: Sequence[Record], study: Path) -> Schedule:
         prediction_bytes=round(3 * pixels * (sum(kept) + most)),
         label_bytes=round(LABEL_BYTES * pixels * sum(len(_unlabeled(plan, m)) for m in todo)),
     )
+
+
+def steps(plan: Plan) -> list[str]:
+    """A table, as lines of text: the steps and validations of each training of a plan.
+
+    A row is one method on one split; seeds with equal numbers share it. Finished trainings count.
+    """
+    chains: dict[tuple[str, str], list[PlannedModel]] = {}
+    for model in plan.models.values():
+        chains.setdefault((model.division, model.method), []).append(model)
+    rows: Counter[tuple[str, ...]] = Counter()
+    total = 0
+    for (division, method), models in chains.items():
+        split, stages = plan.splits[division], [model.settings.train for model in models]
+        name = split.name if split.select == "val" else f"{split.name}, by {split.select}"
+        in_chain = sum(stage.steps for stage in stages)
+        total += in_chain
+        row = (name, len(split.labeled), len(split.unlabeled), method, len(models))
+        row += (_each(stage.steps for stage in stages),)
+        row += (_each(len(stage.validate_at) for stage in stages), in_chain)
+        rows[tuple(map(str, row))] += 1
+    table = [_STEPS_HEADER, *((*row, str(seeds)) for row, seeds in rows.items())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+    return [*lines, f"{total} steps in all trainings of all seeds"]
+
+
+_STEPS_HEADER = (
+    "split", "labeled", "unlabeled", "method", "trainings", "steps of each", "validations of each",
+    "steps in all", "seeds",
+)  # fmt: skip
+
+
+def _each(numbers: Iterable[int]) -> str:
+    """The number that all are equal to, else all of them."""
+    found = list(numbers)
+    return ", ".join(map(str, found if len(set(found)) > 1 else found[:1]))
 
 
 def _validated(model: PlannedModel, records: Sequence[Record]) -> int:
