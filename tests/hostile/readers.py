@@ -636,6 +636,13 @@ def read_weights(name: str) -> Callable[[Path], None]:
     return read
 
 
+def read_checkpoint(study: Path) -> None:
+    from dst_cbc.models.weights import Weights, load_weights, read_state
+
+    network, path = model_of(study / "supervised.pt").network.backbone, study / "checkpoint.pt"
+    load_weights(network, "small", Weights(path, read_state(path, "model")))
+
+
 def weight_file(name: str) -> Callable[[Path], list[bytes]]:
     def samples(study: Path) -> list[bytes]:
         import torch
@@ -645,7 +652,9 @@ def weight_file(name: str) -> Callable[[Path], list[bytes]]:
         shutil.copy(study / MODELS[0] / "model.pt", study / "supervised.pt")
         state = model_of(study / "supervised.pt").network.backbone.state_dict()
         path = study / name
-        if path.suffix == ".pt":
+        if name == "checkpoint.pt":
+            torch.save({"model": state, "optimizer": {"state": {}}, "amp": None}, path)
+        elif path.suffix == ".pt":
             torch.save(state, path)
         else:
             write_weights(path, Weights(path, state, (0.5,) * 3, (0.2,) * 3, "small"))
@@ -771,6 +780,8 @@ READERS = [
            is_safetensors, weight_file("weights.safetensors"), group="torch"),
     Reader("weights.pt", read_weights("weights.pt"), (pt_damage,), is_zip,
            weight_file("weights.pt"), group="torch", share=0.5),
+    Reader("checkpoint.pt", read_checkpoint, (pt_damage,), is_zip, weight_file("checkpoint.pt"),
+           group="torch", share=0.5),
     Reader("training.pt", read_training, (pt_damage,), is_zip, training_file, group="torch",
            share=0.5),
 ]  # fmt: skip

@@ -193,6 +193,19 @@ def test_the_card_of_a_last_step_says_that_nothing_was_selected(tmp_path):
         assert ("the last step of its training: nothing was selected" in text) != said
 
 
+def test_the_card_of_a_converted_model_says_so_and_has_its_metrics(tmp_path):
+    figures = {
+        "images": 3, "miou": 61.0, "pixel_accuracy": 90.0, "classes": [*CLASSES],
+        "iou": dict.fromkeys(CLASSES, 61.0),
+    }  # fmt: skip
+    write_json(tmp_path / "metrics.json", {"best": {"subsets": {"val": figures}}})
+    model, around = make(), model_card.surroundings(tmp_path / "model.pt")
+    text = model_card.card(model.settings, CLASSES, None, {}, "digest", around, {})
+    assert "* Weights: converted from a file of another program.\n" in text
+    assert "* Initial weights: unknown, see the origin of the converted file; its licence" in text
+    assert "| 1 | road | `#808080` | 61.00 |" in text
+
+
 def test_weights_are_named_with_their_licence():
     assert "package `timm`: Apache-2.0" in model_card._licence("package:timm/x.pt")
     assert model_card.FILL_IN in model_card._licence("package:no_such/x.pt")

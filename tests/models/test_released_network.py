@@ -1,5 +1,7 @@
 """Our network equals the released one; with Caffe's geometry, the network of the COCO weights.
 
+Checkpoints of the released code become weights and models with the same results.
+
 released_network.json and released_logits.npz were recorded from the released network, with the
 weights and inputs that `weight` and `images_of` compute here.
 """
@@ -10,6 +12,7 @@ import io
 import json
 import math
 import runpy
+from collections import OrderedDict
 from contextlib import redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -20,8 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dst_cbc.models.segmentation import build, low_logits
-from dst_cbc.models.weights import our_name
+from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.models.released import from_released, write_released
+from dst_cbc.models.segmentation import build, low_logits, read_model
+from dst_cbc.models.weights import our_name, read_state
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 from workflow import REPOSITORY
 
@@ -86,6 +92,14 @@ def images_of(name):
 def logits(network, images):
     with torch.inference_mode():
         return network(images).numpy()
+
+
+def convert(source, out, *options):
+    """Run convert_weights.py; returns what it prints."""
+    command = [str(CONVERT), "--weights", str(source), "--out", str(out), *options]
+    with patch("sys.argv", command), redirect_stdout(io.StringIO()) as said:
+        runpy.run_path(str(CONVERT), run_name="__main__")
+    return said.getvalue()
 
 
 def test_the_rule_gives_its_first_values():
@@ -214,13 +228,10 @@ def converted(coco, tmp_path_factory):
     """Folder of coco.safetensors, converted from `coco` by the command, and the printed lines."""
     folder = tmp_path_factory.mktemp("weights")
     torch.save({**coco, "fc.weight": torch.zeros(3)}, folder / "coco.pth")
-    paths = {"--weights": folder / "coco.pth", "--out": folder / "coco.safetensors"}
-    command = [str(CONVERT), *(str(part) for option in paths.items() for part in option)]
-    with patch("sys.argv", command), redirect_stdout(io.StringIO()) as said:
-        runpy.run_path(str(CONVERT), run_name="__main__")
-    paths["--weights"].unlink()
-    yield folder, said.getvalue().replace(f"{folder}/", "").splitlines()
-    paths["--out"].unlink()
+    said = convert(folder / "coco.pth", folder / "coco.safetensors")
+    (folder / "coco.pth").unlink()
+    yield folder, said.replace(f"{folder}/", "").splitlines()
+    (folder / "coco.safetensors").unlink()
 
 
 # Even sides are tested, too: max pooling that rounds up then gives one feature more.
@@ -279,3 +290,221 @@ def test_the_command_says_what_matched_was_left_and_is_missing(converted):
         "layer4: 50 matched, 0 left out, 10 missing",
         "coco.safetensors: written, for network.backbone resnet101_caffe",
     ]
+
+
+# --------------------------------------------------------------------------- checkpoints
+
+
+def checkpoint_of(state):
+    """What the released code saves, with the states of its optimizer and of mixed precision."""
+    optimizer = {
+        "state": {7: {"momentum_buffer": torch.ones(2)}},
+        "param_groups": [{"lr": 0.002, "params": [7]}],
+    }
+    amp = OrderedDict(loss_scaler0={"loss_scale": 65536.0, "unskipped": 3})
+    return {"model": state, "optimizer": optimizer, "lr_scheduler": None, "amp": amp}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A file as PyTorch 1.2 wrote it on a GPU, with the weights behind LOGITS."""
+    state = filled(RATES).state_dict()
+    theirs = OrderedDict((key, state[our_name(key)]) for key in RELEASED["state"])
+    path = tmp_path_factory.mktemp("checkpoint") / "theirs.pt"
+    with patch("torch.serialization.location_tag", return_value="cuda:0"):
+        torch.save(checkpoint_of(theirs), path, _use_new_zipfile_serialization=False)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    """The model that a checkpoint becomes."""
+    path = checkpoint.with_name("model.pt")
+    assert convert(checkpoint, path) == (
+        f"head: 2 of 4 convolutions kept\n{path}: written, a model with the classes of format voc\n"
+    )
+    yield read_model(path)
+    path.unlink()
+
+
+def bare(classes=21, **changed):
+    """Weights of the released network without numbers; `changed` replaces some, None removes."""
+    state = {
+        key: torch.empty(
+            [classes if key.startswith("classifier.") and place == 0 else side
+             for place, side in enumerate(shape)],
+            dtype=torch.long if key.endswith("num_batches_tracked") else torch.float32,
+            device="meta",
+        )
+        for key, shape in RELEASED["state"].items()
+    }  # fmt: skip
+    state |= {key.replace("__", "."): value for key, value in changed.items()}
+    return {key: value for key, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize("name", ["logits_eval_2x3x65x65", "logits_eval_1x3x64x96"])
+def test_a_converted_checkpoint_on_rgb_gives_the_logits_of_the_released_network_on_bgr(model, name):
+    expected = LOGITS[name]
+    found = logits(model.network.eval(), images_of(name).flip(1))
+    assert np.abs(found - expected).max() < 1e-3 * max(1, expected.std() / 242)
+
+
+def test_a_converted_checkpoint_normalises_images_as_the_released_code_with_coco(model):
+    rgb = torch.randint(0, 256, (1, 3, 65, 65), dtype=torch.uint8)
+    mean = torch.tensor([104.008, 116.669, 122.675]).view(3, 1, 1)
+    expected = logits(filled((6, 12)), rgb.flip(1).float() - mean)
+    model.network.eval()
+    with torch.inference_mode():
+        found = low_logits(model, rgb).numpy()
+    assert np.abs(found - expected).max() < 1e-5 * expected.std()
+
+
+def test_a_converted_checkpoint_is_a_whole_model_of_the_released_settings(model):
+    network = {"backbone": "resnet101", "output_stride": 8, "aspp_rates": (6, 12)}
+    assert model.settings == NetworkSettings(**network)
+    assert model.classes == LAYOUTS["voc"].classes and list(model.classes)[15] == "person"
+    assert model.record == {} and model.window is None
+
+
+def test_a_checkpoint_becomes_weights_of_which_the_released_branches_are_kept(
+    model, checkpoint, capsys
+):
+    path = checkpoint.with_name("theirs.safetensors")
+    said = convert(checkpoint, path)
+    assert "2 of 4 convolutions kept" in said and "written, for network.backbone resnet101" in said
+    started = make("resnet101", (6, 12), root=path.parent, weights=path.name)
+    assert "its head is loaded, 2 branches of 21x2048x3x3" in capsys.readouterr().out
+    expected = model.network.state_dict()
+    for key, value in started.network.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+    assert (started.mean, started.std) == (model.mean, model.std)
+    path.unlink()
+
+
+def test_the_other_branches_are_kept_on_request():
+    keys = from_released(Path("w.pt"), bare(), branches=4).state
+    assert sorted(key for key in keys if key.endswith(".bias") and key.startswith("head.")) == [
+        f"head.{branch}.bias" for branch in range(4)
+    ]
+
+
+def test_a_training_that_started_from_imagenet_takes_rgb():
+    kernel = torch.arange(64 * 3 * 7 * 7.0).view(64, 3, 7, 7)
+    state = bare(backbone__conv1__weight=kernel)
+    weights = from_released(Path("w.pt"), state, start="imagenet")
+    assert torch.equal(weights.state["conv1.weight"], kernel)
+    assert (weights.mean, weights.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    reversed_kernel = from_released(Path("w.pt"), state).state["conv1.weight"]
+    assert torch.equal(reversed_kernel, kernel[:, [2, 1, 0]])
+
+
+NONE = torch.empty(())
+
+
+@pytest.mark.parametrize(
+    "changed, fault",
+    [
+        (
+            {"backbone__layer4__2__bn3__running_var": None},
+            r"'backbone\.layer4\.2\.bn3\.running_var': found none, expected float32 \[2048\]",
+        ),
+        (
+            {"aux_classifier__weight": NONE},
+            "'aux_classifier.weight': found float32 .*expected n",
+        ),
+        (
+            {"classifier__0__convs__0__bias": None},
+            r"'classifier\.0\.convs\.0\.bias': found none, expected float32 \[21\]",
+        ),
+        (
+            {"classifier__0__convs__3__bias": torch.empty(19)},
+            r"'classifier\.0\.convs\.3\.bias': found float32 \[19\], expected float32 \[21\]",
+        ),
+        (
+            {"classifier__0__convs__0__bias": torch.empty(10**9, device="meta")},
+            r"'classifier\.0\.convs\.0\.weight': .* expected float32 \[1000000000, 2048, 3, 3\]",
+        ),
+        ({"backbone__bn1__weight": torch.empty(64, dtype=torch.half)}, "found float16 .* float32"),
+    ],
+    ids=["missing", "unknown", "no bias", "two numbers", "many classes", "dtype"],
+)
+def test_a_checkpoint_of_another_network_is_refused_by_name(changed, fault):
+    with pytest.raises(DataError, match=rf"^w\.pt: not a checkpoint of the released .*{fault}"):
+        from_released(Path("w.pt"), bare(**changed))
+
+
+def test_nineteen_classes_are_those_of_cityscapes_and_other_numbers_are_refused(tmp_path):
+    with patch("dst_cbc.models.released.write_model") as write:
+        assert write_released(tmp_path, from_released(Path("w.pt"), bare(19))) == "cityscapes"
+    assert write.call_args.args[1].classes == LAYOUTS["cityscapes"].classes
+    other = from_released(Path("w.pt"), bare(11))
+    with pytest.raises(DataError, match=r"^w\.pt: found 11 classes; expected 21 .* or 19"):
+        write_released(tmp_path / "model.pt", other)
+    assert not (tmp_path / "model.pt").exists()
+
+
+class WithGet(OrderedDict):
+    """A dictionary whose attribute `get` is no function, as a file can make one."""
+
+    def __reduce__(self):
+        return OrderedDict, (), {"get": 3}, None, iter(self.items())
+
+
+@pytest.mark.parametrize("wrap", [checkpoint_of, dict, WithGet])
+def test_weights_are_found_alone_or_below_model(wrap, tmp_path):
+    state = {"backbone.conv1.weight": torch.arange(3.0)}
+    torch.save(wrap(state), tmp_path / "w.pt")
+    found = read_state(tmp_path / "w.pt", "model")
+    assert found.keys() == state.keys() and torch.equal(*found.values(), *state.values())
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (
+            {"optimizer": {}, "epoch": 3},
+            "a dictionary of named tensors, alone or as the entry",
+        ),
+        (
+            {"model": [1, 2]},
+            "a dictionary of named tensors, alone or as the entry 'model'",
+        ),
+        (
+            {"model": {}},
+            "the file resnet101COCO-41f33a49.pth, or a checkpoint of the authors'",
+        ),
+        ({"model": {"fc.weight": NONE.new_zeros(3)}}, "or a checkpoint of the authors' code"),
+        (Path("code"), "holds code, pathlib"),
+        (None, "no such file"),
+    ],
+    ids=["no model", "a list", "empty", "another network", "code", "missing"],
+)
+def test_a_file_that_is_neither_is_refused_and_both_kinds_are_named(content, said, tmp_path):
+    if content is not None:
+        torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(SystemExit) as refusal:
+        convert(tmp_path / "w.pt", tmp_path / "out.safetensors")
+    assert str(refusal.value).startswith(f"error: {tmp_path}/w.pt: ") and said in str(refusal.value)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "name, out, options, said",
+    [
+        (
+            "backbone.conv1.weight",
+            "m.safetensors",
+            ["--backbone", "resnet101_caffe"],
+            "only resnet",
+        ),
+        ("conv1.weight", "m.safetensors", ["--start", "imagenet"], "no checkpoint of the authors'"),
+        ("conv1.weight", "m.pt", [], "no checkpoint of the authors'"),
+        ("conv1.weight", "m.onnx", [], "must end in .safetensors or .pt"),
+    ],
+)
+def test_options_that_do_not_fit_the_file_are_refused(name, out, options, said, tmp_path, capsys):
+    torch.save({name: torch.zeros(1)}, tmp_path / "w.pt")
+    with pytest.raises(SystemExit) as refusal:
+        convert(tmp_path / "w.pt", tmp_path / out, *options)
+    assert refusal.value.code == 2 and said in capsys.readouterr().err

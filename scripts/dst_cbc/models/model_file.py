@@ -38,7 +38,10 @@ class Record(Settings):
 
 
 class ModelFile(Settings):
-    """The content of a model file; see `segmentation.SegmentationModel`."""
+    """The content of a model file; see `segmentation.SegmentationModel`.
+
+    record: None in a model that this workflow has not trained.
+    """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -47,7 +50,7 @@ class ModelFile(Settings):
     mean: Mean
     std: Deviation
     window: Window | None
-    record: Record
+    record: Record | None
     state: dict[str, torch.Tensor]
 
 
@@ -145,14 +148,24 @@ def require_fit(path: Path, found: ModelFile, wanted: dict[str, torch.Tensor]) -
 
     wanted: of the network that the file names, on the device `meta`, so without memory.
     """
-    for key in [*wanted, *found.state]:
-        kinds = [_kind(state.get(key)) for state in (found.state, wanted)]
-        if kinds[0] != kinds[1]:
-            raise _damaged(path, f"state: {shown(key)}: found {kinds[0]}, expected {kinds[1]}")
+    if fault := difference(found.state, wanted):
+        raise _damaged(path, f"state: {fault}")
     try:
         require_finite(path, found.state)
     except Unreadable as error:
         raise _damaged(path, f"state: {error}") from error
+
+
+def difference(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """The first name that only one state has, or with another shape or dtype; "" if there is none.
+
+    Says what `found` has there, and what `wanted` has.
+    """
+    for key in [*wanted, *found]:
+        kinds = [_kind(state.get(key)) for state in (found, wanted)]
+        if kinds[0] != kinds[1]:
+            return f"{shown(key)}: found {kinds[0]}, expected {kinds[1]}"
+    return ""
 
 
 def _damaged(path: Path, what: str) -> DataError:

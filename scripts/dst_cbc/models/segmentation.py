@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ class SegmentationModel:
     of RGB in 0..1. window: values of 16-bit images that become black and white; None: it was
     trained on 8-bit images. record: origin of the weights: `round` and `step` at which they were
     reached, `selected_on`, `score` (mIoU in percent on that subset; None for a last step that was
-    not selected).
+    not selected). It is empty if this workflow has not trained them.
     """
 
     network: Network
@@ -99,11 +99,7 @@ def going_on(
     earlier model has other classes or another network.
     """
     earlier = read_model(path)
-    if list(earlier.classes) != list(classes):
-        raise DataError(
-            f"start_from: {path} has the classes {', '.join(earlier.classes)}; expected the "
-            f"classes of the experiment, in their order: {', '.join(classes)}"
-        )
+    require_classes(f"start_from: {path}", earlier, classes)
     theirs, ours = (
         one.without_start().model_copy(update={"input_scale": 1.0}).canonical()
         for one in (earlier.settings, settings)
@@ -116,6 +112,15 @@ def going_on(
     return replace(
         earlier, settings=settings, classes=classes, window=earlier.window or window, record={}
     )
+
+
+def require_classes(source: str, model: SegmentationModel, classes: Iterable[str]) -> None:
+    """Raise DataError unless a model has these classes in this order. source: what names it."""
+    if list(model.classes) != list(classes):
+        raise DataError(
+            f"{source} has the classes {', '.join(model.classes)}; expected the "
+            f"classes of the experiment, in their order: {', '.join(classes)}"
+        )
 
 
 def resize(model: SegmentationModel, images: torch.Tensor, scale: float = 1) -> torch.Tensor:
@@ -173,9 +178,12 @@ def cpu_state(model: SegmentationModel) -> dict[str, torch.Tensor]:
 
 
 def model_bytes(
-    model: SegmentationModel, state: dict[str, torch.Tensor], record: dict[str, Any]
+    model: SegmentationModel, state: dict[str, torch.Tensor], record: dict[str, Any] | None
 ) -> bytes:
-    """The content of a model file with the weights `state`; equal models give equal bytes."""
+    """The content of a model file with the weights `state`; equal models give equal bytes.
+
+    record: as of the model; None if this workflow has not trained these weights.
+    """
     content = {
         "format": model_file.FORMAT,
         "network": model.settings.model_dump(mode="json"),
@@ -192,10 +200,19 @@ def model_bytes(
 
 
 def write_model(
-    path: Path, model: SegmentationModel, state: dict[str, torch.Tensor], record: dict
+    path: Path, model: SegmentationModel, state: dict[str, torch.Tensor], record: dict | None
 ) -> None:
-    """Write a model file with the weights `state`."""
+    """Write the file of `model_bytes`."""
     write_bytes(path, model_bytes(model, state, record))
+
+
+def without_memory(settings: NetworkSettings, classes: int) -> Network:
+    """A network on the device `meta`, whose weights have names, shapes and dtypes, but no numbers.
+
+    Raises DataError as `build_backbone` does.
+    """
+    with torch.device("meta"), _WithoutRandomValues():
+        return _assemble(settings, classes)[0]
 
 
 class _WithoutRandomValues(TorchFunctionMode):
@@ -218,11 +235,10 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationMo
     bare = found.network.model_copy(update={"weights": None})
     # A network without memory first: the file may name one that is much larger than its weights.
     try:
-        with torch.device("meta"), _WithoutRandomValues():
-            wanted = _assemble(bare, len(found.classes))[0].state_dict()
+        wanted = without_memory(bare, len(found.classes))
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    model_file.require_fit(path, found, wanted)
+    model_file.require_fit(path, found, wanted.state_dict())
     network, _ = _assemble(bare, len(found.classes))
     network.load_state_dict(found.state)
     return SegmentationModel(
@@ -232,5 +248,5 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationMo
         found.mean,
         found.std,
         found.window,
-        found.record.model_dump(exclude_unset=True),
+        found.record.model_dump(exclude_unset=True) if found.record else {},
     )

@@ -23,6 +23,8 @@ from .torch_files import Unreadable, load, require_finite
 COCO_FILE = "resnet101COCO-41f33a49.pth"
 COCO_MEAN = (122.675, 116.669, 104.008)
 """Mean of red, green and blue in 0..255."""
+COCO_STD = (1 / 255,) * 3
+"""Standard deviation of red, green and blue in 0..1: the images were not divided by any."""
 
 DESCRIPTION = "dst_cbc"
 """Key in the metadata of a .safetensors file: mean, std and backbone of its weights, as JSON."""
@@ -69,7 +71,7 @@ def read_weights(source: str, root: Path = Path()) -> Weights:
     path = locate(source, root)
     if not source.startswith("package:"):
         checksums.sha256_of(path)
-    state = _read(path)
+    state = read_state(path)
     if "_conv_stem.weight" in state:
         # Lite0 was converted from TensorFlow: (x - 127) / 128, SAME padding, epsilon 1e-3.
         mean, std = (127 / 255,) * 3, (128 / 255,) * 3
@@ -167,12 +169,9 @@ def our_name(key: str) -> str:
 def from_coco(path: Path, backbone: str) -> Weights:
     """Read the paper's COCO weights (section 4.2), `resnet101COCO-41f33a49.pth`, for `backbone`.
 
-    They were trained on BGR in 0..255, minus the mean. On RGB, with this mean and a standard
-    deviation of 1 in 0..255, the network gives the same results if the input channels of its first
-    convolution are reversed. They are reversed here, so that no other code has to handle BGR.
     Raises DataError if the file does not have the expected head.
     """
-    state = _read(path)
+    state = read_state(path, "model")
     branch = {"weight": (21, 2048, 3, 3), "bias": (21,)}
     expected = {f"layer5.conv2d_list.{i}.{part}": branch[part] for i in range(4) for part in branch}
     found = {key: shape for key, shape in _shapes(state).items() if key.startswith("layer5.")}
@@ -181,13 +180,24 @@ def from_coco(path: Path, backbone: str) -> Weights:
         raise DataError(
             f"{path}: layer5.conv2d_list: found {len(found)} tensors, for {shown(classes)} "
             "classes; expected 8, weight and bias of four branches, for the 21 classes of PASCAL "
-            f"VOC; give the file {COCO_FILE}"
+            f"VOC; give the file {COCO_FILE}, or a checkpoint of the authors' code, with names "
+            "that begin with `backbone.` and `classifier.0.convs.`"
         )
     ours = {
-        our_name(key): value.flip(1) if key == "conv1.weight" and value.ndim == 4 else value
+        our_name(key): for_rgb(value) if key == "conv1.weight" and value.ndim == 4 else value
         for key, value in state.items()
     }
-    return Weights(path, ours, tuple(v / 255 for v in COCO_MEAN), (1 / 255,) * 3, backbone)
+    return Weights(path, ours, tuple(v / 255 for v in COCO_MEAN), COCO_STD, backbone)
+
+
+def for_rgb(kernel: torch.Tensor) -> torch.Tensor:
+    """The first convolution for RGB, from its kernel for BGR, (out, 3, height, width).
+
+    Networks of Caffe's weights were trained on BGR in 0..255, minus the mean. On RGB, with this
+    mean and a standard deviation of 1 in 0..255, a network gives the same results if the input
+    channels of its first convolution are reversed. So no other code has to handle BGR.
+    """
+    return kernel.flip(1)
 
 
 def _plain_name(key: str) -> str:
@@ -241,23 +251,34 @@ def locate(source: str, root: Path = Path()) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path, entry: str | None = None) -> dict[str, torch.Tensor]:
+    """Read the named tensors of a file, all finite. Raises DataError.
+
+    entry: name of the entry that holds them in a checkpoint, whose other entries are ignored; a
+    file without this entry must hold the tensors themselves.
+    """
     try:
-        state = _TENSORS.validate_python(
-            load_file(path) if path.suffix == ".safetensors" else load(path)
-        )
+        content = load_file(path) if path.suffix == ".safetensors" else load(path)
+        if entry and isinstance(content, dict):
+            # A file can give its dictionaries attributes of any name, also `get`.
+            content = dict.get(content, entry, content)
+        state = _TENSORS.validate_python(content)
         require_finite(path, state)
         return state
     except ValidationError:
+        wanted = f", alone or as the entry {entry!r}" if entry else ""
         raise DataError(
-            f"{path}: not readable as weights: expected a dictionary of named tensors; save only "
-            "the weights: torch.save(model.state_dict(), PATH)"
+            f"{path}: not readable as weights: expected a dictionary of named tensors{wanted}; "
+            "save only the weights: torch.save(model.state_dict(), PATH). "
+            "scripts/convert_weights.py converts checkpoints of the authors' code"
         ) from None
     except Unreadable as error:
         raise DataError(
             f"{path}: not readable as weights: {error}; expected a file of only tensors, as "
             "torch.save(model.state_dict(), PATH) writes it"
         ) from error
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
     except (SafetensorError, RuntimeError, OSError, ValueError) as error:
         raise DataError(
             f"{path}: not readable as weights: not a whole file of safetensors "

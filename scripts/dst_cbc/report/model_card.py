@@ -20,7 +20,7 @@ from ..runtime.reading import explained, read_ids, read_json
 from ..settings.data import SplitRule
 from ..settings.network import NetworkSettings
 from ..settings.stages import ModelSettings
-from .model_files import Metrics, Run, read_metrics, read_run
+from .model_files import BestMetrics, Run, read_run
 from .templates import render
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
@@ -38,7 +38,7 @@ class Surroundings:
     name: str = "model"
     method: str | None = None
     settings: ModelSettings | None = None
-    metrics: Metrics | None = None
+    metrics: BestMetrics | None = None
     run: Run | None = None
     rows: Sequence[Row] = ()
     labeled: int | None = None
@@ -59,12 +59,12 @@ def surroundings(model: Path) -> Surroundings:
     for kind in ("labeled", "unlabeled"):
         listing = study / f"splits/{division.name}.{kind}.txt"
         counts[kind] = len(read_ids(listing)) if listing.is_file() else None
-    settings = folder / "settings.json"
+    settings, metrics = folder / "settings.json", folder / "metrics.json"
     return Surroundings(
         name=folder.relative_to(study.parent).as_posix() if in_a_study else "model",
         method=folder.parents[depth - 2].name if depth == 2 else folder.name,
         settings=_settings(settings) if settings.is_file() else None,
-        metrics=read_metrics(folder / "metrics.json"),
+        metrics=read_json(metrics, BestMetrics) if metrics.is_file() else None,
         run=read_run(folder / "run.json"),
         rows=list(read_index(study / "dataset.csv").values()) if in_a_study else (),
         **counts,

@@ -31,11 +31,22 @@ class Figures(TypedDict):
     miou_interval: NotRequired[tuple[Percent | None, Percent | None]]
 
 
-class Checkpoint(TypedDict):
+class Evaluated(TypedDict):
+    """Figures of a model by subset."""
+
+    subsets: dict[str, Figures]
+
+
+class Checkpoint(Evaluated):
     """One of the two models of a training. round: in which its weights were reached."""
 
     round: Annotated[int, Field(ge=0)]
-    subsets: dict[str, Figures]
+
+
+class BestMetrics(TypedDict):
+    """What metrics.json has for every model, also for one from elsewhere."""
+
+    best: Evaluated
 
 
 class Metrics(TypedDict):
@@ -71,7 +82,7 @@ class Settings(TypedDict):
 
 
 def read_metrics(path: Path, subsets: Iterable[str] = ()) -> Metrics | None:
-    """Read metrics.json; None if there is none.
+    """Read metrics.json of a training; None if there is none.
 
     Raises DataError when it is damaged, or has no figures on one of `subsets`.
     """
