@@ -1,4 +1,9 @@
-"""Evaluate the best model of a chain and the model after the last step on the reported subsets."""
+"""Evaluate the best model of a chain and the model after the last step on the reported subsets.
+
+A model from elsewhere has no last step; then only `best` is evaluated.
+"""
+
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +21,13 @@ def run() -> None:
     parser.path("--data", "folder of the data set")
     parser.path("--index", "dataset.csv")
     parser.path("--model", "model.pt, the best model of the chain")
-    parser.path("--last", "last.pt, the model after the last step")
+    parser.add_argument(
+        "--last",
+        type=Path,
+        nargs="?",
+        metavar="PATH",
+        help="last.pt, the model after the last step (default: none)",
+    )
     parser.path("--out", "metrics.json to write")
     parser.device()
     arguments = parser.parse_args()
@@ -29,14 +40,18 @@ def run() -> None:
     device = devices.prepare(arguments.device, stage)
     metrics, reached = {}, {}
     for checkpoint, path in (("best", arguments.model), ("last", arguments.last)):
+        if path is None:
+            continue
         model = segmentation.read_model(path, device)
-        origin = (model.record["round"], model.record["step"])
+        segmentation.require_classes(str(path), model, stage.dataset.classes)
+        record = model.record
+        origin = (record["round"], record["step"]) if record else path
         if origin not in reached:
             reached[origin] = {
                 subset: _report(model, arguments, stage, rows, subset, device)
                 for subset in stage.report
             }
-        metrics[checkpoint] = {**model.record, "subsets": reached[origin]}
+        metrics[checkpoint] = {**record, "subsets": reached[origin]}
     write_json(arguments.out, metrics)
 
 

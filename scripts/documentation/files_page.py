@@ -12,6 +12,7 @@ from .snakemake_output import snakemake
 
 STUDY, SPLIT = "results/<study>", "results/<study>/<split>_<seed>"
 MODEL, ROUND = f"{SPLIT}/<model>", f"{SPLIT}/<method>/round<r>"
+GIVEN = f"{STUDY}/given/<name>"
 REPORT = f"{STUDY}/report/<name>"
 CHECKSUMS = "<folder>/checksums/<file>.json"
 
@@ -24,6 +25,7 @@ TITLES = {
     f"{SPLIT}/<method>": "A method",
     REPORT: "The report",
     f"{MODEL}/export": "An export",
+    GIVEN: "A model from elsewhere",
     "results/digits": "The demo's images",
 }
 """Folder -> what its files belong to."""
@@ -225,6 +227,11 @@ BY_RULES = {
     f"{MODEL}/export/model.onnx": File("The model for ONNX Runtime, made on request."),
     f"{MODEL}/export/model.pt2": File("The model as a program of `torch.export`."),
     f"{MODEL}/export/model.md": File("The model card."),
+    f"{GIVEN}/metrics.json": File(
+        "Evaluation of a model that is not of this study, `model.pt` in the same folder, with the "
+        "study's settings: as `metrics.json` of a model, but only `best`. Made on request; see "
+        "[Evaluate the authors' models](../experiments/paper.md#evaluate-the-authors-models)."
+    ),
     "results/digits/scenes.json": File(
         "The settings that the demo's images were drawn with. The images and masks are in the same "
         "folder. Only `format: digits` makes this folder; its name is the experiment's `data`."
@@ -235,6 +242,10 @@ BY_RULES = {
 BY_HAND = {
     f"{ROUND}/thresholds.edited.csv": File(
         "Your copy of `thresholds.csv`. Where it exists, labels follow from it."
+    ),
+    f"{GIVEN}/model.pt": File(
+        "A model from elsewhere that you put there; `scripts/convert_weights.py` can write it. "
+        "`<name>` is yours to choose."
     ),
     f"{ROUND}/snapshots/<n>.pt": File(
         "Weights during the round, if the method's switch `snapshots` asks for them."
@@ -313,7 +324,9 @@ def rules_by_pattern() -> dict[str, list[str]]:
     Planned in an empty folder, so that existing results have no effect.
     """
     export = "results/demo/12_0/dst-cbc/round1/export/model.onnx"
-    printed = snakemake("--detailed-summary", "all", export)
+    given = "results/demo/given/mine"
+    asked = ["--detailed-summary", "all", export, f"{given}/metrics.json"]
+    printed = snakemake(*asked, given=[f"{given}/model.pt"])
     found: dict[str, list[str]] = {}
     for line in printed.splitlines():
         cells = line.split("\t")
@@ -334,6 +347,7 @@ def pattern(path: str) -> str:
     path = re.sub(r"/splits/\w+\.(\w+)\.txt$", r"/splits/<split>_<seed>.\1.txt", path)
     of_round = r"/(thresholds|pseudo_labels|contact_sheet)(\.[\w.]+)?$"
     round = ROUND if re.search(of_round, path) else MODEL
+    path = re.sub(r"/given/\w+/", "/given/<name>/", path)
     path = re.sub(rf"^{split}/(supervised|dst-cbc/round\d+)/", f"{round}/", path)
     path = path.replace(f"{split}/dst-cbc/", f"{SPLIT}/<method>/")
     return path.replace("results/demo/", f"{STUDY}/")

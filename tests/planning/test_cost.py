@@ -187,6 +187,11 @@ def test_a_table_of_steps_measures_and_writes_nothing(tmp_path, monkeypatch, cap
 def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     project = Project.create(tmp_path / "project")
     assert "to do: 4 trainings of 15 steps" in project.snakemake("results/scenes/scenes.json")
+    # However long the study is, a run that trains nothing measures no training.
+    project.configure(supervised={"steps": 9999})
+    assert "s per step" not in project.snakemake("results/tiny/dataset.csv")
+    assert not (project.study / "cost.json").exists()
+    project.configure()
     command = [sys.executable, "scripts/cost.py", "config.yaml", "--jobs", "2"]
     before = {path for path in project.root.rglob("*") if path.is_file()}
     printed = subprocess.run(
@@ -198,6 +203,7 @@ def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     new = {path for path in project.root.rglob("*") if path.is_file()} - before
     assert new == {project.study / "cost.json"}
     # The next run reuses the measurement; with other settings it does not.
-    assert "s per step" in project.snakemake("results/tiny/dataset.csv")
+    lists = "results/tiny/splits/6_0.labeled.txt"
+    assert "s per step" in project.snakemake(lists)
     project.configure(channels_last=True)
-    assert "s per step" not in project.snakemake("results/tiny/splits/6_0.labeled.txt")
+    assert "s per step" not in project.snakemake(lists, "--forcerun", lists)

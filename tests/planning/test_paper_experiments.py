@@ -184,6 +184,22 @@ def test_voc_runs_like_the_released_code_to_table_3(voc, tmp_path):
     assert {r["paper"] for r in table if r["paper"]} == {"45.7", "61.6"}
 
 
+@pytest.mark.slow
+def test_a_model_of_the_authors_is_evaluated_without_initial_weights_and_training(voc, tmp_path):
+    project = Project.create(tmp_path / "project")
+    model = project.root / "results/voc-released/given/authors/model.pt"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    # The miniature has too few images to divide them by 106.
+    runs = [{"splits": ["106"], "methods": ["dst-cbc"]}]
+    few = {"splits": {"106": {"divide": None, "count": 4}}, "runs": runs}
+    project.write(project.root / "few.yaml", few)
+    files = [f"workflow/experiments/{name}.yaml" for name in ("voc", "variants/voc-released")]
+    place = ("--configfile", *files, "few.yaml", "--config", f"data={voc}")
+    target = "results/voc-released/given/authors/metrics.json"
+    assert project.jobs(target, *place) == {"check_data": 1, "evaluate_given": 1}
+
+
 @pytest.fixture(scope="module")
 def cityscapes(tmp_path_factory):
     """A miniature of Cityscapes: 9 training images of 48 x 96 pixels, and the images of valtiny."""

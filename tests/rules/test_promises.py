@@ -17,6 +17,10 @@ import torch
 from PIL import Image
 
 from damage import flip
+from dst_cbc.models.segmentation import build, write_model
+from dst_cbc.runtime.checksums import read_record, record_of
+from dst_cbc.runtime.files import sha256_file
+from dst_cbc.settings.network import NetworkSettings
 from workflow import EXPERIMENT, Project, results
 
 pytestmark = pytest.mark.slow
@@ -181,6 +185,39 @@ def test_a_change_that_neither_size_nor_time_shows_is_named_with_both_ways_on(fi
     assert set(jobs) == {"check_data", "train 6_0/supervised", "evaluate 6_0/supervised"}
     project.snakemake(target)
     assert not project.jobs(target)
+
+
+def test_a_model_from_elsewhere_is_evaluated_as_one_of_the_study(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    own, given = project.study / "6_0/dst-cbc/round1", project.study / "given"
+    (given / "late").mkdir(parents=True)
+    shutil.copy(own / "last.pt", given / "late/model.pt")
+    network = NetworkSettings(backbone="small", output_stride=4)
+    other = build(network, {"a": "#000000", "b": "#ffffff"})
+    write_model(given / "other/model.pt", other, other.network.state_dict(), None)
+    targets = [f"results/tiny/given/{name}/metrics.json" for name in ("late", "other")]
+    printed = project.snakemake(*targets, "--keep-going", fails=True)
+    assert ran(printed) == ["evaluate_given"] * 2
+    assert (
+        "given/other/model.pt has the classes a, b; expected the classes of the experiment, in "
+        "their order: background, 0, 1" in printed
+    )
+    metrics = given / "late/metrics.json"
+    expected = json.loads((own / "metrics.json").read_text())["last"]
+    assert json.loads(metrics.read_text()) == {"best": expected}
+    log = (project.study / "logs/given/late/evaluate.log").read_text()
+    assert f"val: mIoU {expected['subsets']['val']['miou']} %" in log
+    assert read_record(record_of(metrics)).read["model.pt"] == sha256_file(own / "last.pt")
+    assert "all files are as" in project.snakemake("verify")
+    assert not project.jobs("all", targets[0])
+    # Another model in its place is evaluated.
+    shutil.copy(own / "model.pt", given / "late")
+    assert project.jobs(targets[0]) == {"evaluate_given given/late": 1}
+    # Changed data are checked first.
+    mask = project.root / "data/labels/val/val-0000.png"
+    flip(mask)
+    os.utime(mask)
+    assert project.jobs(targets[0]) == {"check_data": 1, "evaluate_given given/late": 1}
 
 
 def test_drawn_scenes_are_brought_back_by_drawing_them_again(tmp_path):

@@ -32,6 +32,24 @@ rule evaluate:
         " --model {input.model:q} --last {input.last:q} --out {output:q} >> {log:q} 2>&1"
 
 
+use rule evaluate as evaluate_given with:
+    """Evaluate a model from elsewhere, such as a converted checkpoint, as one of the study.
+
+    metrics.json has it as `best`. Asked for by name, and trains nothing.
+    """
+    input:
+        index=index_for(evaluated_files, f"{GIVEN}/metrics.json"),
+        images=images,
+        model=f"{GIVEN}/model.pt",
+        last=[],
+    output:
+        f"{GIVEN}/metrics.json",
+    log:
+        f"{STUDY}/logs/{checksums.GIVEN}/{{name}}/evaluate.log",
+    wildcard_constraints:
+        name="[^/]+",
+
+
 rule summary:
     """Collect the metrics of all models in summary.csv, and as tables in summary.md."""
     input:

@@ -129,9 +129,11 @@ def index_for(files, output):
 
     def index(wildcards):
         made = on_disk(expand(output, **wildcards)[0]).exists()
-        path = model_of(wildcards).path
+        # A model from elsewhere belongs to no division, and its settings cannot be edited.
+        is_planned = "division" in wildcards.keys()
+        replaced = is_planned and model_of(wildcards).path in REPLACED
         changed = any(are_changed(tuple(ids), labels) for ids, labels in files(wildcards))
-        return INDEX if changed or not made or path in REPLACED else ancient(INDEX)
+        return INDEX if changed or not made or replaced else ancient(INDEX)
 
     return index
 

@@ -11,10 +11,12 @@ MEASURED_FROM = 5000  # steps; measuring a shorter run is not worth its time
 
 
 def cost_estimate():
-    """Return the cost estimate of the run as text. A long run is measured first, once."""
+    """Return the cost estimate of the study as text. A long run that trains is measured first, once."""
     study = on_disk(STUDY)
     work = cost.schedule(PLAN, RECORDS, study)
-    if work.steps >= MEASURED_FROM and not ON_SLURM and not cost.remembered(PLAN, study):
+    made = {Path(str(file)).name for job in workflow.dag.needrun_jobs() for file in job.output}
+    is_long = work.steps >= MEASURED_FROM and "model.pt" in made
+    if is_long and not ON_SLURM and not cost.remembered(PLAN, study):
         settings = workflow.config_settings
         files = settings.configfiles or [REPOSITORY / "config.yaml"]
         pairs = [f"{key}={json.dumps(value)}" for key, value in settings.config.items()]

@@ -20,6 +20,7 @@ from dst_cbc.data.index import read_index
 from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.report.tables import describe_selection
+from dst_cbc.runtime import checksums
 from dst_cbc.runtime.escape import terminal
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.yaml_files import ConfigError
@@ -55,8 +56,9 @@ except (ConfigError, DataError, OSError, ValueError) as error:
 # No rule makes these folders, so Snakemake does not add the prefix of a module.
 STATE = on_disk(f"results/.resume/{EXPERIMENT.name}")
 BOARD = on_disk(f"{STUDY}/tensorboard")
-# Path patterns: the folder of a model, and the folder of a round of self-training.
+# Path patterns: the folder of a model, of a model from elsewhere, and of a round of self-training.
 MODEL = f"{STUDY}/{{division}}/{{model}}"
+GIVEN = f"{STUDY}/{checksums.GIVEN}/{{name}}"
 ROUND = f"{STUDY}/{{division}}/{{method}}/round{{round}}"
 # Part of the names of shards, the files that several jobs make and another job joins.
 SHARD = "{shard}of{shards}"

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from ..data.index import read_index
-from ..runtime.checksums import FOLDER, place, read_record, recorded
+from ..runtime.checksums import FOLDER, is_given, place, read_record, recorded
 from ..runtime.errors import DataError
 from ..runtime.files import sha256_file
 from ..runtime.job_record import is_shard
@@ -32,7 +32,7 @@ def verify(study: Path, data: Path | None = None) -> Iterator[tuple[str, Path]]:
 
     study: folder of the study. data: folder of its data set; None: its images are not compared.
     missing: a job recorded it; results that may be deleted do not count. foreign: no job recorded
-    it.
+    it, and it is no model below `given`.
     """
     known: set[Path] = set()
     folders = sorted(path.parent for path in study.rglob(FOLDER) if path.is_dir())
@@ -107,6 +107,7 @@ def _others(study: Path, known: set[Path]) -> Iterator[Path]:
     free = [study / name for name in UNRECORDED]
     for path in sorted(study.rglob("*")):
         is_ours = path in known or path.name in OWN or path.suffix in (".begun", ".tmp")
+        is_ours = is_ours or is_given(path)
         if not is_ours and path.is_file() and not any(map(path.is_relative_to, free)):
             yield path
 

@@ -21,6 +21,8 @@ from .errors import DataError
 from .files import open_regular, sha256, sha256_file, write_text
 
 FOLDER = "checksums"
+GIVEN = "given"
+"""Folder of a study with models from elsewhere: no job makes `given/<name>/model.pt`."""
 _MOST_BYTES = 1 << 26
 TIMED = ("run.json", "table.", "cost.")
 """Starts of the names of files that hold run times. They have records of their own, because equal
@@ -98,6 +100,11 @@ def _digest(content: Mapping[str, Any]) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode())
 
 
+def is_given(path: Path) -> bool:
+    """Whether a file is a model from elsewhere, which a person put into a study."""
+    return path.name == "model.pt" and path.parent.parent.name == GIVEN
+
+
 def both(record: Path) -> tuple[Path, Path]:
     """The record of a job, and its record of the files that hold run times; one may not exist."""
     return record, record.with_suffix(".timed.json")
@@ -167,11 +174,11 @@ def check(path: Path | str) -> None:
     """Compare a result that is about to be read, as `sha256_of`; a large one in the background.
 
     The error of a large file is raised by `settle`. Nothing happens for a file that is missing or
-    that no job recorded.
+    that no job recorded. A model from elsewhere only counts as read.
     """
     path = Path(path)
     # os.path answers False for what cannot be a name, instead of raising an error.
-    if not os.path.isfile(path) or recorded(path) is None:
+    if not os.path.isfile(path) or not (recorded(path) or is_given(path)):
         return
     if path.stat().st_size < SLOW:
         sha256_of(path)

@@ -15,6 +15,7 @@ from .checksums import (
     compared,
     digest_of_names,
     files_read,
+    is_given,
     is_of_pngs,
     is_timed,
     place,
@@ -138,7 +139,8 @@ def _sources(
         known = recorded(path)
         if known is None:
             # Other files below results/ are states and caches.
-            if not Path(os.path.abspath(path)).is_relative_to(Path("results").absolute()):
+            inside = Path(os.path.abspath(path)).is_relative_to(Path("results").absolute())
+            if is_given(path) or not inside:
                 sources[str(path) if path.is_absolute() else _name(path, folder)] = digest
         elif is_shard(path):
             # The record must not depend on the number of shards: what they were made from counts.
