@@ -194,6 +194,26 @@ def test_quality_says_by_class_how_right_the_labels_are(tmp_path):
     assert list(car.values()) == ["2", "car", "2", "0", "0", "", "0.0", "0.0"]
 
 
+@pytest.mark.parametrize(
+    "resampling, columns",
+    [
+        # Pixel centres show columns 1, 3 and 5 of the mask, positions rounded down 0, 2 and 4.
+        ("warp", [2, 0, 2, 1, 0, 2]),
+        ("torch", [0, 2, 1, 0, 2, 2]),
+    ],
+)
+def test_quality_is_counted_at_the_size_of_the_labels(resampling, columns, tmp_path):
+    """Figure 5 (section A.1): the mask of 4 x 6 pixels is resized to the labels, 2 x 3."""
+    labels = np.array([[0, 1, 255], [0, 1, 255]], np.uint8)
+    truth = np.tile(np.array(columns, np.uint8), (4, 1))
+    quality = np.zeros((3, 4), np.int64)
+    (row,) = write_pseudo_labels(
+        tmp_path, [("a", labels)], COLOURS, lambda _: truth, quality, resampling
+    )
+    assert quality.tolist() == [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 0, 2]]
+    assert (row.height, row.width, row.correct, row.compared) == (2, 3, 4, 4)
+
+
 def test_without_any_mask_quality_has_no_figures(tmp_path):
     quality = np.zeros((3, 4), np.int64)
     make(tmp_path, quality=quality)

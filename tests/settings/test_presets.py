@@ -277,6 +277,27 @@ def test_released_sizes_are_those_of_the_data_set(
         assert stage.learning_rate == rate
 
 
+@pytest.mark.parametrize(
+    "name, images, split, crop, sides, predicted, evaluated",
+    [
+        ("voc", 10582, "20_0", (321, 321), SIDES, (321, 321), None),
+        ("cityscapes", 2975, "8_0", (257, 513), ((257, 513), (513, 1025)), (257, 513),
+         (513, 1025)),
+    ],
+)  # fmt: skip
+def test_printed_sizes_are_those_of_the_data_set(
+    name, images, split, crop, sides, predicted, evaluated
+):
+    """Table 6, and sections 4.1 and 4.2; ground truth remains unchanged (section A.1)."""
+    plan = plan_of(FOLDER / f"{name}.yaml", images=images)
+    settings = plan.models[f"{split}/dst-cbc/round1"].settings
+    assert settings.predict.size == predicted
+    for stage in (plan.models[f"{split}/supervised"].settings.train, settings.train):
+        assert (stage.crop, stage.augmentation.size) == (crop, sides)
+        assert (stage.validation.size, stage.validation.masks) == (evaluated, "own")
+        assert stage.validation.pad is None and stage.resampling == "warp"
+
+
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
     """A finished tiny study with the preset `released` and smaller sizes."""
