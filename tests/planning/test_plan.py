@@ -186,6 +186,23 @@ def test_resampling_reaches_every_stage_that_resizes(plan):
     assert {one.resampling for one in used} == {"torch"}
 
 
+def test_labels_that_came_out_otherwise_before_raise_the_number_of_their_algorithm(plan):
+    """Labels of the rule of CBST, and labels that were resized to their image before."""
+    normalized = {"switches": {"rule": "normalized"}}
+    for changes, number in [({}, 1), (normalized, 2), ({"prediction": {"size": [9, 8]}}, 2)]:
+        _, thresholds, _ = stages(plan("st", **changes), "st/round1")
+        assert thresholds.algorithm == number
+
+
+def test_masks_are_compared_with_labels_by_the_same_resampling(plan):
+    size = {"size": [[321, 321], [400, 400]]}
+    changed = {"resampling": "torch", "train": {"batch": 4, "augmentation": size}}
+    for changes, resampling in (({}, "warp"), (changed, "torch")):
+        model = plan("st", **changes).models["few_0/st/round1"]
+        assert model.label_stage.resampling == resampling
+        assert ("resampling" in model.label_stage.canonical()) == bool(changes)
+
+
 def test_own_masks_have_no_padding(make_experiment):
     with pytest.raises(ValidationError, match=r"masks: found own, but pad is \[9, 9\]"):
         make_experiment(evaluation={"masks": "own", "pad": [9, 9]})

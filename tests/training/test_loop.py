@@ -20,7 +20,7 @@ from dst_cbc.runtime import signals
 from dst_cbc.runtime.errors import DataError, Unusable
 from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.settings.network import NetworkSettings
-from dst_cbc.training import checkpoint, loop, optimization
+from dst_cbc.training import checkpoint, loop, objectives, optimization
 from dst_cbc.training.loop import beats
 from dst_cbc.training.objectives import self_training
 from dst_cbc.training.optimization import learning_rate
@@ -114,6 +114,25 @@ def test_training_lowers_the_loss_and_changes_every_weight(run, digits_dataset):
     assert end.history[1]["loss"] < 0.8 * end.history[0]["loss"]
     before = initial(digits_dataset)
     assert not any(torch.equal(before[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("short, sizes", [(True, [3, 1, 3, 1]), (False, [3, 3, 3, 3])])
+def test_with_short_batches_the_last_one_of_a_pass_holds_the_images_that_are_left(
+    short, sizes, pseudo_data, digits_dataset
+):
+    """Four labeled and four pseudo-labeled images, three of each in a batch."""
+    assert len(pseudo_data.labeled) == len(pseudo_data.pseudo) == 4
+    model = build(small_network(), digits_dataset.classes)
+    stage = make_stage(batch=6, short_batches=short)
+    objective = objectives.make(model, pseudo_data, stage, CPU)
+    loader, draws = loop.batches(objective.streams, stage, 0, 0, CPU)
+    for number, (draw, batch) in enumerate(zip(draws[:4], loader, strict=False)):
+        assert [len(of_stream) for of_stream in draw] == [sizes[number]] * 2
+        assert [len(parts["image"]) for parts in batch.values()] == [sizes[number]] * 2
+    if short:
+        for stream in (0, 1):
+            passed = [one.index for draw in draws[:2] for one in draw[stream]]
+            assert sorted(passed) == [0, 1, 2, 3]
 
 
 def test_history_has_the_columns_of_the_file_and_figures_in_percent(run):
