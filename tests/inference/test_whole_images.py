@@ -316,6 +316,20 @@ def test_with_a_size_images_and_masks_are_resized_and_compared_there(
     assert [batch.shape for batch in seen] == [(3, 3, 4, 6)]
 
 
+def test_with_own_masks_images_are_resized_and_compared_at_the_masks_size(
+    blocks, by_colour, folder_dataset
+):
+    root, rows, _, _ = blocks
+    seen = seen_by(by_colour)
+    found = evaluate(
+        by_colour, root, rows, folder_dataset, settings(4, size=(4, 6), masks="own"), CPU
+    )
+    masks = [np.asarray(Image.open(root / row.label)) for row in rows]
+    assert found.sum() == sum((mask != 255).sum() for mask in masks)
+    # Masks of several sizes are no batch.
+    assert [batch.shape for batch in seen] == [(1, 3, 4, 6)] * 3
+
+
 def test_padding_is_the_mean_colour_at_the_right_and_the_bottom_and_never_compared(
     pictures, by_colour, folder_dataset
 ):
