@@ -32,12 +32,12 @@ def full_logits(
 ) -> Iterator[torch.Tensor]:
     """Yield the logits of images, in stripes of rows from top to bottom.
 
-    images: uint8 or float32 (N, 3, H, W) in 0..255 on the network's device. size: (H, W) of the
-    logits; None: that of the images. tile: longest side, in pixels that the
-    network sees, that passes the network in one piece. views: for several views, the result is the
-    logarithm of their mean probabilities, which can be used as logits. Yields float32
-    (N, classes, rows, W), upsampled bilinearly with align_corners=True; an image of up to
-    tile x tile pixels is one stripe. Raises Unusable if the output is not finite.
+    images: uint8 or float32 (N, 3, H, W) in 0..255 on the network's device. tile: longest side, in
+    pixels that the network sees, that passes the network in one piece. views: for several views,
+    the result is the logarithm of their mean probabilities, which can be used as logits. size:
+    (H, W) of the logits; None: that of the images. Yields float32 (N, classes, rows, W), upsampled
+    bilinearly with align_corners=True; logits of up to tile x tile pixels are one stripe. Raises
+    Unusable if the output is not finite.
     """
     height, width = size or images.shape[-2:]
     lows = [_seen(model, images, view, tile, precision) for view in views]

@@ -110,7 +110,10 @@ class LabelStage(DatasetStage):
 
 
 class ThresholdStage(Settings):
-    """Thresholds of one round; they keep the share `alpha` of pixels (Algorithm 1, lines 9-12)."""
+    """Thresholds of one round; they keep the share `alpha` of pixels (Algorithm 1, lines 9-12).
+
+    algorithm: 2 for rule `normalized`, and where images are predicted at `prediction.size`.
+    """
 
     added: ClassVar = ("sampling",)
 
@@ -137,11 +140,10 @@ class EvaluateStage(Inference):
 class TrainStage(Optimization, Compute):
     """One training, with all values final: epochs are steps, one seed, one value per split.
 
-    algorithm: 3 where `network.input_scale` is not 1. validate_at: steps after
-    which the model is validated. valtiny: ids of val that select the model, empty unless `select`
-    is `valtiny`. best: `carry`, model.pt is the best model of the chain so far; `restart`, the best
-    of this training. snapshots: how often the weights are kept, at equal distances, the last time
-    at the end.
+    algorithm: 3 where `network.input_scale` is not 1. validate_at: steps after which the model is
+    validated. valtiny: ids of val that select the model, empty unless `select` is `valtiny`. best:
+    `carry`, model.pt is the best model of the chain so far; `restart`, the best of this training.
+    snapshots: how often the weights are kept, at equal distances, the last time at the end.
     """
 
     added: ClassVar = (
