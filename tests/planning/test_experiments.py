@@ -235,6 +235,16 @@ def test_tables_of_split_seed_1_have_its_baseline_and_not_the_mean_of_table_3(fi
     assert plan.experiment.report.paper["supervised"]["20"] == 61.68
 
 
+def test_table_1_says_which_of_its_gammas_are_our_choice():
+    """The paper's text names 0, values below 1 and 9; the cells of Table 1 are a picture."""
+    file = REPOSITORY / "workflow/experiments/table1.yaml"
+    (run,) = read_yaml(file)["runs"]
+    chosen = [gamma for gamma in run["vary"]["gamma"] if gamma not in (0, 9)]
+    comment = file.read_text().partition("\n\n")[0].replace("\n# ", " ")
+    listed = re.search(r"([\d., ]+ and [\d.]+) are our choice", comment)
+    assert [float(number) for number in re.findall(r"\d+\.?\d*", listed[1])] == chosen
+
+
 @pytest.mark.parametrize(
     "file, division, images, baseline, ours",
     [("voc", "106", 20, 44.8, 59.2), ("cityscapes", "30", 19, 45.4, 48.2)],
