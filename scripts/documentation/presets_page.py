@@ -173,14 +173,14 @@ def presets_page() -> str:
 def presets(content: Mapping[str, Any]) -> str:
     """One row per key that any preset sets, one column per preset: its value, or the default."""
     columns = {name: dict(_flat(preset)) for name, preset in content.items()}
-    found = dict.fromkeys(key for column in columns.values() for key in column)
-    table = ([f"`{key}`", *(_cell(column, key) for column in columns.values())] for key in found)
+    table = (
+        [f"`{key}`", *(_cell(column, key) for column in columns.values())] for key in _keys(content)
+    )
     return markdown_table(["key", *(f"`{name}`" for name in columns)], table)
 
 
 def origins(content: Mapping[str, Any], preset: str) -> str:
     """One row per key that any preset sets: the paper's value, the code's, the preset's, where."""
-    found = dict.fromkeys(key for one in content.values() for key, _ in _flat(one))
     ours = dict(_flat(content[preset]))
     table = (
         [
@@ -191,9 +191,14 @@ def origins(content: Mapping[str, Any], preset: str) -> str:
             FACTS[key].section,
             FACTS[key].note,
         ]
-        for key in found
+        for key in _keys(content)
     )
     return markdown_table(["key", "paper", "released code", "ours", "section", "note"], table)
+
+
+def _keys(content: Mapping[str, Any]) -> list[str]:
+    """Every dotted key that any preset sets, once."""
+    return list(dict.fromkeys(key for preset in content.values() for key, _ in _flat(preset)))
 
 
 def _cell(preset: Mapping[str, Any], key: str) -> str:

@@ -1,7 +1,5 @@
 """`resampling: torch` against the formulas of bilinear and nearest interpolation, written out."""
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,27 +8,9 @@ from hypothesis import strategies as st
 from dst_cbc.data.augmentation import draw_interpolation, whole
 from dst_cbc.data.interpolation import Interpolation
 from dst_cbc.settings.training import AugmentationSettings
+from reference import Script, bilinear, nearest
 
 FILL = (7, 8, 9)
-
-
-def bilinear(image, height, width):
-    """Pixel centres, no antialiasing, in float64: out (i, j) lies at (i + 1/2) H/h - 1/2."""
-    for axis, side in enumerate((height, width)):
-        old = image.shape[axis]
-        at = np.maximum((np.arange(side) + 0.5) * old / side - 0.5, 0)
-        below = np.floor(at).astype(int)
-        share = (at - below).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        after = np.minimum(below + 1, old - 1)
-        image = (1 - share) * image.take(below, axis) + share * image.take(after, axis)
-    return image
-
-
-def nearest(label, height, width):
-    """Output pixel i shows input pixel floor(i H/h)."""
-    rows = [math.floor(i * label.shape[0] / height) for i in range(height)]
-    columns = [math.floor(j * label.shape[1] / width) for j in range(width)]
-    return label[rows][:, columns]
 
 
 def picture(height, width, seed=0):
@@ -80,22 +60,6 @@ def test_a_window_beyond_the_image_is_filled():
     assert (found[4:] == 0).all() and (found[:, 5:] == 0).all()
     mask = padded.label(label)
     assert (mask[:4, :5] == 1).all() and (mask[4:] == 255).all() and (mask[:, 5:] == 255).all()
-
-
-class Script:
-    """A random generator that returns the given numbers, in order of use."""
-
-    def __init__(self, *numbers):
-        self.numbers = list(numbers)
-        self.bounds = []
-
-    def integers(self, low, high, endpoint):
-        assert endpoint
-        self.bounds.append((low, high))
-        return self.numbers.pop(0)
-
-    def random(self):
-        return self.numbers.pop(0)
 
 
 @pytest.mark.parametrize("chance, mirror", [(0.49, True), (0.5, False)])

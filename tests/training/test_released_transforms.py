@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from data.test_interpolation import Script, bilinear, nearest
 from dst_cbc.data.index import Row
 from dst_cbc.data.masks import label_table, write_indexed_png
 from dst_cbc.inference.whole_images import Images, evaluate
@@ -22,6 +21,7 @@ from dst_cbc.self_training.pseudo_labels import at_size
 from dst_cbc.settings.stages import Inference
 from dst_cbc.training.samples import Data, PseudoSamples, Samples
 from dst_cbc.training.sampling import Draw
+from reference import Script, bilinear, nearest
 from trainings import make_stage, small_network
 
 CPU = torch.device("cpu")

@@ -35,9 +35,9 @@ class Agreement:
 
     height, width: of the pseudo label, pixels. kept: pixels with a class; both: pixels with a class
     in this round and in the round before; same: pixels of `both` that have the same class in both
-    rounds. changed: share of all pixels whose predicted class, before any
-    threshold, differs from the round before, 0..1. confidence: mean probability of the predicted
-    class over all pixels, 0..1. None where there is no round before, or no prediction.
+    rounds. changed: share of all pixels whose predicted class, before any threshold, differs from
+    the round before, 0..1. confidence: mean probability of the predicted class over all pixels,
+    0..1. None where there is no round before, or no prediction.
     """
 
     id: str
