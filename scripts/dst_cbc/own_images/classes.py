@@ -35,7 +35,7 @@ def class_table(found: Inspection) -> ClassTable:
     value, or there are too many for classes.
     """
     values, between = _main_values(found)
-    remarks, warnings = [], []
+    remarks, warnings = [], [*found.warnings]
     ignore = list(between)
     if between:
         warnings.append(

@@ -75,8 +75,9 @@ def describe(d: Draft) -> list[str]:
     for value, name in d.table.labels.items():
         number = mask_value(value)
         lines.append(
-            f"found: class {name!r}: value {written([number], found)} in the masks, "
-            f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
+            f"found: class {name!r}: value {written([number], found)}{_own_colour(d, name)} in "
+            f"the masks, {share_of(found, [number]):.2%} of the pixels, in "
+            f"{found.images[number]} masks"
         )
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
@@ -101,6 +102,12 @@ def describe(d: Draft) -> list[str]:
             "(bootstrap over the images)"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
+
+
+def _own_colour(d: Draft, name: str) -> str:
+    """Return the colour that a palette gives to a class; the colours of others are made up."""
+    colour = d.table.classes[name]
+    return f" (palette: {colour})" if colour in d.found.palette.values() else ""
 
 
 def _kinds(kinds: Counter[str]) -> str:
