@@ -1,14 +1,23 @@
 """What the values of the user's masks mean: classes, no class, or nothing that can be learnt."""
 
+import io
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, make
 from dst_cbc.own_images.inspection import common_folder, with_names
+from dst_cbc.own_images.mask_shapes import Shapes, measured
+from dst_cbc.own_images.mask_values import MaskSeen
 from dst_cbc.runtime.errors import DataError
+from dst_cbc.settings.data import PairSettings
 
 BLACK, RED, BLUE, GREEN = (0, 0, 0), (200, 0, 0), (0, 0, 200), (0, 200, 0)
 
@@ -47,6 +56,33 @@ def looked_at(tmp_path):
         return inspection.inspect(root, with_names(root, settings))
 
     return look
+
+
+def of_masks(*masks):
+    """An inspection of masks of numbers that no file holds."""
+    seen = []
+    for mask in masks:
+        counts = zip(*(part.tolist() for part in np.unique(mask, return_counts=True)), strict=True)
+        shapes = measured(mask, False)
+        seen.append(MaskSeen("a mask", "8-bit grey", dict(counts), False, {}, shapes))
+    pairs = [(f"i{n}", f"i{n}.png", "m.png") for n in range(len(masks))]
+    pixels = sum((Counter(one.pixels) for one in seen), Counter())
+    images = sum((Counter({*one.pixels}) for one in seen), Counter())
+    return inspection.Inspection(
+        Path(), PairSettings(labels="m"), pairs, pixels, images, False, {},
+        Counter({(48, 40): len(masks)}), Counter({"8-bit grey": len(masks)}), Counter(), (), seen,
+    )  # fmt: skip
+
+
+def resized(mask, factor, filter=Image.Resampling.BILINEAR):
+    image = Image.fromarray(mask)
+    return np.array(image.resize([round(side * factor) for side in image.size], filter))
+
+
+def through_jpeg(mask):
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, "JPEG", quality=85)
+    return np.array(Image.open(content))
 
 
 def said(found):
@@ -109,3 +145,128 @@ def test_masks_of_numbers_among_rgb_masks_are_refused_with_both_meanings(looked_
     words = rf"m00\.png {held} .*m01\.png \(8-bit RGB\) holds #000000, #c80000"
     with pytest.raises(DataError, match=words):
         looked_at([mask, rgb(square([1]), BLACK, RED)])
+
+
+# --------------------------------------------------------------------------- smoothing
+
+
+def scenes(seed, large, small):
+    """Six masks of discs and rectangles of some values; half of them have one small square."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:96, :128]
+    masks = []
+    for number in range(6):
+        mask = np.zeros((96, 128), np.uint8)
+        for value in [*rng.choice(large, 5), *large]:
+            centre, radius = rng.uniform(0, (96, 128)), rng.uniform(9, 20)
+            down, right = abs(y - centre[0]), abs(x - centre[1])
+            disc = down**2 + right**2 <= radius**2
+            mask[disc if rng.random() < 0.5 else (down <= radius) & (right <= 0.7 * radius)] = value
+        if number % 2:
+            top, left = rng.integers(0, (80, 112))
+            mask[top : top + 14, left : left + 14] = small
+        masks.append(mask)
+    return masks
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([10, 20, 254]).flatmap(
+        lambda most: st.lists(st.integers(1, most), min_size=2, max_size=5, unique=True)
+    ),
+    st.sampled_from([None, 0.5, 0.7, 2, 3]),
+)
+def test_the_classes_are_those_that_were_drawn_smoothed_or_not(seed, values, factor):
+    masks = scenes(seed, values[1:], values[0])
+    drawn = {value for mask in masks for value in np.unique(mask).tolist()}
+    found = of_masks(*(resized(mask, factor) if factor else mask for mask in masks))
+    table = class_table(found)
+    assert {*table.labels} == drawn
+    assert {*found.pixels} <= drawn | {*table.ignore}
+    if not factor:
+        assert table.ignore == [] and "smoothed" not in str(table.warnings)
+
+
+def test_places_of_values_counted_by_hand():
+    sharp, smooth = np.uint8([[0, 0, 0, 9, 9, 9]] * 4), np.uint8([[0, 0, 0, 5, 9, 9, 9]] * 4)
+    assert measured(sharp, False) == Shapes({0: 12, 9: 12}, {}, 4, 0)
+    assert measured(smooth, False) == Shapes({0: 12, 9: 12}, {5: 4}, 0, 4)
+    assert measured(smooth.astype(np.int32) << 16, True).between == {5 << 16: 4}
+    assert measured(smooth // 5, False) == Shapes({0: 12, 1: 16}, {}, 0, 0)
+
+
+def test_no_value_is_ignored_because_it_is_rare():
+    dots = np.zeros((60, 60), np.uint8)
+    dots[20:50, 20:50] = 40
+    for value in range(1, 21):
+        dots[3 + 7 * (value % 2) :, 2 * value :][:2, :1] = value
+    table = class_table(of_masks(dots, dots))
+    assert [*table.labels] == [0, *range(1, 21), 40] and table.ignore == []
+
+
+def test_thin_classes_between_others_at_some_edges_stay_classes():
+    mask = np.repeat(np.uint8([0, 9] * 5), 8)[None].repeat(40, 0)
+    mask[:, 7], mask[:, 23] = 4, 5
+    table = class_table(of_masks(mask))
+    assert [*table.labels] == [0, 4, 5, 9] and "smoothed" not in str(table.warnings)
+
+
+def test_smooth_edges_are_warned_of_and_ignored_with_all_values_that_others_may_have():
+    table = class_table(of_masks(*(resized(mask, 0.6) for mask in scenes(0, [200], 200))))
+    assert [*table.labels] == [0, 200]
+    assert table.ignore == [value for value in range(256) if value not in (0, 200)]
+    (warning,) = [text for text in table.warnings if "smoothed" in text]
+    assert "besides 0, 200 they hold" in warning and "`ignore`" in warning
+    assert "nearest neighbour" in warning and "by chance" not in warning
+
+
+def test_masks_that_were_jpeg_have_the_two_classes_of_before():
+    table = class_table(of_masks(*(through_jpeg(mask) for mask in scenes(0, [255], 255))))
+    assert [*table.labels] == [0, 255] and "smoothed" in str(table.warnings)
+
+
+def test_smoothed_lines_of_which_no_pixel_is_sure_are_refused():
+    lines = np.zeros((80, 80), np.uint8)
+    for left in range(5, 70, 11):
+        lines[np.arange(3, 77), left + np.arange(74) // 15] = 255
+    with pytest.raises(DataError, match=r"smoothed .*: only 0 fill areas, and \d+ values.*> 127"):
+        class_table(of_masks(resized(lines, 0.93), resized(lines, 1.12)))
+
+
+def test_numbers_that_were_resized_smoothly_get_the_same_warning():
+    masks = scenes(1, [1, 2], 2)
+    assert "smoothed" not in str(class_table(of_masks(*masks)).warnings)
+    for factor in (0.5, 2):
+        table = class_table(of_masks(*(resized(mask, factor) for mask in masks)))
+        assert [*table.labels] == [0, 1, 2] and table.ignore == []
+        (warning,) = [text for text in table.warnings if "smoothed" in text]
+        assert "% of the pixels lie on edges between lower and higher values" in warning
+
+
+def test_a_drawn_outline_stays_a_class_and_is_warned_of():
+    y, x = np.mgrid[:60, :60]
+    distance = np.hypot(y - 30, x - 30)
+    mask = np.uint8(distance < 20) + np.uint8(distance < 18)
+    table = class_table(of_masks(mask, mask))
+    assert [*table.labels] == [0, 1, 2] and table.ignore == []
+    assert "value 1 lies only in lines of 1 or 2 pixels" in str(table.warnings)
+
+
+def test_colours_with_smooth_edges_are_told_from_the_classes(looked_at):
+    def smooth(mask):
+        image = rgb(mask, BLACK, (230, 25, 75), (60, 180, 75))
+        return image.resize((64, 48), Image.Resampling.LANCZOS)
+
+    masks = [mask // 2 for mask in scenes(2, [2, 4], 4)]
+    table = class_table(looked_at(map(smooth, masks)))
+    assert [*table.labels] == ["#000000", "#3cb44b", "#e6194b"]
+    assert len(table.ignore) > 16 and "#000000" not in table.ignore
+
+
+def test_more_smoothed_colours_than_a_file_can_list_are_refused():
+    mask = np.zeros((160, 1200), np.uint16)
+    mask[80:] = 5000
+    mask[80] = 300 + np.arange(1200) * 7 % 1200
+    with pytest.raises(DataError, match=r"only 0, 5000 fill areas, and 1200 values lie on edges"):
+        class_table(of_masks(mask))

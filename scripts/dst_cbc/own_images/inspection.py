@@ -18,6 +18,7 @@ from ..data.masks import colours_of, numbers_of
 from ..runtime import pool
 from ..runtime.errors import DataError
 from ..settings.data import PairSettings
+from .mask_shapes import measured
 from .mask_values import MaskSeen, are_colours
 
 LOOKED_AT = 200
@@ -44,7 +45,7 @@ class Inspection:
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
     their number. kinds, mask_kinds: such as `8-bit grey`: number of files. warnings: of what the
-    files say about the meaning of the values.
+    files say about the meaning of the values. masks: all that were decoded.
     """
 
     root: Path
@@ -58,6 +59,7 @@ class Inspection:
     kinds: Counter[str]
     mask_kinds: Counter[str]
     warnings: Sequence[str] = ()
+    masks: Sequence[MaskSeen] = ()
 
     @property
     def masked(self) -> list[str]:
@@ -166,17 +168,19 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
     masks = [one.mask for one in seen if one.mask]
     coloured, warnings = are_colours(masks)
     pixels, images = Counter(), Counter()
+    if coloured:
+        masks = [mask.by_colour() for mask in masks]
     for mask in masks:
-        values = mask.values(coloured)
-        pixels.update(values)
-        images.update(values.keys())
+        pixels.update(mask.pixels)
+        images.update(mask.pixels.keys())
     return Inspection(
         root, settings, pairs, pixels, images, coloured,
-        {value: colour for mask in masks for value, colour in mask.palette.items()},
+        {} if coloured else {v: colour for mask in masks for v, colour in mask.palette.items()},
         Counter(one.size for one in seen),
         Counter(one.kind for one in seen),
         Counter(mask.kind for mask in masks),
         warnings,
+        masks,
     )  # fmt: skip
 
 
@@ -203,7 +207,9 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     found, counts = np.unique(values, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     file, kind = str(root / mask_path), _kind(mask)
-    seen = MaskSeen(file, kind, pixels, numbers is None, _palette(mask, pixels))
+    coloured = numbers is None
+    shapes = measured(values, coloured)
+    seen = MaskSeen(file, kind, pixels, coloured, _palette(mask, pixels), shapes)
     return Seen(image.size, _kind(image), seen)
 
 

@@ -1,9 +1,13 @@
 """Decides what the values of the user's masks are: numbers, or colours of pixels and palettes."""
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..runtime.errors import DataError
+from .mask_shapes import Shapes
 
 ADVICE = "Write all masks with one palette, as numbers, or all as RGB with one colour a class"
 
@@ -13,7 +17,8 @@ class MaskSeen:
     """What one mask holds.
 
     file: its path, for messages. kind: such as `8-bit grey`. pixels: value: number of pixels; the
-    values are 0xrrggbb where `coloured`. palette: value: '#rrggbb', of an indexed mask.
+    values are 0xrrggbb where `coloured`. palette: value: '#rrggbb', of an indexed mask. shapes:
+    where the pixels lie.
     """
 
     file: str
@@ -21,6 +26,7 @@ class MaskSeen:
     pixels: Mapping[int, int]
     coloured: bool
     palette: Mapping[int, str]
+    shapes: Shapes
 
     def colour(self, value: int) -> int:
         """Return the colour, 0xrrggbb, in which viewers show a value."""
@@ -35,14 +41,18 @@ class MaskSeen:
         """The colours of its pixels."""
         return {self.colour(value) for value in self.pixels}
 
-    def values(self, coloured: bool) -> dict[int, int]:
-        """Return the number of pixels of each colour if `coloured`, else of each number."""
-        if not coloured:
-            return dict(self.pixels)
-        counts: dict[int, int] = {}
-        for value, count in self.pixels.items():
-            counts[self.colour(value)] = counts.get(self.colour(value), 0) + count
-        return counts
+    def by_colour(self) -> MaskSeen:
+        """Return the mask with its colours for values."""
+
+        def counted(counts: Mapping[int, int]) -> Counter[int]:
+            found: Counter[int] = Counter()
+            for value, count in counts.items():
+                found[self.colour(value)] += count
+            return found
+
+        flat, between = counted(self.shapes.flat), counted(self.shapes.between)
+        shapes = replace(self.shapes, flat=flat, between=between)
+        return replace(self, pixels=counted(self.pixels), coloured=True, shapes=shapes)
 
 
 def are_colours(masks: Sequence[MaskSeen]) -> tuple[bool, list[str]]:
@@ -63,7 +73,7 @@ def are_colours(masks: Sequence[MaskSeen]) -> tuple[bool, list[str]]:
         f"the palettes of the masks contradict each other: value {value} is "
         f"{first.palette[value]} in {first.file}, and {second.palette[value]} in {second.file}"
     )
-    if any(mask.kind != "palette" for mask in masks) or len(colours) > len(numbers):
+    if len(colours) > len(numbers):
         raise DataError(
             f"{contradiction}. By value there are {len(numbers)} classes, by colour "
             f"{len(colours)}. {ADVICE}"
