@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -270,3 +271,91 @@ def test_more_smoothed_colours_than_a_file_can_list_are_refused():
     mask[80] = 300 + np.arange(1200) * 7 % 1200
     with pytest.raises(DataError, match=r"only 0, 5000 fill areas, and 1200 values lie on edges"):
         class_table(of_masks(mask))
+
+
+# --------------------------------------------------------------------------- 255
+
+
+def bordered(value, width):
+    """A mask with a square of a value in a border of 255."""
+    mask = np.zeros((60, 60), np.uint8)
+    mask[20 - width : 40 + width, 20 - width : 40 + width] = 255
+    mask[20:40, 20:40] = value
+    return mask
+
+
+IGNORE, KEEP = "write `255: NAME` under `labels`", "write `ignore: [255]`"
+FOREGROUND = {0: "background", 255: "foreground"}
+
+
+@pytest.mark.parametrize(
+    "masks, labels, words",
+    [
+        ([square([255])] * 3, FOREGROUND, ("3 of 3 masks", "in areas", KEEP)),
+        (
+            [square([1]), square([255]), square([])],
+            {0: "background", 1: "foreground", 255: "foreground"},
+            ("no mask holds both 1 and 255", "1 of 3 masks", KEEP),
+        ),
+        (
+            [square([128, 255])] * 3,
+            {0: "background", 128: "class 128", 255: "class 255"},
+            ("like the other greys", KEEP),
+        ),
+        (
+            [square([85, 255]), bordered(85, 2)] * 2,
+            {0: "background", 85: "class 85", 255: "class 255"},
+            ("greys of 2 bits", KEEP),
+        ),
+        (
+            [square(range(15 * n, 15 * n + 90, 15)) for n in (1, 7, 12)],
+            {0: "background"} | {15 * n: f"class {15 * n}" for n in range(1, 18)},
+            ("like the other greys", KEEP),
+        ),
+        (
+            [square([255])] * 3 + [square([255, 7])],
+            {0: "background", 7: "class 7", 255: "class 255"},
+            ("the only object in most masks", "4 of 4 masks", KEEP),
+        ),
+        (
+            [bordered(100, 5)] * 3,
+            {0: "background", 100: "foreground"},
+            ("in borders of at most 6 pixels around objects", "13.89%", IGNORE),
+        ),
+        (
+            [square([1, 2, 255, 255]), square([1, 255])] * 3,
+            {0: "background", 1: "class 1", 2: "class 2"},
+            ("in areas, not in borders", "beside small numbers", IGNORE),
+        ),
+        (
+            [bordered(1, 5), square([1, 1, 1, 1, 255, 255, 255])] * 2,
+            {0: "background", 1: "foreground"},
+            ("in areas (67% of it in borders", IGNORE),
+        ),
+    ],
+)  # fmt: skip
+def test_255_is_never_read_without_a_warning(masks, labels, words):
+    table = class_table(of_masks(*masks))
+    assert table.labels == labels
+    assert table.ignore == ([] if 255 in labels else [255])
+    (warning,) = [text for text in table.warnings if text.startswith("value 255: ")]
+    for part in words:
+        assert part in warning
+    assert table.classes == dict.fromkeys(labels.values()) | table.classes
+
+
+def test_255_between_larger_numbers_and_among_colours_is_a_value_like_any_other(looked_at):
+    deep = square([1, 2]).astype(np.uint16) * 255
+    table = class_table(of_masks(deep, deep))
+    assert [*table.labels] == [0, 255, 510] and "255:" not in str(table.warnings)
+    found = looked_at([rgb(square([1]), BLACK, (0, 0, 255))])
+    assert "255:" not in str(class_table(found).warnings)
+
+
+def test_the_experiment_file_says_what_was_chosen_above_the_labels(looked_at):
+    proposed = make("p", looked_at([square([255])] * 6), None, Machine(False, 1, 1))
+    text = experiment_text.text(proposed, "data", "a command")
+    comment = text[text.index("# value 255: ") : text.index("\nlabels:")]
+    assert "delete the line `255:" in comment and "`ignore: [255]`" in comment
+    assert all(line.startswith("# ") and len(line) <= 100 for line in comment.splitlines())
+    assert yaml.safe_load(text)["labels"] == {0: "background", 255: "foreground"}

@@ -8,6 +8,7 @@ from ..runtime.errors import DataError
 from ..settings.data import IGNORED
 from .drawn_values import drawn, share_of, shown_value, written
 from .inspection import Inspection
+from .value_255 import meaning
 
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
@@ -17,40 +18,47 @@ class ClassTable:
     """Proposed keys of the experiment file, and sentences for the user.
 
     classes: name: '#rrggbb'. labels: mask value: name. ignore: mask values without a class.
+    choices: the warnings that say what was chosen, and how to change it.
     """
 
     classes: dict[str, str]
     labels: dict[int | str, str]
     ignore: list[int | str]
-    remarks: list[str]
+    choices: list[str]
     warnings: list[str]
 
 
 def class_table(found: Inspection) -> ClassTable:
     """Propose one class for each mask value; 0 is the background.
 
-    255 is ignored if there are more than two values. Values that smoothing made at the edges of
-    objects are ignored, too. Raises DataError when there is only one value, or there are too many
-    for classes.
+    255 may be a class, or mark pixels without one: see `meaning`. Values that smoothing made at the
+    edges of objects are ignored. Raises DataError when there is only one value, or there are too
+    many for classes.
     """
     values, ignore, choices = drawn(found)
-    remarks = []
-    if IGNORED in values and len(values) > 2 and not found.coloured:
+    decided = meaning(values, found)
+    if decided:
+        choices.append(decided[1])
+    if decided and decided[0] == "no class":
         values, ignore = [v for v in values if v != IGNORED], [*ignore, IGNORED]
-        remarks.append("255 in the masks means `no class`, as is usual, so it is ignored")
     if len(values) < 2:
         raise DataError(
             f"the masks hold only {written(values, found)}; expected at least two classes, one of "
             "them the background"
         )
     named = _names(values, found)
-    warnings = [*found.warnings, *choices, *_rare(values, named, found)]
+    if decided and decided[0] == "same as 1":
+        named = {value: "foreground" if value else "background" for value in values}
+    colours: dict[str, str] = {}
+    for place, value in enumerate(values):
+        colours.setdefault(named[value], _colour(value, place, found))
+    choices = [*found.warnings, *choices]
     return ClassTable(
-        classes={named[value]: _colour(value, place, found) for place, value in enumerate(values)},
+        classes=colours,
         labels={shown_value(value, found): named[value] for value in values},
         ignore=[shown_value(value, found) for value in sorted(ignore)],
-        remarks=remarks,
-        warnings=warnings,
+        choices=choices,
+        warnings=[*choices, *_rare(named, found)],
     )
 
 
@@ -78,14 +86,20 @@ def _colour(value: int, place: int, found: Inspection) -> str:
     return "#" + bytes(round(255 * channel) for channel in turn).hex()
 
 
-def _rare(values: Sequence[int], named: Mapping[int, str], found: Inspection) -> list[str]:
-    warnings = []
-    for value in values:
-        share, images = share_of(found, [value]), found.images[value]
+def _rare(named: Mapping[int, str], found: Inspection) -> list[str]:
+    rare = []
+    for name in dict.fromkeys(named.values()):
+        values = [value for value in named if named[value] == name]
+        share, images = share_of(found, values), sum(found.images[value] for value in values)
         if share < 0.001 or images < 3:
-            warnings.append(
-                f"class {named[value]!r} has {share:.3%} of the pixels, in {images} of "
-                f"{len(found.masked)} masks: too little to learn or evaluate it; label more of "
-                "it, or map its value to another class under `labels`"
+            rare.append(
+                f"class {name!r} has {share:.3%} of the pixels, in {images} of "
+                f"{len(found.masked)} masks"
             )
-    return warnings
+    if not rare:
+        return []
+    more = f"; and so have {len(rare) - 3} others" if len(rare) > 3 else ""
+    return [
+        f"{'; '.join(rare[:3])}{more}: too little to learn or evaluate a class; label more of it, "
+        "or map its value to another class under `labels`"
+    ]

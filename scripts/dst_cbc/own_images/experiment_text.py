@@ -1,5 +1,6 @@
 """Writes a draft as the text of an experiment file, and describes it to the user."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def text(d: Draft, source: str, command: str) -> str:
     too_few = f"# each round's last step; under {FEW_IMAGES} val images are too few to choose"
     return render(
         TEMPLATE,
-        {"flow": _flow, "wrapped": _wrapped},
+        {"flow": _flow, "wrapped": _wrapped, "comment": _comment},
         d=d,
         source=source,
         # A line break in a folder's name would end the comment.
@@ -61,6 +62,12 @@ def _wrapped(values: Sequence) -> str:
     return dumped.strip().replace("\n", "\n   ")
 
 
+def _comment(text: str) -> str:
+    """Return a sentence as lines of a comment."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return textwrap.fill(printable, 98, initial_indent="# ", subsequent_indent="# ")
+
+
 def describe(d: Draft) -> list[str]:
     """Return lines that say what was found and what is assumed; warnings come last."""
     found, names = d.found, d.found.settings
@@ -85,7 +92,6 @@ def describe(d: Draft) -> list[str]:
         _groups(d),
         f"assumed: {len(d.val)} images with a mask are held out for val, {len(d.test)} for test; "
         f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
-        *(f"assumed: {remark}" for remark in d.table.remarks),
     ]
     if d.left_out:
         lines.append(

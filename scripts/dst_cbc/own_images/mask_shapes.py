@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from ..settings.data import IGNORED
+
+BORDER = 6
+"""A band of 255 at most so many pixels wide is a border."""
 _ACROSS = 5
 """An area that smoothing has changed counts if it is narrower than this many pixels."""
 
@@ -20,13 +24,15 @@ class Shapes:
     flat: value: its pixels in blocks of 3 x 3 equal pixels. between: value: its other pixels that
     have both lower and higher values, or channels of colours, within 2 pixels. sharp, smooth: how
     often, along rows and columns, an area of such blocks touches the next one, or is parted from it
-    by fewer than _ACROSS pixels in between. Values that differ by 1 do not count there.
+    by fewer than _ACROSS pixels in between. Values that differ by 1 do not count there. border: the
+    pixels of 255 in bands of at most BORDER pixels that run along other values than 0.
     """
 
     flat: Mapping[int, int] = field(default_factory=dict)
     between: Mapping[int, int] = field(default_factory=dict)
     sharp: int = 0
     smooth: int = 0
+    border: int = 0
 
     @staticmethod
     def total(shapes: Sequence[Shapes]) -> Shapes:
@@ -36,6 +42,7 @@ class Shapes:
             _sum(one.between for one in shapes),
             sum(one.sharp for one in shapes),
             sum(one.smooth for one in shapes),
+            sum(one.border for one in shapes),
         )
 
 
@@ -49,9 +56,9 @@ def measured(values: np.ndarray, coloured: bool) -> Shapes:
     between = ((low < channels) & (channels < high)).any(2) & ~flat
     rows = _changes(channels, flat, between)
     columns = _changes(channels.swapaxes(0, 1), flat.T, between.T)
-    return Shapes(
-        _counts(values[flat]), _counts(values[between]), rows[0] + columns[0], rows[1] + columns[1]
-    )
+    sharp, smooth = np.add(rows, columns).tolist()
+    border = 0 if coloured else _border(values, flat & (values != 0) & (values != IGNORED))
+    return Shapes(_counts(values[flat]), _counts(values[between]), sharp, smooth, border)
 
 
 def _channels(values: np.ndarray, coloured: bool) -> np.ndarray:
@@ -85,6 +92,15 @@ def _changes(channels: np.ndarray, flat: np.ndarray, between: np.ndarray) -> tup
         gap[:, first] &= ~flat[:, step:]
         blended[:, first] |= between[:, step:]
     return sharp, smooth
+
+
+def _border(values: np.ndarray, objects: np.ndarray) -> int:
+    white = (values == IGNORED).astype(np.uint8)
+    if not white.any() or not objects.any():
+        return 0
+    wide = cv2.morphologyEx(white, cv2.MORPH_OPEN, np.ones((BORDER + 1, BORDER + 1), np.uint8))
+    near = cv2.dilate(objects.astype(np.uint8), np.ones((2 * BORDER + 1,) * 2, np.uint8))
+    return int(np.count_nonzero((white > wide) & (near > 0)))
 
 
 def _sum(counts: Iterable[Mapping[int, int]]) -> Counter[int]:
