@@ -194,7 +194,7 @@ def test_places_of_values_counted_by_hand():
     assert measured(sharp, False) == Shapes({0: 12, 9: 12}, {}, 4, 0)
     assert measured(smooth, False) == Shapes({0: 12, 9: 12}, {5: 4}, 0, 4)
     assert measured(smooth.astype(np.int32) << 16, True).between == {5 << 16: 4}
-    assert measured(smooth // 5, False) == Shapes({0: 12, 1: 16}, {}, 0, 0)
+    assert measured(smooth // 5, False) == Shapes({0: 12, 1: 16}, {}, 0, 0, numbered=1)
 
 
 def test_no_value_is_ignored_because_it_is_rare():
@@ -359,3 +359,26 @@ def test_the_experiment_file_says_what_was_chosen_above_the_labels(looked_at):
     assert "delete the line `255:" in comment and "`ignore: [255]`" in comment
     assert all(line.startswith("# ") and len(line) <= 100 for line in comment.splitlines())
     assert yaml.safe_load(text)["labels"] == {0: "background", 255: "foreground"}
+
+
+# --------------------------------------------------------------------------- objects, many classes
+
+
+def test_values_that_number_objects_are_refused_with_what_to_export(looked_at):
+    masks = [square(range(1, 1 + count)) for count in (2, 5, 0, 3, 7)]
+    words = r"2 in .*m00\.png and 7 in .*m04\.png\. Export masks of classes: .*> 0"
+    with pytest.raises(DataError, match=words):
+        class_table(looked_at(masks))
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        [(1, 2, 3, 4, 5)] * 3 + [(1, 2, 3, 4)],
+        [(1, 2), (1, 2, 3, 4), (2, 3), (1, 3, 4), (1, 2, 3)],
+        [(1, 2, 1, 2), (1, 2, 3, 1, 2, 3), (1, 1), (1, 2, 3, 4, 4, 3, 2, 1)],
+    ],
+)
+def test_classes_of_one_piece_or_in_all_masks_are_not_taken_for_objects(counted):
+    table = class_table(of_masks(*map(square, counted)))
+    assert [*table.labels] == [0, *range(1, 1 + max(map(max, counted)))]

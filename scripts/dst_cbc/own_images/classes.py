@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..runtime.errors import DataError
 from ..settings.data import IGNORED
-from .drawn_values import drawn, share_of, shown_value, written
+from .drawn_values import drawn, require_classes, share_of, shown_value, written
 from .inspection import Inspection
 from .value_255 import meaning
 
@@ -32,9 +32,10 @@ def class_table(found: Inspection) -> ClassTable:
     """Propose one class for each mask value; 0 is the background.
 
     255 may be a class, or mark pixels without one: see `meaning`. Values that smoothing made at the
-    edges of objects are ignored. Raises DataError when there is only one value, or there are too
-    many for classes.
+    edges of objects are ignored. Raises DataError when there is only one value, there are too many
+    for classes, or they number objects.
     """
+    require_classes(found)
     values, ignore, choices = drawn(found)
     decided = meaning(values, found)
     if decided:

@@ -36,6 +36,24 @@ def drawn(found: Inspection) -> tuple[list[int], list[int], list[str]]:
     return values, ignore, [_smoothed(found, shapes, values, bare)]
 
 
+def require_classes(found: Inspection) -> None:
+    """Raise DataError where the values number the objects of each mask instead of classes."""
+    masks = [mask for mask in found.masks if {*mask.pixels} - {0}]
+    numbered = sorted(
+        (mask for mask in masks if mask.shapes.numbered), key=lambda mask: mask.shapes.numbered
+    )
+    if len(numbered) < 0.9 * len(masks) or len({one.shapes.numbered for one in numbered}) < 3:
+        return
+    fewest, most = numbered[0], numbered[-1]
+    raise DataError(
+        "the masks number objects instead of naming classes: in each mask the values count from 1 "
+        f"on, and each is one piece, {fewest.shapes.numbered} in {fewest.file} and "
+        f"{most.shapes.numbered} in {most.file}. Export masks of classes: the same value for all "
+        "objects of a class. If all objects are of one class: "
+        "Image.fromarray(numpy.uint8(numpy.array(Image.open(MASK)) > 0)).save(NEW)"
+    )
+
+
 def _has_area(value: int, found: Inspection, shapes: Shapes) -> bool:
     return shapes.flat.get(value, 0) >= max(4, 0.02 * found.pixels[value])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+from scipy.ndimage import find_objects
 
 from ..settings.data import IGNORED
 
@@ -25,7 +26,9 @@ class Shapes:
     have both lower and higher values, or channels of colours, within 2 pixels. sharp, smooth: how
     often, along rows and columns, an area of such blocks touches the next one, or is parted from it
     by fewer than _ACROSS pixels in between. Values that differ by 1 do not count there. border: the
-    pixels of 255 in bands of at most BORDER pixels that run along other values than 0.
+    pixels of 255 in bands of at most BORDER pixels that run along other values than 0. numbered:
+    n if the values other than 0 are 1 to n, and each is one connected piece; else 0; of several
+    masks, the largest.
     """
 
     flat: Mapping[int, int] = field(default_factory=dict)
@@ -33,6 +36,7 @@ class Shapes:
     sharp: int = 0
     smooth: int = 0
     border: int = 0
+    numbered: int = 0
 
     @staticmethod
     def total(shapes: Sequence[Shapes]) -> Shapes:
@@ -43,6 +47,7 @@ class Shapes:
             sum(one.sharp for one in shapes),
             sum(one.smooth for one in shapes),
             sum(one.border for one in shapes),
+            max((one.numbered for one in shapes), default=0),
         )
 
 
@@ -58,7 +63,8 @@ def measured(values: np.ndarray, coloured: bool) -> Shapes:
     columns = _changes(channels.swapaxes(0, 1), flat.T, between.T)
     sharp, smooth = np.add(rows, columns).tolist()
     border = 0 if coloured else _border(values, flat & (values != 0) & (values != IGNORED))
-    return Shapes(_counts(values[flat]), _counts(values[between]), sharp, smooth, border)
+    numbered = 0 if coloured else _numbered(values)
+    return Shapes(_counts(values[flat]), _counts(values[between]), sharp, smooth, border, numbered)
 
 
 def _channels(values: np.ndarray, coloured: bool) -> np.ndarray:
@@ -101,6 +107,20 @@ def _border(values: np.ndarray, objects: np.ndarray) -> int:
     wide = cv2.morphologyEx(white, cv2.MORPH_OPEN, np.ones((BORDER + 1, BORDER + 1), np.uint8))
     near = cv2.dilate(objects.astype(np.uint8), np.ones((2 * BORDER + 1,) * 2, np.uint8))
     return int(np.count_nonzero((white > wide) & (near > 0)))
+
+
+def _numbered(values: np.ndarray) -> int:
+    numbers = np.unique(values[values != 0])
+    # Some numbers are missing where objects were removed.
+    if not numbers.size or numbers[-1] > 1.1 * numbers.size:
+        return 0
+    boxes = enumerate(find_objects(values.astype(np.int32)), 1)
+    pieces = [
+        cv2.connectedComponents((values[box] == number).astype(np.uint8))[0] - 1
+        for number, box in boxes
+        if box
+    ]
+    return len(numbers) if pieces.count(1) >= 0.9 * len(pieces) else 0
 
 
 def _sum(counts: Iterable[Mapping[int, int]]) -> Counter[int]:
