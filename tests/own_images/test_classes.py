@@ -1,7 +1,9 @@
 """What the values of the user's masks mean: classes, no class, or nothing that can be learnt."""
 
 import io
+import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dst_cbc.own_images import experiment_text, inspection
+from dst_cbc.own_images.class_list import read_class_list
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, make
 from dst_cbc.own_images.inspection import common_folder, with_names
@@ -46,15 +49,16 @@ def rgb(mask, *colours):
 def looked_at(tmp_path):
     """Function that writes masks, each with an image, and inspects both folders."""
 
-    def look(masks):
+    def look(masks, listed=None):
         for folder in ("images", "masks"):
+            shutil.rmtree(tmp_path / folder, ignore_errors=True)
             (tmp_path / folder).mkdir()
         for number, mask in enumerate(masks):
             mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
             Image.new("L", mask.size).save(tmp_path / f"images/m{number:02}.png")
             mask.save(tmp_path / f"masks/m{number:02}.png")
         root, settings = common_folder(tmp_path / "images", tmp_path / "masks")
-        return inspection.inspect(root, with_names(root, settings))
+        return inspection.inspect(root, with_names(root, settings), 1, listed)
 
     return look
 
@@ -86,8 +90,13 @@ def through_jpeg(mask):
     return np.array(Image.open(content))
 
 
+def proposal(found, listed=None):
+    pairs = found.pairs + [(f"more{n}", "i", "m") for n in range(4)]
+    return make("p", replace(found, pairs=pairs), None, Machine(False, 1, 1), listed)
+
+
 def said(found):
-    return "\n".join(experiment_text.describe(make("p", found, None, Machine(False, 1, 1))))
+    return "\n".join(experiment_text.describe(proposal(found)))
 
 
 # --------------------------------------------------------------------------- palettes
@@ -353,7 +362,7 @@ def test_255_between_larger_numbers_and_among_colours_is_a_value_like_any_other(
 
 
 def test_the_experiment_file_says_what_was_chosen_above_the_labels(looked_at):
-    proposed = make("p", looked_at([square([255])] * 6), None, Machine(False, 1, 1))
+    proposed = proposal(looked_at([square([255])] * 6))
     text = experiment_text.text(proposed, "data", "a command")
     comment = text[text.index("# value 255: ") : text.index("\nlabels:")]
     assert "delete the line `255:" in comment and "`ignore: [255]`" in comment
@@ -382,3 +391,70 @@ def test_values_that_number_objects_are_refused_with_what_to_export(looked_at):
 def test_classes_of_one_piece_or_in_all_masks_are_not_taken_for_objects(counted):
     table = class_table(of_masks(*map(square, counted)))
     assert [*table.labels] == [0, *range(1, 1 + max(map(max, counted)))]
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Function that writes a file of classes and reads it."""
+
+    def read(text):
+        (tmp_path / "classes.txt").write_text(text)
+        return read_class_list(tmp_path / "classes.txt")
+
+    return read
+
+
+def test_a_hundred_and_fifty_classes_are_ordinary_when_they_are_listed(listed):
+    rows = np.repeat(np.arange(151, dtype=np.uint8), 40).reshape(151, 40)
+    found = of_masks(rows, rows, rows)
+    with pytest.raises(DataError, match=r"151 different values.*--classes FILE"):
+        class_table(found)
+    text = "".join(f"{value} thing {value}\n" for value in range(1, 151)) + "0 ignore\n"
+    table = class_table(found, listed(text))
+    assert table.labels == {value: f"thing {value}" for value in range(1, 151)}
+    assert [*table.classes] == [*table.labels.values()] and table.ignore == [0]
+    assert table.warnings == []
+    assert "120 more values" in str(experiment_text.describe(proposal(found, listed(text))))
+
+
+def test_a_list_may_have_a_title_either_order_and_several_values_of_a_class(listed):
+    text = "Pixel Value, Class\n0, background\n\nroad 7\n8: road\n9\ttraffic light 2\n"
+    assert listed(text).names == {0: "background", 7: "road", 8: "road", 9: "traffic light 2"}
+    colours = listed("#000000 background\n#C80000 red car\n")
+    assert colours.coloured and colours.names == {0: "background", 0xC80000: "red car"}
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("0 a\nb\n", r"classes\.txt, line 2: found 'b'; expected one line for each mask value"),
+        ("0 a\n1 b\n" + 300 * "," + "7", "line 3: found ',,,"),
+        ("0 a\n1 b\n0 c\n", "line 3: value 0 has a line already"),
+        ("0 a\n1 b;c\n", "line 2: found value '1' and name 'b;c'; expected a number of 0 to 65535"),
+        ("0 a\n70000 b\n", "line 2: found value '70000' and name 'b'"),
+        ("0 a\n#ff0000 b\n", "numbers and colours; expected"),
+        ("0 a\n1 a\n255 ignore\n", "lists 1 classes; expected 2 to 255"),
+    ],
+)
+def test_a_line_that_is_no_value_and_name_is_named(listed, text, words):
+    with pytest.raises(DataError, match=words):
+        listed(text)
+
+
+def test_a_list_must_have_every_value_and_classes_without_pixels_are_named(listed):
+    found = of_masks(*[square([1, 2])] * 3)
+    with pytest.raises(DataError, match=r"classes\.txt: has no line for 2, 4\.22% of the pixels"):
+        class_table(found, listed("0 a\n1 b\n"))
+    table = class_table(found, listed("0 a\n1 b\n2 c\n3 d\n"))
+    assert table.labels[3] == "d" and table.warnings == ["1 listed classes are in no mask: 'd'"]
+
+
+def test_a_list_decides_between_numbers_and_colours(looked_at, listed):
+    masks = [indexed(square([1]), BLACK, RED), indexed(square([1]), BLACK, GREEN)]
+    names = listed("#000000 a\n#c80000 b\n#00c800 c\n")
+    assert looked_at(masks, names).pixels == {0: 2 * 40 * 48 - 162, 0xC80000: 81, 0x00C800: 81}
+    assert looked_at(masks, listed("0 a\n1 b\n")).pixels[1] == 162
+    with pytest.raises(DataError, match=r"classes\.txt: lists numbers, but 1 masks hold colours"):
+        looked_at([rgb(square([1]), BLACK, RED)], listed("0 a\n1 b\n"))
+    with pytest.raises(DataError, match=r"no such file; expected one line for each mask value"):
+        read_class_list(Path("nowhere.txt"))

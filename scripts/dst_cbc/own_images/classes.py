@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ..runtime.errors import DataError
 from ..settings.data import IGNORED
-from .drawn_values import drawn, require_classes, share_of, shown_value, written
+from .class_list import ClassList
+from .drawn_values import drawn, require_classes, share_of, shown_value, some, written
 from .inspection import Inspection
 from .value_255 import meaning
 
@@ -28,13 +29,15 @@ class ClassTable:
     warnings: list[str]
 
 
-def class_table(found: Inspection) -> ClassTable:
-    """Propose one class for each mask value; 0 is the background.
+def class_table(found: Inspection, listed: ClassList | None = None) -> ClassTable:
+    """Propose the classes that are listed, or one class for each mask value; 0 is the background.
 
     255 may be a class, or mark pixels without one: see `meaning`. Values that smoothing made at the
     edges of objects are ignored. Raises DataError when there is only one value, there are too many
-    for classes, or they number objects.
+    for classes, or they number objects; and when the list lacks a value.
     """
+    if listed:
+        return _of_list(found, listed)
     require_classes(found)
     values, ignore, choices = drawn(found)
     decided = meaning(values, found)
@@ -50,16 +53,43 @@ def class_table(found: Inspection) -> ClassTable:
     named = _names(values, found)
     if decided and decided[0] == "same as 1":
         named = {value: "foreground" if value else "background" for value in values}
+    return _table(found, named, ignore, [*found.warnings, *choices], _rare(named, found))
+
+
+def _of_list(found: Inspection, listed: ClassList) -> ClassTable:
+    missing = sorted({*found.pixels} - {*listed.names} - {*listed.ignore})
+    if missing:
+        raise DataError(
+            f"{listed.file}: has no line for {some(missing, found)}, {share_of(found, missing):.2%}"
+            " of the pixels of the masks; add a line `VALUE NAME` for each, or `VALUE ignore` for "
+            "pixels without a class"
+        )
+    present = {value: name for value, name in listed.names.items() if found.pixels[value]}
+    absent = [name for name in listed.names.values() if name not in present.values()]
+    warnings = _rare(present, found)
+    if absent:
+        names = ", ".join(map(repr, absent[:3]))
+        more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
+        warnings.append(f"{len(absent)} listed classes are in no mask: {names}{more}")
+    return _table(found, listed.names, listed.ignore, [], warnings)
+
+
+def _table(
+    found: Inspection,
+    named: Mapping[int, str],
+    ignore: Sequence[int],
+    choices: list[str],
+    warnings: list[str],
+) -> ClassTable:
     colours: dict[str, str] = {}
-    for place, value in enumerate(values):
-        colours.setdefault(named[value], _colour(value, place, found))
-    choices = [*found.warnings, *choices]
+    for place, (value, name) in enumerate(named.items()):
+        colours.setdefault(name, _colour(value, place, found))
     return ClassTable(
         classes=colours,
-        labels={shown_value(value, found): named[value] for value in values},
+        labels={shown_value(value, found): name for value, name in named.items()},
         ignore=[shown_value(value, found) for value in sorted(ignore)],
         choices=choices,
-        warnings=[*choices, *_rare(named, found)],
+        warnings=[*choices, *warnings],
     )
 
 

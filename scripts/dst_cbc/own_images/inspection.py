@@ -18,8 +18,9 @@ from ..data.masks import colours_of, numbers_of
 from ..runtime import pool
 from ..runtime.errors import DataError
 from ..settings.data import PairSettings
+from .class_list import ClassList
 from .mask_shapes import measured
-from .mask_values import MaskSeen, are_colours
+from .mask_values import MaskSeen, are_colours, require_numbers
 
 LOOKED_AT = 200
 """At most this many unlabeled images are decoded, evenly spread; the data check decodes all."""
@@ -143,9 +144,12 @@ def _counted(counter: Counter) -> str:
     return ", ".join(f"{count} of {key or 'no ending'}" for key, count in counter.most_common(5))
 
 
-def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
+def inspect(
+    root: Path, settings: PairSettings, processes: int = 1, listed: ClassList | None = None
+) -> Inspection:
     """Decode every mask and its image, and some of the other images.
 
+    listed: decides whether the masks are read by number or by colour; if None, the masks decide.
     Raises DataError that names all bad files at once, and for masks that contradict each other.
     """
     pairs = paired(root, settings)
@@ -166,7 +170,9 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
     seen = [one for one in looked if not isinstance(one, str)]
     masks = [one.mask for one in seen if one.mask]
-    coloured, warnings = are_colours(masks)
+    coloured, warnings = (listed.coloured, []) if listed else are_colours(masks)
+    if listed and not coloured:
+        require_numbers(masks, str(listed.file))
     pixels, images = Counter(), Counter()
     if coloured:
         masks = [mask.by_colour() for mask in masks]

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from ..runtime.errors import DataError
 from .mask_shapes import Shapes
 
-ADVICE = "Write all masks with one palette, as numbers, or all as RGB with one colour a class"
+ADVICE = (
+    "Write all masks with one palette, as numbers, or all as RGB with one colour a class; or say "
+    "how to read them: --classes FILE with the numbers or the colours"
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,16 @@ def are_colours(masks: Sequence[MaskSeen]) -> tuple[bool, list[str]]:
             f"{len(colours)}. {ADVICE}"
         )
     return True, [f"{contradiction}. So the masks are read by colour: `labels` lists colours"]
+
+
+def require_numbers(masks: Sequence[MaskSeen], why: str) -> None:
+    """Raise DataError if a mask holds colours and no numbers. why: the file that lists numbers."""
+    coloured = [mask for mask in masks if mask.coloured]
+    if coloured:
+        raise DataError(
+            f"{why}: lists numbers, but {len(coloured)} masks hold colours: {coloured[0].file} "
+            f"holds {_some(coloured[0].colours, True)}; list these"
+        )
 
 
 def _require_same_colours(masks: Sequence[MaskSeen]) -> None:
