@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..data.images import DIED, Decoded, decode
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
-from ..data.masks import colours_of, numbers_of
+from ..data.masks import colours_of, numbers_of, palette_of
 from ..runtime import pool
 from ..runtime.errors import DataError
 from ..settings.data import PairSettings
@@ -215,7 +215,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     file, kind = str(root / mask_path), _kind(mask)
     coloured = numbers is None
     shapes = measured(values, coloured)
-    seen = MaskSeen(file, kind, pixels, coloured, _palette(mask, pixels), shapes)
+    seen = MaskSeen(file, kind, pixels, coloured, palette_of(mask), shapes)
     return Seen(image.size, _kind(image), seen)
 
 
@@ -227,17 +227,6 @@ def _kind(image: Decoded) -> str:
         "1": "black and white", "L": "8-bit grey", "LA": "8-bit grey", "P": "palette",
         "PA": "palette",
     }.get(image.image.mode, "8-bit RGB")  # fmt: skip
-
-
-def _palette(mask: Decoded, values: Collection[int]) -> dict[int, str]:
-    if mask.image is None or mask.image.mode != "P":
-        return {}
-    table = mask.image.getpalette() or []
-    return {
-        value: "#" + bytes(table[3 * value : 3 * value + 3]).hex()
-        for value in values
-        if len(table) >= 3 * value + 3
-    }
 
 
 # --------------------------------------------------------------------------- groups
