@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.own_images import draft, experiment_text, inspection, next_study
+from dst_cbc.own_images.class_list import FORM, read_class_list
 from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
@@ -63,6 +64,7 @@ def parse():
         help="regular expression, searched in an image's id; its first part in parentheses is the "
         "image's group, such as a slide or video (default: guessed from the names)",
     )
+    parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
     parser.add_argument(
         "--out",
         type=Path,
@@ -125,11 +127,12 @@ def start(arguments) -> None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found = inspection.inspect(root, inspection.with_names(root, folders), cores)
+    listed = read_class_list(arguments.classes) if arguments.classes else None
+    found = inspection.inspect(root, inspection.with_names(root, folders), cores, listed)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
-    proposed = draft.make(name, found, group, machine)
+    proposed = draft.make(name, found, group, machine, listed)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
     text = fit(proposed, arguments.hours, str(root))
     write_text(out, text)

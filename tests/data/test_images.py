@@ -400,9 +400,9 @@ def test_vocs_masks_are_read_by_its_colours_where_they_are_no_numbers(mode, tmp_
     for name, pixels in (("all", colours), ("grey", [(0, 0, 0), (128, 128, 128)])):
         Image.fromarray(np.array([pixels], np.uint8)).convert(mode).save(tmp_path / f"{name}.png")
     table = label_table(voc_dataset)
-    label, by_colour = read_label(tmp_path / "all.png", table)
+    label, by_colour, _ = read_label(tmp_path / "all.png", table)
     assert np.asarray(label).tolist() == [[0, 1, 7, 20, 255]] and by_colour
-    label, by_colour = read_label(tmp_path / "grey.png", table)
+    label, by_colour, _ = read_label(tmp_path / "grey.png", table)
     assert np.asarray(label).tolist() == [[0, 7]] and by_colour
 
 
@@ -413,7 +413,7 @@ def test_vocs_masks_of_numbers_are_read_by_them_whatever_their_palette(mode, tmp
         mask.putpalette(palette(list(VOC_CLASSES.values())))
     (mask if mode == "P" else mask.convert(mode)).save(tmp_path / "m.png")
     assert Image.open(tmp_path / "m.png").mode == mode
-    label, by_colour = read_label(tmp_path / "m.png", label_table(voc_dataset))
+    label, by_colour, _ = read_label(tmp_path / "m.png", label_table(voc_dataset))
     assert np.asarray(label).tolist() == [[0, 1, 20, 255]] and not by_colour
 
 
@@ -429,7 +429,7 @@ def test_colours_under_labels_are_all_that_counts_also_for_voc(tmp_path, voc_dat
     own = {"labels": {"#800000": "cat"}, "ignore": ()}
     Image.fromarray(np.array([[(128, 0, 0)]], np.uint8)).save(tmp_path / "m.png")
     table = label_table(voc_dataset.model_copy(update=own))
-    label, by_colour = read_label(tmp_path / "m.png", table)
+    label, by_colour, _ = read_label(tmp_path / "m.png", table)
     assert np.asarray(label).tolist() == [[8]] and not by_colour
 
 

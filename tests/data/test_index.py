@@ -251,3 +251,29 @@ def test_alpha_is_said_once_with_the_number_of_files(pictures, folder_dataset, c
         Image.open(pictures / path).convert("RGBA").save(pictures / path)
     checked(pictures, folder_dataset)
     assert capsys.readouterr().out == "notice: alpha channel of the image is not used: 2 files\n"
+
+
+def test_what_masks_of_numbers_may_mean_otherwise_is_a_notice(
+    pictures, folder_dataset, write_image, capsys
+):
+    checked(pictures, folder_dataset)
+    assert "notice" not in capsys.readouterr().out
+    for id, red in (("train/a", 200), ("val/c", 10)):
+        mask = np.zeros((5, 7), np.uint8)
+        mask[0], mask[1] = 1, 255
+        image = Image.fromarray(mask).convert("P")
+        image.putpalette([0, 0, 0, red, 0, 0, *[9] * 762])
+        image.save(pictures / f"labels/{id}.png")
+    checked(pictures, folder_dataset)
+    ignored, palettes = capsys.readouterr().out.splitlines()
+    assert "notice: 13.33% of the mask pixels, in 2 of 3 masks, have no class" in ignored
+    assert "value 1 is #c80000 in " in palettes and "a.png and #0a0000 in " in palettes
+    names = dict(zip(folder_dataset.classes, (0, 1, 255), strict=False))
+    numbers = {value: name for name, value in names.items()} | {2: next(iter(names))}
+    checked(pictures, folder_dataset.model_copy(update={"labels": numbers, "ignore": ()}))
+    (palettes,) = capsys.readouterr().out.splitlines()
+    assert "palettes contradict each other" in palettes
+    colours = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in (0, 1, 2, 9)] + ["#c80000", "#0a0000"]
+    named = dict.fromkeys(colours, next(iter(names)))
+    checked(pictures, folder_dataset.model_copy(update={"labels": named, "ignore": ()}))
+    assert "notice" not in capsys.readouterr().out

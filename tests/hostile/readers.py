@@ -43,6 +43,7 @@ from dst_cbc.data.index import Row, read_index
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.trainaug import sbd_mask
+from dst_cbc.own_images.class_list import read_class_list
 from dst_cbc.planning import cost
 from dst_cbc.planning.lost import Lost
 from dst_cbc.planning.plan import load_plan
@@ -65,6 +66,7 @@ from dst_cbc.settings.experiment_files import ConfigError, load_experiment, load
 REPOSITORY = Path(__file__).parents[2]
 OWN = (DataError, ConfigError, Busy, Changed, Unusable, FileNotFoundError)
 """The errors for which a command prints one line."""
+CLASS_LIST = "value name\n0 background\nroad: 7\n8, road\n255 ignore"
 CLASSES = ["background", *"0123456789"]
 DIVISION = "3_0"
 MODELS = [f"{DIVISION}/supervised", f"{DIVISION}/dst-cbc/round1", f"{DIVISION}/dst-cbc/round2"]
@@ -315,6 +317,12 @@ def masks(_: Path) -> list[bytes]:
 
 def ids_of(study: Path, side: str = "unlabeled") -> list[str]:
     return read_ids(study / f"splits/{DIVISION}.{side}.txt")
+
+
+def read_classes(study: Path) -> None:
+    found = read_class_list(study / "classes.txt")
+    assert len({*found.names.values()}) > 1 and not {*found.names} & {*found.ignore}
+    assert all(0 <= value < (1 << 24 if found.coloured else 1 << 16) for value in found.names)
 
 
 def read_lists(study: Path) -> None:
@@ -718,6 +726,7 @@ READERS = [
            is_yaml, lambda _: [(REPOSITORY / "workflow/methods.yaml").read_bytes()], share=0.3),
     Reader("dataset.csv", read_dataset, CSV, has_header("id", "image", "white")),
     Reader(f"splits/{DIVISION}.unlabeled.txt", read_lists, _TEXT, is_text),
+    Reader("classes.txt", read_classes, _TEXT, is_text, text_file(CLASS_LIST), share=0.3),
     Reader("summary.csv", of_summary, CSV, has_header("split", "miou", "edited"), share=0.3),
     Reader(f"{ROUND}/predictions.h5", read_h5, _H5, is_hdf5, share=2),
     Reader(f"{ROUND}/histogram.npz", read_npz, _NPZ, is_zip),

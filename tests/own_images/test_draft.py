@@ -146,12 +146,6 @@ def test_zero_and_255_are_background_and_foreground_and_255_among_several_is_ign
     assert list(table.classes.values()) == ["#000000", "#ff0000", "#ffff00"]
 
 
-def test_anti_aliased_masks_are_warned_of_and_their_edges_ignored():
-    table = class_table(made_up({0: 60000, 255: 30000, **dict.fromkeys(range(40, 200), 5)}))
-    assert list(table.labels) == [0, 255] and table.ignore == [*range(1, 255)]
-    assert "anti-aliased" in table.warnings[0]
-
-
 def test_hundreds_of_values_are_refused_with_the_most_frequent():
     with pytest.raises(DataError, match=r"200 different values.*most frequent: 7 \(4\.8%\)"):
         class_table(made_up({**dict.fromkeys(range(200), 100), 7: 1000}))

@@ -20,6 +20,7 @@ from ..settings.data import DatasetStage
 from ..settings.stages import Subset
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
+from .mask_notices import HeldMask, notices_of
 from .masks import LabelTable, label_table, open_label, read_label
 
 
@@ -60,13 +61,15 @@ def check(
     files, labels that differ in size from their image, mask values without a class, missing labels,
     and 16-bit images without a window.
     """
-    rows, problems, notices = [], [], Counter()
+    rows, problems, notices, masks = [], [], Counter(), []
     deep = np.zeros(1 << 16, np.int64)
     examine = partial(_examine, root, label_table(dataset))
     results = pool.results(examine, records, processes, partial(_ended, root))
     for found in tqdm(results, "data check", len(records), unit="image", disable=None):
         problems += found.problems
         notices.update(found.notices)
+        if found.label:
+            masks.append(found.label)
         if found.row:
             rows.append((found.row, found.deep is not None))
             if found.deep is not None and found.row.subset == "train":
@@ -86,6 +89,9 @@ def check(
         ]
     if problems:
         raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
+    if dataset.format in ("folder", "pairs"):
+        for notice in notices_of(masks, dataset):
+            print(f"notice: {notice}", flush=True)
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
@@ -100,13 +106,14 @@ class _Finding:
     """What the check found for one image.
 
     row: None if there are problems. deep: number of pixels of each 16-bit value, int64 (65536,);
-    None for 8 bits.
+    None for 8 bits. label: what its mask holds, if it has one.
     """
 
     row: Row | None
     problems: list[str]
     notices: list[str]
     deep: np.ndarray | None
+    label: HeldMask | None = None
 
 
 def _ended(root: Path, record: Record) -> _Finding:
@@ -115,14 +122,15 @@ def _ended(root: Path, record: Record) -> _Finding:
 
 
 def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
-    problems, image, label, by_colour = [], None, None, False
+    problems, image, label, read = [], None, None, None
     try:
         image = decode(root / record.image)
     except DataError as error:
         problems.append(str(error))
     try:
         if record.label:
-            label, by_colour = read_label(root / record.label, table)
+            read = read_label(root / record.label, table)
+            label = read.classes
     except DataError as error:
         problems.append(str(error))
     if image and label and image.size != label.size:
@@ -145,8 +153,14 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
         sha256_file(root / record.label) if record.label else "",
     )
     notices = ["alpha channel of the image is not used"] if image.alpha else []
-    notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
-    return _Finding(row, [], notices, None if image.deep is None else _histogram(image.deep))
+    notices += (
+        ["mask of colours, read by the colours of the format's classes"]
+        if read and read.by_colour
+        else []
+    )
+    held = HeldMask.of(root / record.label, read) if read else None
+    deep = None if image.deep is None else _histogram(image.deep)
+    return _Finding(row, [], notices, deep, held)
 
 
 def _histogram(deep: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import JOB_SECONDS, Measured
 from ..runtime.errors import DataError
 from ..runtime.paths import package_folder
+from .class_list import ClassList
 from .classes import ClassTable, class_table
 from .inspection import Inspection
 
@@ -105,9 +106,15 @@ class Draft:
         return "val" if len(self.val) >= FEW_IMAGES else "last"
 
 
-def make(name: str, found: Inspection, group: str | None, machine: Machine) -> Draft:
+def make(
+    name: str,
+    found: Inspection,
+    group: str | None,
+    machine: Machine,
+    listed: ClassList | None = None,
+) -> Draft:
     """Draft all that does not depend on measured times. Raises DataError for unsuitable masks."""
-    table = class_table(found)
+    table = class_table(found, listed)
     val, test = hold_out(found.masked, group)
     heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
     size = (int(median(heights)), int(median(widths)))

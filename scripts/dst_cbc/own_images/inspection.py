@@ -14,10 +14,13 @@ from tqdm import tqdm
 from ..data.images import DIED, Decoded, decode
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
-from ..data.masks import colours_of, numbers_of
+from ..data.masks import colours_of, numbers_of, palette_of
 from ..runtime import pool
 from ..runtime.errors import DataError
 from ..settings.data import PairSettings
+from .class_list import ClassList
+from .mask_shapes import measured
+from .mask_values import MaskSeen, are_colours, require_numbers
 
 LOOKED_AT = 200
 """At most this many unlabeled images are decoded, evenly spread; the data check decodes all."""
@@ -28,17 +31,11 @@ _IMAGE_WORDS = ("image", "img", "im", "raw")
 
 @dataclass(frozen=True)
 class Seen:
-    """What one decoded pair holds.
-
-    kinds: of image and mask, such as `8-bit grey`. pixels: mask value: number of pixels. palette:
-    mask value: '#rrggbb'.
-    """
+    """What one decoded pair holds. kind: of the image, such as `8-bit grey`."""
 
     size: tuple[int, int]
-    kinds: tuple[str, str]
-    pixels: dict[int, int]
-    coloured: bool
-    palette: dict[int, str]
+    kind: str
+    mask: MaskSeen | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,8 @@ class Inspection:
     pairs: (id, image, mask), paths below `root`; mask "" if there is none. pixels, images: mask
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
-    their number. kinds, mask_kinds: such as `8-bit grey`: number of files.
+    their number. kinds, mask_kinds: such as `8-bit grey`: number of files. warnings: of what the
+    files say about the meaning of the values. masks: all that were decoded.
     """
 
     root: Path
@@ -61,6 +59,8 @@ class Inspection:
     sizes: Counter[tuple[int, int]]
     kinds: Counter[str]
     mask_kinds: Counter[str]
+    warnings: Sequence[str] = ()
+    masks: Sequence[MaskSeen] = ()
 
     @property
     def masked(self) -> list[str]:
@@ -144,10 +144,13 @@ def _counted(counter: Counter) -> str:
     return ", ".join(f"{count} of {key or 'no ending'}" for key, count in counter.most_common(5))
 
 
-def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
+def inspect(
+    root: Path, settings: PairSettings, processes: int = 1, listed: ClassList | None = None
+) -> Inspection:
     """Decode every mask and its image, and some of the other images.
 
-    Raises DataError that names all bad files at once.
+    listed: decides whether the masks are read by number or by colour; if None, the masks decide.
+    Raises DataError that names all bad files at once, and for masks that contradict each other.
     """
     pairs = paired(root, settings)
     if not any(mask for _, _, mask in pairs):
@@ -166,24 +169,25 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
     if problems:
         raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
     seen = [one for one in looked if not isinstance(one, str)]
-    coloured = any(one.coloured for one in seen)
+    masks = [one.mask for one in seen if one.mask]
+    coloured, warnings = (listed.coloured, []) if listed else are_colours(masks)
+    if listed and not coloured:
+        require_numbers(masks, str(listed.file))
     pixels, images = Counter(), Counter()
-    for one in seen[: len(masked)]:
-        values = _as_colours(one) if coloured and not one.coloured else one.pixels
-        pixels.update(values)
-        images.update(values.keys())
+    if coloured:
+        masks = [mask.by_colour() for mask in masks]
+    for mask in masks:
+        pixels.update(mask.pixels)
+        images.update(mask.pixels.keys())
     return Inspection(
         root, settings, pairs, pixels, images, coloured,
-        {value: colour for one in seen for value, colour in one.palette.items()},
+        {} if coloured else {v: colour for mask in masks for v, colour in mask.palette.items()},
         Counter(one.size for one in seen),
-        Counter(one.kinds[0] for one in seen),
-        Counter(one.kinds[1] for one in seen if one.kinds[1]),
+        Counter(one.kind for one in seen),
+        Counter(mask.kind for mask in masks),
+        warnings,
+        masks,
     )  # fmt: skip
-
-
-def _as_colours(one: Seen) -> dict[int, int]:
-    """Count a grey mask's pixels by colour (0xrrggbb), because other masks have colours."""
-    return {value * 0x010101: count for value, count in one.pixels.items()}
 
 
 def _ended(root: Path, pair: tuple[str, str, str]) -> str:
@@ -196,7 +200,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     try:
         image = decode(root / image_path)
         if not mask_path:
-            return Seen(image.size, (_kind(image), ""), {}, False, {})
+            return Seen(image.size, _kind(image), None)
         mask = decode(root / mask_path)
         if mask.size != image.size:
             return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
@@ -208,8 +212,11 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     values = colours_of(mask) if numbers is None else numbers
     found, counts = np.unique(values, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    kinds = (_kind(image), _kind(mask))
-    return Seen(image.size, kinds, pixels, numbers is None, _palette(mask, pixels))
+    file, kind = str(root / mask_path), _kind(mask)
+    coloured = numbers is None
+    shapes = measured(values, coloured)
+    seen = MaskSeen(file, kind, pixels, coloured, palette_of(mask), shapes)
+    return Seen(image.size, _kind(image), seen)
 
 
 def _kind(image: Decoded) -> str:
@@ -220,17 +227,6 @@ def _kind(image: Decoded) -> str:
         "1": "black and white", "L": "8-bit grey", "LA": "8-bit grey", "P": "palette",
         "PA": "palette",
     }.get(image.image.mode, "8-bit RGB")  # fmt: skip
-
-
-def _palette(mask: Decoded, values: Collection[int]) -> dict[int, str]:
-    if mask.image is None or mask.image.mode != "P":
-        return {}
-    table = mask.image.getpalette() or []
-    return {
-        value: "#" + bytes(table[3 * value : 3 * value + 3]).hex()
-        for value in values
-        if len(table) >= 3 * value + 3
-    }
 
 
 # --------------------------------------------------------------------------- groups
