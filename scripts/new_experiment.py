@@ -125,7 +125,10 @@ def start(arguments) -> None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found = inspection.inspect(root, inspection.with_names(root, folders), cores)
+    settings = inspection.with_names(root, folders)
+    files = inspection.account(root, settings)
+    print(escape.terminal("\n".join(files.lines())), flush=True)
+    found = inspection.inspect(root, settings, cores)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)

@@ -1,19 +1,29 @@
 """Inspects the user's folders: pairs of image and mask, kinds of files, sizes, mask values."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from os.path import commonpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
+from ..data.account import SEVERAL, Account, account_of
 from ..data.images import DIED, Decoded, decode
-from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
-from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
+from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
+from ..data.layouts.listing import entries
+from ..data.layouts.pairs import (
+    groups_of,
+    images_below,
+    masks_below,
+    paired,
+    several_masks,
+    shared_name,
+)
 from ..data.masks import colours_of, numbers_of
 from ..runtime import pool
 from ..runtime.errors import DataError
@@ -93,7 +103,11 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
         (masks, settings.labels, MASK_SUFFIXES),
     ):
         if not found:
-            others = Counter(p.suffix for p in (root / folder).rglob("*") if p.is_file())
+            others = Counter(
+                PurePosixPath(entry.path).suffix
+                for entry in entries(root / folder)
+                if entry.kind == "file"
+            )
             raise DataError(
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
                 + (_counted(others) or "nothing")
@@ -104,14 +118,34 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
                 )
             )
     same = settings.images == settings.labels
-    best = max(_patterns(same), key=lambda names: _pairs_of(images, masks, *names))
-    if not _pairs_of(images, masks, *best):
+    # Each pattern is in many pairs of patterns, so its names are searched once.
+    image_names = functools.cache(lambda pattern: _named(images, pattern))
+    mask_names = functools.cache(lambda pattern: _named(masks, pattern))
+
+    def pairs(names: tuple[str, str]) -> int:
+        return len(image_names(names[0]) & mask_names(names[1]))
+
+    best = max(_patterns(same), key=pairs)
+    if not pairs(best):
         raise DataError(
             f"no image and mask have matching names; images: {_some(images)}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
             "as _mask, and the same subfolder"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
+
+
+def account(root: Path, settings: PairSettings) -> Account:
+    """Account for every file below the folders, by names only.
+
+    Raises DataError when images have several masks, such as x_mask and x_mask_1.
+    """
+    pairs = paired(root, settings)
+    found = account_of(root, settings, [(image, mask) for _, image, mask in pairs])
+    several = found.unused.get(SEVERAL, [])
+    if several:
+        raise DataError(several_masks(root, several))
+    return found
 
 
 def _patterns(same: bool) -> list[tuple[str, str]]:
@@ -130,9 +164,8 @@ def _patterns(same: bool) -> list[tuple[str, str]]:
     return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
 
 
-def _pairs_of(images: list[str], masks: list[str], image_name: str, mask_name: str) -> int:
-    named = {shared_name(id, image_name) for id in images} - {None}
-    return len(named & {shared_name(id, mask_name) for id in masks})
+def _named(ids: Sequence[str], pattern: str) -> set[str]:
+    return {same_name(name) for id in ids if (name := shared_name(id, pattern))}
 
 
 def _some(ids: list[str]) -> str:
