@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -27,8 +28,9 @@ MASK = np.random.default_rng(1).integers(0, 3, (5, 7))
 @pytest.fixture
 def pictures(tmp_path, write_image):
     """Three images with masks, and one training image without."""
-    for subset, id in (("train", "a"), ("train", "b"), ("val", "c"), ("test", "d")):
-        write_image(tmp_path / f"images/{subset}/{id}.png", PICTURE)
+    subsets = {"a": "train", "b": "train", "c": "val", "d": "test"}
+    for place, (id, subset) in enumerate(subsets.items()):
+        write_image(tmp_path / f"images/{subset}/{id}.png", np.roll(PICTURE, place, 1))
         if id != "b":
             write_image(tmp_path / f"labels/{subset}/{id}.png", MASK)
     return tmp_path
@@ -251,3 +253,37 @@ def test_alpha_is_said_once_with_the_number_of_files(pictures, folder_dataset, c
         Image.open(pictures / path).convert("RGBA").save(pictures / path)
     checked(pictures, folder_dataset)
     assert capsys.readouterr().out == "notice: alpha channel of the image is not used: 2 files\n"
+
+
+def copied(pictures, source, target):
+    shutil.copy(pictures / f"images/{source}.png", pictures / f"images/{target}.png")
+
+
+def test_identical_images_in_two_subsets_are_warned_of(pictures, folder_dataset, capsys):
+    copied(pictures, "train/b", "train/b2")
+    checked(pictures, folder_dataset)
+    assert capsys.readouterr().out == ""
+    copied(pictures, "val/c", "train/e")
+    copied(pictures, "val/c", "train/f")
+    copied(pictures, "train/a", "test/d")
+    checked(pictures, folder_dataset)
+    between_test, between_val = capsys.readouterr().out.splitlines()
+    assert between_test.startswith(
+        "WARNING: identical images in train and test, 1 pairs: "
+        "images/test/d.png and images/train/a.png. The result on test is too good then"
+    )
+    assert "in train and val, 2 pairs: images/val/c.png and images/train/e.png, " in between_val
+
+
+def test_masks_of_identical_images_may_not_contradict_each_other(
+    pictures, folder_dataset, write_image
+):
+    copied(pictures, "train/a", "train/b")
+    write_image(pictures / "labels/train/b.tif", MASK)
+    rows = checked(pictures, folder_dataset)
+    assert rows[0].label_sha256 != rows[1].label_sha256
+    write_image(pictures / "labels/train/b.tif", MASK[::-1])
+    with pytest.raises(DataError) as error:
+        checked(pictures, folder_dataset)
+    said = str(error.value)
+    assert "labels/train/b.tif contradicts" in said and "labels/train/a.png: their images" in said

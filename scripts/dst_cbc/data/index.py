@@ -11,13 +11,14 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime import pool
+from ..runtime import escape, pool
 from ..runtime.errors import DataError, Spoiled
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
+from .copies import copies, identical_across
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
 from .masks import LabelTable, label_table, open_label, read_label
@@ -58,7 +59,7 @@ def check(
     need_label: ids of training images that need a label, as all of val and test do (imported lists
     of labeled ids). Raises DataError that names *all* bad files: missing, damaged or truncated
     files, labels that differ in size from their image, mask values without a class, missing labels,
-    and 16-bit images without a window.
+    16-bit images without a window, and masks of identical images that contradict each other.
     """
     rows, problems, notices = [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
@@ -84,11 +85,34 @@ def check(
             for row, is_deep in rows
             if is_deep
         ]
+    problems += _contradictions(root, [row for row, _ in rows], label_table(dataset))
     if problems:
         raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
+    for warning in identical_across(row for row, _ in rows):
+        print(escape.terminal(warning), flush=True)
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
+
+
+def _contradictions(root: Path, rows: Iterable[Row], table: LabelTable) -> list[str]:
+    """Describe each mask that differs from that of an identical image."""
+    problems = []
+    for group in copies(rows):
+        first, *others = [row for row in group if row.label] or [group[0]]
+        differing = [row for row in others if row.label_sha256 != first.label_sha256]
+        problems += [
+            f"{root / row.label} contradicts {root / first.label}: their images, {row.image} and "
+            f"{first.image}, are identical; keep one of the two"
+            for row in differing
+            if not _same_mask(root, first, row, table)
+        ]
+    return problems
+
+
+def _same_mask(root: Path, first: Row, second: Row, table: LabelTable) -> bool:
+    one, other = (np.asarray(open_label(root / row.label, table)) for row in (first, second))
+    return np.array_equal(one, other)
 
 
 def _with_window(row: Row, window: Window) -> Row:

@@ -86,6 +86,11 @@ def describe(d: Draft) -> list[str]:
         f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
         *(f"assumed: {remark}" for remark in d.table.remarks),
     ]
+    if found.twins:
+        copied = sum(map(len, found.twins)) - len(found.twins)
+        lines.append(
+            f"found: {copied} images are copies of others, such as {' and '.join(found.twins[0])}"
+        )
     if d.left_out:
         lines.append(
             f"assumed: {len(d.left_out)} images without a mask are not used: their groups are held "
@@ -94,6 +99,12 @@ def describe(d: Draft) -> list[str]:
     if not d.unlabeled:
         lines.append("assumed: no image is unlabeled, so only supervised training is possible")
     warnings = list(d.table.warnings)
+    if d.parted_twins:
+        warnings.append(
+            f"{len(d.parted_twins)} images are in two of train, val and test, under several names, "
+            f"first {' and '.join(d.parted_twins[0])}, since too few images are no copies; "
+            "remove the copies"
+        )
     if d.select == "last":
         warnings.append(
             f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "

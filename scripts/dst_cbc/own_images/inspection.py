@@ -4,7 +4,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from os.path import commonpath
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
+from ..data.copies import identical_files
 from ..data.images import DIED, Decoded, decode
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
 from ..data.layouts.listing import entries
@@ -58,7 +59,8 @@ class Inspection:
     pairs: (id, image, mask), paths below `root`; mask "" if there is none. pixels, images: mask
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
-    their number. kinds, mask_kinds: such as `8-bit grey`: number of files.
+    their number. kinds, mask_kinds: such as `8-bit grey`: number of files. twins: ids of identical
+    images, with or without masks.
     """
 
     root: Path
@@ -71,6 +73,7 @@ class Inspection:
     sizes: Counter[tuple[int, int]]
     kinds: Counter[str]
     mask_kinds: Counter[str]
+    twins: list[list[str]] = field(default_factory=list)
 
     @property
     def masked(self) -> list[str]:
@@ -211,7 +214,32 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         Counter(one.size for one in seen),
         Counter(one.kinds[0] for one in seen),
         Counter(one.kinds[1] for one in seen if one.kinds[1]),
+        _twins(root, pairs),
     )  # fmt: skip
+
+
+def _twins(root: Path, pairs: Sequence[tuple[str, str, str]]) -> list[list[str]]:
+    """Return the ids of identical images. Raises DataError if their masks contradict each other."""
+    ids, masks = {image: id for id, image, _ in pairs}, {image: mask for _, image, mask in pairs}
+    groups = identical_files(root, ids)
+    problems = []
+    for images in groups:
+        first, *others = [masks[image] for image in images if masks[image]] or [""]
+        problems += [
+            f"{root / other} contradicts {root / first}: their images are identical, such as "
+            f"{images[0]} and {images[1]}; keep one of the two"
+            for other in others
+            if not np.array_equal(_values(root / first), _values(root / other))
+        ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return [[ids[image] for image in images] for images in groups]
+
+
+def _values(path: Path) -> np.ndarray:
+    mask = decode(path)
+    numbers = numbers_of(mask)
+    return colours_of(mask) if numbers is None else numbers
 
 
 def _as_colours(one: Seen) -> dict[int, int]:
