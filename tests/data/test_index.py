@@ -269,10 +269,10 @@ def test_identical_images_in_two_subsets_are_warned_of(pictures, folder_dataset,
     checked(pictures, folder_dataset)
     between_test, between_val = capsys.readouterr().out.splitlines()
     assert between_test.startswith(
-        "WARNING: identical images in train and test, 1 pairs: "
+        "WARNING: identical images in train and test, 1 of test: "
         "images/test/d.png and images/train/a.png. The result on test is too good then"
     )
-    assert "in train and val, 2 pairs: images/val/c.png and images/train/e.png, " in between_val
+    assert "in train and val, 1 of val: images/val/c.png and images/train/e.png. " in between_val
 
 
 def test_masks_of_identical_images_may_not_contradict_each_other(
@@ -287,3 +287,16 @@ def test_masks_of_identical_images_may_not_contradict_each_other(
         checked(pictures, folder_dataset)
     said = str(error.value)
     assert "labels/train/b.tif contradicts" in said and "labels/train/a.png: their images" in said
+
+
+def test_images_that_look_alike_in_two_subsets_are_warned_of(
+    pictures, folder_dataset, write_image, capsys
+):
+    large = np.random.default_rng(2).integers(0, 256, (45, 63, 3))
+    for name in ("images/train/e.png", "images/train/f.png", "images/val/c.png"):
+        write_image(pictures / name, large)
+        large = (0.9 * large).astype(int)
+    write_image(pictures / "labels/val/c.png", np.zeros((45, 63)))
+    checked(pictures, folder_dataset)
+    (warning,) = capsys.readouterr().out.splitlines()
+    assert "look alike in train and val, 1 of val: images/val/c.png and images/train/" in warning

@@ -18,7 +18,7 @@ from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .copies import copies, identical_across
+from .copies import alike_across, copies, identical_across, slopes
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
 from .masks import LabelTable, label_table, open_label, read_label
@@ -61,7 +61,7 @@ def check(
     files, labels that differ in size from their image, mask values without a class, missing labels,
     16-bit images without a window, and masks of identical images that contradict each other.
     """
-    rows, problems, notices = [], [], Counter()
+    rows, hashes, problems, notices = [], [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
     examine = partial(_examine, root, label_table(dataset))
     results = pool.results(examine, records, processes, partial(_ended, root))
@@ -70,6 +70,7 @@ def check(
         notices.update(found.notices)
         if found.row:
             rows.append((found.row, found.deep is not None))
+            hashes.append(found.hash)
             if found.deep is not None and found.row.subset == "train":
                 deep += found.deep
     window = dataset.window or (measured_window(deep) if deep.any() else None)
@@ -90,7 +91,8 @@ def check(
         raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
-    for warning in identical_across(row for row, _ in rows):
+    checked = [row for row, _ in rows]
+    for warning in identical_across(checked) + alike_across(checked, hashes, dataset.pairs):
         print(escape.terminal(warning), flush=True)
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
 
@@ -124,13 +126,14 @@ class _Finding:
     """What the check found for one image.
 
     row: None if there are problems. deep: number of pixels of each 16-bit value, int64 (65536,);
-    None for 8 bits.
+    None for 8 bits. hash: of what the image shows, as `slopes` returns it.
     """
 
     row: Row | None
     problems: list[str]
     notices: list[str]
     deep: np.ndarray | None
+    hash: np.ndarray | None = None
 
 
 def _ended(root: Path, record: Record) -> _Finding:
@@ -170,7 +173,8 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
     )
     notices = ["alpha channel of the image is not used"] if image.alpha else []
     notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
-    return _Finding(row, [], notices, None if image.deep is None else _histogram(image.deep))
+    deep = None if image.deep is None else _histogram(image.deep)
+    return _Finding(row, [], notices, deep, slopes(image))
 
 
 def _histogram(deep: np.ndarray) -> np.ndarray:

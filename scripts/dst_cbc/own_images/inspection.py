@@ -21,6 +21,7 @@ from ..data.layouts.pairs import (
     groups_of,
     images_below,
     masks_below,
+    name_cuts,
     paired,
     several_masks,
     shared_name,
@@ -304,9 +305,7 @@ def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     where no cut gives three groups with masks, or the groups have under two images on average: then
     the names only number the images.
     """
-    part, mark = r"[^/_\- ]+", r"[/_\- ]"
-    for parts in range(1, 7):
-        pattern = f"^({f'{mark}+'.join([part] * parts)}){mark}"
+    for pattern in name_cuts()[:-1]:
         group = groups_of(ids, pattern)
         groups = Counter(group.values())
         with_masks = {group[id] for id in masked}

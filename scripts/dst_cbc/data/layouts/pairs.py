@@ -121,6 +121,13 @@ def several_masks(root: Path, masks: Sequence[str]) -> str:
     )
 
 
+def name_cuts() -> list[str]:
+    """Patterns of groups: a name up to its first, second, … `/`, `_`, `-` or space, or number."""
+    part, mark = r"[^/_\- ]+", r"[/_\- ]"
+    cuts = [f"^({f'{mark}+'.join([part] * parts)}){mark}" for parts in range(1, 7)]
+    return [*cuts, r"^(.*?)\d+$"]
+
+
 def groups_of(ids: Collection[str], pattern: str | None) -> dict[str, str]:
     """Return the group of each image; its own id if the pattern is None or does not match.
 
