@@ -309,6 +309,21 @@ def test_where_nearly_all_images_are_copies_the_sides_share_some_with_a_warning(
     )
 
 
+def test_frames_of_one_video_are_warned_of_before_anything_is_trained(folders):
+    names = [f"a{clip} {n}" for clip in range(5) for n in range(4)]
+    both = folders(names, {name: halves() for name in names})
+    for name in names:
+        wide = np.random.default_rng(int(name[1])).integers(0, 256, (12, 19), np.uint8)
+        pixels = np.asarray(Image.fromarray(wide).resize((152, 96), Image.Resampling.BICUBIC))
+        start = int(name[3:])
+        tifffile.imwrite(both[0] / f"{name}.tif", pixels[:64, start : start + 96])
+    found = look(both)
+    said = "\n".join(experiment_text.describe(make("p", found, None, LAPTOP)))
+    assert "WARNING: images that look alike in train and val" in said and "--group '^(" in said
+    group = guess_group(names, names)
+    assert "look alike" not in "\n".join(experiment_text.describe(make("p", found, group, LAPTOP)))
+
+
 def test_contradicting_masks_of_identical_images_are_refused_at_the_start(folders):
     with pytest.raises(DataError, match=r"masks/b\.png contradicts .*masks/a\.png: their images"):
         look(folders(["a", "b"], {"a": halves(), "b": halves(255, 0)}))

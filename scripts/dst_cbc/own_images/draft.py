@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
 
+from ..data.copies import alike_across
 from ..data.layouts.pairs import groups_of
 from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import JOB_SECONDS, Measured
@@ -86,6 +87,16 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Sided:
+    """An image and its subset. image_sha256: equal for identical images."""
+
+    id: str
+    image: str
+    subset: str
+    image_sha256: str
+
+
+@dataclass(frozen=True)
 class Draft:
     """An experiment before it is written. size: median (height, width); scale: `input_scale`."""
 
@@ -119,6 +130,15 @@ class Draft:
             for ids in self.found.twins
             if len({held.get(id, "train") for id in ids if id not in out}) > 1
         ]
+
+    def frames_apart(self) -> list[str]:
+        """Warnings of looked-at images that look alike but are in two subsets."""
+        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
+        same = {id: ids[0] for ids in self.found.twins for id in ids}
+        images, out = {id: image for id, image, _ in self.found.pairs}, {*self.left_out}
+        hashes = {id: one for id, one in self.found.hashes.items() if id not in out}
+        sided = [Sided(id, images[id], held.get(id, "train"), same.get(id, id)) for id in hashes]
+        return alike_across(sided, list(hashes.values()), self.found.settings)
 
     @property
     def labeled(self) -> int:

@@ -78,6 +78,11 @@ def describe(d: Draft) -> list[str]:
             f"found: class {name!r}: value {written([number], found)} in the masks, "
             f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
         )
+    if found.twins:
+        copied = sum(map(len, found.twins)) - len(found.twins)
+        lines.append(
+            f"found: {copied} images are copies of others, such as {' and '.join(found.twins[0])}"
+        )
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [
@@ -86,11 +91,6 @@ def describe(d: Draft) -> list[str]:
         f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
         *(f"assumed: {remark}" for remark in d.table.remarks),
     ]
-    if found.twins:
-        copied = sum(map(len, found.twins)) - len(found.twins)
-        lines.append(
-            f"found: {copied} images are copies of others, such as {' and '.join(found.twins[0])}"
-        )
     if d.left_out:
         lines.append(
             f"assumed: {len(d.left_out)} images without a mask are not used: their groups are held "
@@ -105,6 +105,7 @@ def describe(d: Draft) -> list[str]:
             f"first {' and '.join(d.parted_twins[0])}, since too few images are no copies; "
             "remove the copies"
         )
+    warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if d.select == "last":
         warnings.append(
             f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
-from ..data.copies import identical_files
+from ..data.copies import identical_files, slopes
 from ..data.images import DIED, Decoded, decode
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
 from ..data.layouts.listing import entries
@@ -43,7 +43,7 @@ class Seen:
     """What one decoded pair holds.
 
     kinds: of image and mask, such as `8-bit grey`. pixels: mask value: number of pixels. palette:
-    mask value: '#rrggbb'.
+    mask value: '#rrggbb'. hash: of what the image shows, as `copies.slopes` returns it.
     """
 
     size: tuple[int, int]
@@ -51,6 +51,7 @@ class Seen:
     pixels: dict[int, int]
     coloured: bool
     palette: dict[int, str]
+    hash: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Inspection:
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
     their number. kinds, mask_kinds: such as `8-bit grey`: number of files. twins: ids of identical
-    images, with or without masks.
+    images, with or without masks. hashes: of what each decoded image shows, by id.
     """
 
     root: Path
@@ -75,6 +76,7 @@ class Inspection:
     kinds: Counter[str]
     mask_kinds: Counter[str]
     twins: list[list[str]] = field(default_factory=list)
+    hashes: dict[str, np.ndarray | None] = field(default_factory=dict)
 
     @property
     def masked(self) -> list[str]:
@@ -216,6 +218,7 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         Counter(one.kinds[0] for one in seen),
         Counter(one.kinds[1] for one in seen if one.kinds[1]),
         _twins(root, pairs),
+        {id: one.hash for (id, _, _), one in zip(chosen, seen, strict=True)},
     )  # fmt: skip
 
 
@@ -258,7 +261,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     try:
         image = decode(root / image_path)
         if not mask_path:
-            return Seen(image.size, (_kind(image), ""), {}, False, {})
+            return Seen(image.size, (_kind(image), ""), {}, False, {}, slopes(image))
         mask = decode(root / mask_path)
         if mask.size != image.size:
             return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
@@ -271,7 +274,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     found, counts = np.unique(values, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     kinds = (_kind(image), _kind(mask))
-    return Seen(image.size, kinds, pixels, numbers is None, _palette(mask, pixels))
+    return Seen(image.size, kinds, pixels, numbers is None, _palette(mask, pixels), slopes(image))
 
 
 def _kind(image: Decoded) -> str:
