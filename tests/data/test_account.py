@@ -208,10 +208,14 @@ def test_where_all_is_used_one_line_says_so(tmp_path):
 
 def test_a_mask_that_matches_no_image_is_named_with_the_image_that_may_be_meant(tmp_path):
     touch(tmp_path, *(f"images/im{n:02}.png" for n in range(20)))
-    touch(tmp_path, "masks/im00.png", "masks/im1.png", "masks/im05 (1).png", "masks/IM03.png")
+    touch(tmp_path, "masks/im00.png", "masks/im1.png", "masks/IM03.png")
+    touch(tmp_path, "masks/im05 (1).png", "masks/im07_draft of Anna.png")
     _, case, orphans = lines_of(tmp_path, PAIRS)
     assert "1 file, masks whose names differ from their images' in upper and lower case" in case
-    assert "masks/im05 (1).png (of im05?), masks/im1.png (of im01?)" in orphans
+    assert (
+        "masks/im05 (1).png (of im05?), masks/im07_draft of Anna.png (of im07?), "
+        "masks/im1.png (of im01?)"
+    ) in orphans
 
 
 def test_a_mask_in_another_case_in_the_folder_of_the_images_is_no_image(tmp_path):

@@ -249,8 +249,9 @@ class _Names:
         free = {_plain(name): name for name, mask in self._masks.items() if not mask}
         likely = {}
         for mask in masks:
-            name = self._shared(_below(mask, self._folders.labels))
-            for near in difflib.get_close_matches(_plain(name), free, 1):
+            name = _plain(self._shared(_below(mask, self._folders.labels)))
+            begun = continued(name, free)
+            for near in [begun] if begun else difflib.get_close_matches(name, free, 1):
                 likely[mask] = free[near]
         return likely
 
