@@ -276,7 +276,7 @@ def test_identical_images_in_two_subsets_are_warned_of(pictures, folder_dataset,
 
 
 def test_masks_of_identical_images_may_not_contradict_each_other(
-    pictures, folder_dataset, write_image
+    pictures, folder_dataset, write_image, capsys
 ):
     copied(pictures, "train/a", "train/b")
     write_image(pictures / "labels/train/b.tif", MASK)
@@ -287,6 +287,9 @@ def test_masks_of_identical_images_may_not_contradict_each_other(
         checked(pictures, folder_dataset)
     said = str(error.value)
     assert "labels/train/b.tif contradicts" in said and "labels/train/a.png: their images" in said
+    published = folder_dataset.model_copy(update={"format": "voc"})
+    check(pictures, list_records(pictures, folder_dataset), published)
+    assert "WARNING: 1 contradictions; " in capsys.readouterr().out
 
 
 def test_images_that_look_alike_in_two_subsets_are_warned_of(

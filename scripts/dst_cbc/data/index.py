@@ -59,7 +59,8 @@ def check(
     need_label: ids of training images that need a label, as all of val and test do (imported lists
     of labeled ids). Raises DataError that names *all* bad files: missing, damaged or truncated
     files, labels that differ in size from their image, mask values without a class, missing labels,
-    16-bit images without a window, and masks of identical images that contradict each other.
+    16-bit images without a window, and masks of identical images that contradict each other (of
+    published data sets, that is a warning).
     """
     rows, hashes, problems, notices = [], [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
@@ -86,13 +87,18 @@ def check(
             for row, is_deep in rows
             if is_deep
         ]
-    problems += _contradictions(root, [row for row, _ in rows], label_table(dataset))
+    checked = [row for row, _ in rows]
+    contradictions = _contradictions(root, checked, label_table(dataset))
+    if dataset.format in ("folder", "pairs"):
+        problems += contradictions
     if problems:
         raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
-    checked = [row for row, _ in rows]
-    for warning in identical_across(checked) + alike_across(checked, hashes, dataset.pairs):
+    # Published data sets are used as they are.
+    warnings = [f"WARNING: {len(contradictions)} contradictions; {one}" for one in contradictions]
+    warnings = warnings[:1] + identical_across(checked)
+    for warning in warnings + alike_across(checked, hashes, dataset.pairs):
         print(escape.terminal(warning), flush=True)
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
 
