@@ -127,8 +127,11 @@ def start(arguments) -> None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
+    settings = inspection.with_names(root, folders)
+    files = inspection.account(root, settings)
+    print(escape.terminal("\n".join(files.lines())), flush=True)
     listed = read_class_list(arguments.classes) if arguments.classes else None
-    found = inspection.inspect(root, inspection.with_names(root, folders), cores, listed)
+    found = inspection.inspect(root, settings, cores, listed)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -27,8 +28,9 @@ MASK = np.random.default_rng(1).integers(0, 3, (5, 7))
 @pytest.fixture
 def pictures(tmp_path, write_image):
     """Three images with masks, and one training image without."""
-    for subset, id in (("train", "a"), ("train", "b"), ("val", "c"), ("test", "d")):
-        write_image(tmp_path / f"images/{subset}/{id}.png", PICTURE)
+    subsets = {"a": "train", "b": "train", "c": "val", "d": "test"}
+    for place, (id, subset) in enumerate(subsets.items()):
+        write_image(tmp_path / f"images/{subset}/{id}.png", np.roll(PICTURE, place, 1))
         if id != "b":
             write_image(tmp_path / f"labels/{subset}/{id}.png", MASK)
     return tmp_path
@@ -277,3 +279,53 @@ def test_what_masks_of_numbers_may_mean_otherwise_is_a_notice(
     named = dict.fromkeys(colours, next(iter(names)))
     checked(pictures, folder_dataset.model_copy(update={"labels": named, "ignore": ()}))
     assert "notice" not in capsys.readouterr().out
+
+
+def copied(pictures, source, target):
+    shutil.copy(pictures / f"images/{source}.png", pictures / f"images/{target}.png")
+
+
+def test_identical_images_in_two_subsets_are_warned_of(pictures, folder_dataset, capsys):
+    copied(pictures, "train/b", "train/b2")
+    checked(pictures, folder_dataset)
+    assert capsys.readouterr().out == ""
+    copied(pictures, "val/c", "train/e")
+    copied(pictures, "val/c", "train/f")
+    copied(pictures, "train/a", "test/d")
+    checked(pictures, folder_dataset)
+    between_test, between_val = capsys.readouterr().out.splitlines()
+    assert between_test.startswith(
+        "WARNING: identical images in train and test, 1 of test: "
+        "images/test/d.png and images/train/a.png. The result on test is too good then"
+    )
+    assert "in train and val, 1 of val: images/val/c.png and images/train/e.png. " in between_val
+
+
+def test_masks_of_identical_images_may_not_contradict_each_other(
+    pictures, folder_dataset, write_image, capsys
+):
+    copied(pictures, "train/a", "train/b")
+    write_image(pictures / "labels/train/b.tif", MASK)
+    rows = checked(pictures, folder_dataset)
+    assert rows[0].label_sha256 != rows[1].label_sha256
+    write_image(pictures / "labels/train/b.tif", MASK[::-1])
+    with pytest.raises(DataError) as error:
+        checked(pictures, folder_dataset)
+    said = str(error.value)
+    assert "labels/train/b.tif contradicts" in said and "labels/train/a.png: their images" in said
+    published = folder_dataset.model_copy(update={"format": "voc"})
+    check(pictures, list_records(pictures, folder_dataset), published)
+    assert "WARNING: 1 contradictions; " in capsys.readouterr().out
+
+
+def test_images_that_look_alike_in_two_subsets_are_warned_of(
+    pictures, folder_dataset, write_image, capsys
+):
+    large = np.random.default_rng(2).integers(0, 256, (45, 63, 3))
+    for name in ("images/train/e.png", "images/train/f.png", "images/val/c.png"):
+        write_image(pictures / name, large)
+        large = (0.9 * large).astype(int)
+    write_image(pictures / "labels/val/c.png", np.zeros((45, 63)))
+    checked(pictures, folder_dataset)
+    (warning,) = capsys.readouterr().out.splitlines()
+    assert "look alike in train and val, 1 of val: images/val/c.png and images/train/" in warning

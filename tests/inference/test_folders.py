@@ -235,6 +235,18 @@ def test_two_images_with_one_mask_are_refused(tmp_path, write_image, names):
         folders.list_images(tmp_path / "images", tmp_path / "out")
 
 
+def test_the_files_are_those_that_training_would_list(tmp_path):
+    for name in ("photos/a.png", "elsewhere/b.png", "photos/@eaDir/a.png/thumb.jpg",
+                 "photos/.ipynb_checkpoints/a-checkpoint.png", "photos/._a.png",
+                 "photos/__MACOSX/a.png", "old/masks/a.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("elsewhere", "photos", "old"):
+        (tmp_path / "photos" / f"link to {name}").symlink_to(tmp_path / name)
+    found = folders.list_images(tmp_path / "photos", tmp_path / "old")
+    assert [*found] == ["a", "link to elsewhere/b"]
+
+
 def test_a_folder_without_images_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no images found; expected files \.png"):
         folders.list_images(tmp_path, tmp_path.parent / "out")

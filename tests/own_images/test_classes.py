@@ -55,7 +55,7 @@ def looked_at(tmp_path):
             (tmp_path / folder).mkdir()
         for number, mask in enumerate(masks):
             mask = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
-            Image.new("L", mask.size).save(tmp_path / f"images/m{number:02}.png")
+            Image.new("L", mask.size, number).save(tmp_path / f"images/m{number:02}.png")
             mask.save(tmp_path / f"masks/m{number:02}.png")
         root, settings = common_folder(tmp_path / "images", tmp_path / "masks")
         return inspection.inspect(root, with_names(root, settings), 1, listed)

@@ -1,5 +1,6 @@
 """An experiment file from two folders: what is found, assumed, held out and refused."""
 
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -108,6 +109,28 @@ def test_every_mask_has_one_role_and_no_group_two(ids, group):
     groups = {*groups_of(ids, group).values()}
     assert bool(val) == (len(groups) > 1) and bool(test) == (len(groups) > 2)
     assert hold_out(ids[::-1], group) == (val, test)
+
+
+TWINS = st.lists(st.lists(st.sampled_from([f"s{n // 9}_{n:02}" for n in range(60)]),
+                          min_size=2, max_size=3, unique=True), max_size=4)  # fmt: skip
+
+
+@given(IDS, st.sampled_from([None, r"^(s\d)_"]), TWINS)
+def test_identical_images_are_on_one_side(ids, group, twins):
+    val, test = hold_out(ids, group, twins)
+    held = {*val, *test}
+    groups = groups_of({*ids, *(id for one in twins for id in one)}, group)
+    out = {groups[id] for id in held}
+    for one in twins:
+        sides = {
+            "val" if id in val else "test" if id in test else "train"
+            for id in one
+            if id in held or groups[id] not in out
+        }
+        assert len(sides) <= 1
+    train = {*ids} - held
+    assert train and not {*val} & {*test}
+    assert not {groups[id] for id in train} & out
 
 
 def test_about_a_fifth_is_held_out_for_each_and_never_more_than_a_hundred():
@@ -251,6 +274,53 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
     assert "has no model to start from" in said
     renamed = yaml.safe_load((work / "cells-2.yaml").read_text())
     assert renamed == {**yaml.safe_load((work / "cells.yaml").read_text()), "name": "cells-2"}
+
+
+def test_copies_of_images_are_found_and_held_out_together(folders):
+    names = [f"i{n:02}" for n in range(20)]
+    both = folders(names, {name: halves() for name in names[:15]})
+    for n, name in enumerate(names):
+        tifffile.imwrite(both[0] / f"{name}.tif", np.full((64, 96), n, np.uint8))
+    for n in range(8):
+        shutil.copy(both[0] / f"i{n:02}.tif", both[0] / f"copy{n}.tif")
+    found = look(both)
+    assert found.twins == [[f"copy{n}", f"i{n:02}"] for n in range(8)]
+    proposed = make("p", found, None, LAPTOP)
+    assert not {*proposed.val, *proposed.test} & {*names[:8]} and not proposed.parted_twins
+    assert (len(proposed.val), len(proposed.test)) == (3, 3)
+    assert "8 images are copies of others, such as copy0 and i00" in "\n".join(
+        experiment_text.describe(proposed)
+    )
+
+
+def test_where_nearly_all_images_are_copies_the_sides_share_some_with_a_warning(folders):
+    names = [f"i{n:02}" for n in range(12)]
+    found = look(folders(names, {name: halves() for name in names[:10]}))
+    proposed = make("p", found, None, LAPTOP)
+    assert (len(proposed.val), len(proposed.test)) == (2, 2) and len(proposed.parted_twins) == 1
+    assert "WARNING: 1 images are in two of train, val and test" in "\n".join(
+        experiment_text.describe(proposed)
+    )
+
+
+def test_frames_of_one_video_are_warned_of_before_anything_is_trained(folders):
+    names = [f"a{clip} {n}" for clip in range(5) for n in range(4)]
+    both = folders(names, {name: halves() for name in names})
+    for name in names:
+        wide = np.random.default_rng(int(name[1])).integers(0, 256, (12, 19), np.uint8)
+        pixels = np.asarray(Image.fromarray(wide).resize((152, 96), Image.Resampling.BICUBIC))
+        start = int(name[3:])
+        tifffile.imwrite(both[0] / f"{name}.tif", pixels[:64, start : start + 96])
+    found = look(both)
+    said = "\n".join(experiment_text.describe(make("p", found, None, LAPTOP)))
+    assert "WARNING: images that look alike in train and val" in said and "--group '^(" in said
+    group = guess_group(names, names)
+    assert "look alike" not in "\n".join(experiment_text.describe(make("p", found, group, LAPTOP)))
+
+
+def test_contradicting_masks_of_identical_images_are_refused_at_the_start(folders):
+    with pytest.raises(DataError, match=r"masks/b\.png contradicts .*masks/a\.png: their images"):
+        look(folders(["a", "b"], {"a": halves(), "b": halves(255, 0)}))
 
 
 def test_a_group_that_is_no_pattern_is_refused_at_once(tmp_path):

@@ -11,13 +11,14 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime import pool
+from ..runtime import escape, pool
 from ..runtime.errors import DataError, Spoiled
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
+from .copies import alike_across, copies, identical_across, slopes
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
 from .layouts.layout import Record
 from .mask_notices import HeldMask, notices_of
@@ -59,9 +60,10 @@ def check(
     need_label: ids of training images that need a label, as all of val and test do (imported lists
     of labeled ids). Raises DataError that names *all* bad files: missing, damaged or truncated
     files, labels that differ in size from their image, mask values without a class, missing labels,
-    and 16-bit images without a window.
+    16-bit images without a window, and masks of identical images that contradict each other (of
+    published data sets, that is a warning).
     """
-    rows, problems, notices, masks = [], [], Counter(), []
+    rows, hashes, problems, notices, masks = [], [], [], Counter(), []
     deep = np.zeros(1 << 16, np.int64)
     examine = partial(_examine, root, label_table(dataset))
     results = pool.results(examine, records, processes, partial(_ended, root))
@@ -72,6 +74,7 @@ def check(
             masks.append(found.label)
         if found.row:
             rows.append((found.row, found.deep is not None))
+            hashes.append(found.hash)
             if found.deep is not None and found.row.subset == "train":
                 deep += found.deep
     window = dataset.window or (measured_window(deep) if deep.any() else None)
@@ -87,6 +90,10 @@ def check(
             for row, is_deep in rows
             if is_deep
         ]
+    checked = [row for row, _ in rows]
+    contradictions = _contradictions(root, checked, label_table(dataset))
+    if dataset.format in ("folder", "pairs"):
+        problems += contradictions
     if problems:
         raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
     if dataset.format in ("folder", "pairs"):
@@ -94,7 +101,32 @@ def check(
             print(f"notice: {notice}", flush=True)
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
+    # Published data sets are used as they are.
+    warnings = [f"WARNING: {len(contradictions)} contradictions; {one}" for one in contradictions]
+    warnings = warnings[:1] + identical_across(checked)
+    for warning in warnings + alike_across(checked, hashes, dataset.pairs):
+        print(escape.terminal(warning), flush=True)
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
+
+
+def _contradictions(root: Path, rows: Iterable[Row], table: LabelTable) -> list[str]:
+    """Describe each mask that differs from that of an identical image."""
+    problems = []
+    for group in copies(rows):
+        first, *others = [row for row in group if row.label] or [group[0]]
+        differing = [row for row in others if row.label_sha256 != first.label_sha256]
+        problems += [
+            f"{root / row.label} contradicts {root / first.label}: their images, {row.image} and "
+            f"{first.image}, are identical; keep one of the two"
+            for row in differing
+            if not _same_mask(root, first, row, table)
+        ]
+    return problems
+
+
+def _same_mask(root: Path, first: Row, second: Row, table: LabelTable) -> bool:
+    one, other = (np.asarray(open_label(root / row.label, table)) for row in (first, second))
+    return np.array_equal(one, other)
 
 
 def _with_window(row: Row, window: Window) -> Row:
@@ -106,7 +138,8 @@ class _Finding:
     """What the check found for one image.
 
     row: None if there are problems. deep: number of pixels of each 16-bit value, int64 (65536,);
-    None for 8 bits. label: what its mask holds, if it has one.
+    None for 8 bits. label: what its mask holds, if it has one. hash: of what the image shows, as
+    `slopes` returns it.
     """
 
     row: Row | None
@@ -114,6 +147,7 @@ class _Finding:
     notices: list[str]
     deep: np.ndarray | None
     label: HeldMask | None = None
+    hash: np.ndarray | None = None
 
 
 def _ended(root: Path, record: Record) -> _Finding:
@@ -160,7 +194,7 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
     )
     held = HeldMask.of(root / record.label, read) if read else None
     deep = None if image.deep is None else _histogram(image.deep)
-    return _Finding(row, [], notices, deep, held)
+    return _Finding(row, [], notices, deep, held, slopes(image))
 
 
 def _histogram(deep: np.ndarray) -> np.ndarray:

@@ -91,6 +91,11 @@ def describe(d: Draft) -> list[str]:
     if len(d.table.labels) > MOST_SHOWN:
         more = len(d.table.labels) - MOST_SHOWN
         lines.append(f"found: {more} more values, each in the file under `labels`")
+    if found.twins:
+        copied = sum(map(len, found.twins)) - len(found.twins)
+        lines.append(
+            f"found: {copied} images are copies of others, such as {' and '.join(found.twins[0])}"
+        )
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [
@@ -106,6 +111,13 @@ def describe(d: Draft) -> list[str]:
     if not d.unlabeled:
         lines.append("assumed: no image is unlabeled, so only supervised training is possible")
     warnings = list(d.table.warnings)
+    if d.parted_twins:
+        warnings.append(
+            f"{len(d.parted_twins)} images are in two of train, val and test, under several names, "
+            f"first {' and '.join(d.parted_twins[0])}, since too few images are no copies; "
+            "remove the copies"
+        )
+    warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if d.select == "last":
         warnings.append(
             f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "

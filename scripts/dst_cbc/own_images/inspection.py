@@ -1,19 +1,31 @@
 """Inspects the user's folders: pairs of image and mask, kinds of files, sizes, mask values."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from os.path import commonpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
+from ..data.account import SEVERAL, Account, account_of
+from ..data.copies import identical_files, slopes
 from ..data.images import DIED, Decoded, decode
-from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
-from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
+from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
+from ..data.layouts.listing import entries
+from ..data.layouts.pairs import (
+    groups_of,
+    images_below,
+    masks_below,
+    name_cuts,
+    paired,
+    several_masks,
+    shared_name,
+)
 from ..data.masks import colours_of, numbers_of, palette_of
 from ..runtime import pool
 from ..runtime.errors import DataError
@@ -31,11 +43,15 @@ _IMAGE_WORDS = ("image", "img", "im", "raw")
 
 @dataclass(frozen=True)
 class Seen:
-    """What one decoded pair holds. kind: of the image, such as `8-bit grey`."""
+    """What one decoded pair holds.
+
+    kind: of the image, such as `8-bit grey`. hash: of what it shows, as `copies.slopes` returns it.
+    """
 
     size: tuple[int, int]
     kind: str
     mask: MaskSeen | None
+    hash: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,8 @@ class Inspection:
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
     their number. kinds, mask_kinds: such as `8-bit grey`: number of files. warnings: of what the
-    files say about the meaning of the values. masks: all that were decoded.
+    files say about the meaning of the values. masks: all that were decoded. twins: ids of identical
+    images, with or without masks. hashes: of what each decoded image shows, by id.
     """
 
     root: Path
@@ -61,6 +78,8 @@ class Inspection:
     mask_kinds: Counter[str]
     warnings: Sequence[str] = ()
     masks: Sequence[MaskSeen] = ()
+    twins: list[list[str]] = field(default_factory=list)
+    hashes: dict[str, np.ndarray | None] = field(default_factory=dict)
 
     @property
     def masked(self) -> list[str]:
@@ -93,7 +112,11 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
         (masks, settings.labels, MASK_SUFFIXES),
     ):
         if not found:
-            others = Counter(p.suffix for p in (root / folder).rglob("*") if p.is_file())
+            others = Counter(
+                PurePosixPath(entry.path).suffix
+                for entry in entries(root / folder)
+                if entry.kind == "file"
+            )
             raise DataError(
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
                 + (_counted(others) or "nothing")
@@ -104,14 +127,34 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
                 )
             )
     same = settings.images == settings.labels
-    best = max(_patterns(same), key=lambda names: _pairs_of(images, masks, *names))
-    if not _pairs_of(images, masks, *best):
+    # Each pattern is in many pairs of patterns, so its names are searched once.
+    image_names = functools.cache(lambda pattern: _named(images, pattern))
+    mask_names = functools.cache(lambda pattern: _named(masks, pattern))
+
+    def pairs(names: tuple[str, str]) -> int:
+        return len(image_names(names[0]) & mask_names(names[1]))
+
+    best = max(_patterns(same), key=pairs)
+    if not pairs(best):
         raise DataError(
             f"no image and mask have matching names; images: {_some(images)}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
             "as _mask, and the same subfolder"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
+
+
+def account(root: Path, settings: PairSettings) -> Account:
+    """Account for every file below the folders, by names only.
+
+    Raises DataError when images have several masks, such as x_mask and x_mask_1.
+    """
+    pairs = paired(root, settings)
+    found = account_of(root, settings, [(image, mask) for _, image, mask in pairs])
+    several = found.unused.get(SEVERAL, [])
+    if several:
+        raise DataError(several_masks(root, several))
+    return found
 
 
 def _patterns(same: bool) -> list[tuple[str, str]]:
@@ -130,9 +173,8 @@ def _patterns(same: bool) -> list[tuple[str, str]]:
     return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
 
 
-def _pairs_of(images: list[str], masks: list[str], image_name: str, mask_name: str) -> int:
-    named = {shared_name(id, image_name) for id in images} - {None}
-    return len(named & {shared_name(id, mask_name) for id in masks})
+def _named(ids: Sequence[str], pattern: str) -> set[str]:
+    return {same_name(name) for id in ids if (name := shared_name(id, pattern))}
 
 
 def _some(ids: list[str]) -> str:
@@ -187,7 +229,36 @@ def inspect(
         Counter(mask.kind for mask in masks),
         warnings,
         masks,
+        _twins(root, pairs, coloured),
+        {id: one.hash for (id, _, _), one in zip(chosen, seen, strict=True)},
     )  # fmt: skip
+
+
+def _twins(root: Path, pairs: Sequence[tuple[str, str, str]], coloured: bool) -> list[list[str]]:
+    """Return the ids of identical images. Raises DataError if their masks contradict each other.
+
+    coloured: whether the masks are read by colour.
+    """
+    ids, masks = {image: id for id, image, _ in pairs}, {image: mask for _, image, mask in pairs}
+    groups = identical_files(root, ids)
+    problems = []
+    for images in groups:
+        first, *others = [masks[image] for image in images if masks[image]] or [""]
+        problems += [
+            f"{root / other} contradicts {root / first}: their images are identical, such as "
+            f"{images[0]} and {images[1]}; keep one of the two"
+            for other in others
+            if not np.array_equal(_values(root / first, coloured), _values(root / other, coloured))
+        ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return [[ids[image] for image in images] for images in groups]
+
+
+def _values(path: Path, coloured: bool) -> np.ndarray:
+    mask = decode(path)
+    numbers = None if coloured and mask.image is not None else numbers_of(mask)
+    return colours_of(mask) if numbers is None else numbers
 
 
 def _ended(root: Path, pair: tuple[str, str, str]) -> str:
@@ -200,7 +271,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     try:
         image = decode(root / image_path)
         if not mask_path:
-            return Seen(image.size, _kind(image), None)
+            return Seen(image.size, _kind(image), None, slopes(image))
         mask = decode(root / mask_path)
         if mask.size != image.size:
             return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
@@ -216,7 +287,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     coloured = numbers is None
     shapes = measured(values, coloured)
     seen = MaskSeen(file, kind, pixels, coloured, palette_of(mask), shapes)
-    return Seen(image.size, _kind(image), seen)
+    return Seen(image.size, _kind(image), seen, slopes(image))
 
 
 def _kind(image: Decoded) -> str:
@@ -239,9 +310,7 @@ def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     where no cut gives three groups with masks, or the groups have under two images on average: then
     the names only number the images.
     """
-    part, mark = r"[^/_\- ]+", r"[/_\- ]"
-    for parts in range(1, 7):
-        pattern = f"^({f'{mark}+'.join([part] * parts)}){mark}"
+    for pattern in name_cuts()[:-1]:
         group = groups_of(ids, pattern)
         groups = Counter(group.values())
         with_masks = {group[id] for id in masked}
