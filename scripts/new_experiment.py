@@ -28,6 +28,7 @@ from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
 from dst_cbc.runtime.reading import read_ids, read_text
+from dst_cbc.settings.base import Bands
 from dst_cbc.settings.data import GroupPattern
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
@@ -64,6 +65,14 @@ def parse():
         "image's group, such as a slide or video (default: guessed from the names)",
     )
     parser.add_argument(
+        "--bands",
+        type=int,
+        nargs="+",
+        metavar="NUMBER",
+        help="one or three channels of the images, from 1, that become grey or red, green and blue "
+        "(default: the first, or the first three, of at most four)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
@@ -72,6 +81,7 @@ def parse():
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
+    arguments.bands = parser.checked("--bands", Bands, arguments.bands)
     return arguments
 
 
@@ -125,7 +135,8 @@ def start(arguments) -> None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found = inspection.inspect(root, inspection.with_names(root, folders), cores)
+    names = inspection.with_names(root, folders)
+    found = inspection.inspect(root, names, cores, arguments.bands)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)

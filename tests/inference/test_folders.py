@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch import nn
@@ -19,7 +21,7 @@ from torch import nn
 from dst_cbc.inference import folders
 from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import image_tensor, predict
-from dst_cbc.models.segmentation import build, read_model, write_model
+from dst_cbc.models.segmentation import build, model_bytes, read_model, write_model
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.stages import Inference
@@ -184,6 +186,34 @@ def test_a_link_out_of_the_output_folder_is_not_followed(model_file, photos, tmp
     said = infer(model_file, photos, out, expect=1)
     assert f"a symbolic link leads out of {out}" in said
     assert files(outside).items() < before.items()
+
+
+def test_an_image_has_the_channels_of_the_model_or_those_that_are_asked_for(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 5), np.uint8)
+    for folder, image in (("rgb", pixels[..., [3, 2, 1]]), ("five", pixels)):
+        (tmp_path / folder).mkdir()
+        options = {"photometric": "rgb", "planarconfig": "contig"}
+        tifffile.imwrite(tmp_path / folder / "a.tif", image, **options)
+    model = make()
+    for name, bands in (("all", None), ("chosen", (4, 3, 2))):
+        content = model_bytes(replace(model, bands=bands), model.network.state_dict(), None)
+        (tmp_path / f"{name}.pt").write_bytes(content)
+    expected = tmp_path / "expected"
+    infer(tmp_path / "all.pt", tmp_path / "rgb", expected)
+    for model, options in (("chosen", ()), ("all", ("--bands", "4", "3", "2"))):
+        infer(tmp_path / f"{model}.pt", tmp_path / "five", tmp_path / model, *options)
+        found = (
+            np.asarray(Image.open(out / "masks/a.png")) for out in (expected, tmp_path / model)
+        )
+        np.testing.assert_array_equal(*found)
+    said = infer(tmp_path / "all.pt", tmp_path / "five", tmp_path / "all", expect=1)
+    assert "another `bands`: found [4, 3, 2] in infer.json, asked for None" in said
+    said = infer(tmp_path / "all.pt", tmp_path / "five", tmp_path / "refused", expect=1)
+    assert "a.tif: 5 channels" in said and "--bands" in said
+    said = infer(
+        tmp_path / "all.pt", tmp_path / "five", tmp_path / "x", "--bands", "1", "2", expect=2
+    )
+    assert "--bands: : found [1, 2]; expected one number (grey) or three" in said
 
 
 def test_a_folder_of_another_model_or_other_options_is_not_mixed(

@@ -55,9 +55,9 @@ def halves(low=0, high=255):
     return mask
 
 
-def look(folders):
+def look(folders, **options):
     root, settings = common_folder(*folders)
-    return inspection.inspect(root, with_names(root, settings))
+    return inspection.inspect(root, with_names(root, settings), **options)
 
 
 def made_up(pixels, images=9, coloured=False):
@@ -90,6 +90,26 @@ def test_a_folder_of_images_and_one_of_masks_become_an_experiment_that_loads(fol
     said = "\n".join(experiment_text.describe(proposed))
     for words in ("24 images, 10 of them", "`{}_mask`", "16-bit grey (24)", "2 val images"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    "bands, kind, note",
+    [
+        (None, "8-bit RGB", "alpha channel of the image is not used"),
+        ((4, 3, 2), "8-bit RGB", "1 of 4 channels of the image are not used (`bands`)"),
+        ((4,), "8-bit grey", "3 of 4 channels of the image are not used (`bands`)"),
+    ],
+)
+def test_channels_are_named_and_chosen(bands, kind, note, folders, tmp_path):
+    names = [f"field {n}" for n in range(9)]
+    image = np.zeros((64, 96, 4), np.uint8)
+    found = look(folders(names, {name: halves() for name in names[:4]}, image), bands=bands)
+    assert found.kinds == {kind: 9}
+    proposed = make("fields", found, None, LAPTOP)
+    assert f"found: {note}: 9 images" in experiment_text.describe(proposed)
+    (tmp_path / "fields.yaml").write_text(experiment_text.text(proposed, str(found.root), "x"))
+    experiment, _, _ = load_plan(REPOSITORY, [tmp_path / "fields.yaml"], {})
+    assert experiment.bands == bands
 
 
 IDS = st.lists(

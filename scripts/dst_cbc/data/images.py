@@ -1,4 +1,4 @@
-"""Decodes images of any usual kind: 8 or 16 bits, grey or colour, any EXIF orientation."""
+"""Decodes images of any usual kind: 8 or 16 bits, grey, colour or bands, any orientation."""
 
 import hashlib
 import io
@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from ..runtime.errors import Changed, DataError
 from ..runtime.files import open_regular
 from ..runtime.reading import read_bytes
+from ..settings.base import MOST_BANDS, Bands
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """The formats, in Pillow's names, that are read. Pillow knows more, and runs a program for one."""
@@ -48,7 +49,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
-_BITS_PER_SAMPLE = 258
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
+# TIFF's numbers of associated and unassociated alpha.
+_ALPHA = {1, 2}
 # BMP's numbers of its two compressions, which Pillow decodes byte by byte in Python.
 _RUN_LENGTHS = (1, 2)
 # TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
@@ -71,13 +74,13 @@ class Decoded:
     """The pixels of an image file, turned as its EXIF orientation says.
 
     image: an 8-bit image, or a mask's palette indexes; None for 16 bits. deep: the pixels of a
-    16-bit image, uint16 (H, W) grey or (H, W, 3) RGB; None for 8 bits. alpha: whether the file has
-    an alpha channel, which is not used.
+    16-bit image, uint16 (H, W) grey or (H, W, 3) RGB; None for 8 bits. unused: a clause about the
+    channels of the file that are in neither; "" if there are none.
     """
 
     image: Image.Image | None
     deep: np.ndarray | None
-    alpha: bool
+    unused: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -88,20 +91,22 @@ class Decoded:
         return self.image.size
 
 
-def decode(path: Path, sha256: str | None = None) -> Decoded:
+def decode(path: Path, sha256: str | None = None, bands: Bands | None = None) -> Decoded:
     """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
-    sha256: of the file at the data check, compared with what is decoded. Raises Changed if it has
-    another now, or is missing. Raises DataError when the file is missing, damaged or truncated, is
-    none of FORMATS, has more than MOST_PIXELS or several pages, or is of another kind (CMYK,
-    floating point, 32-bit).
+    sha256: of the file at the data check, compared with what is decoded. bands: the channels, from
+    1, that become grey or RGB; None: the first, or the first three. Raises Changed if the file has
+    another SHA-256 now, or is missing. Raises DataError when the file is missing, damaged or
+    truncated, is none of FORMATS, has more than MOST_PIXELS or several pages, has more than four
+    channels and `bands` is None, lacks a channel of `bands`, or is of another kind (CMYK, floating
+    point, 32-bit).
     """
     with _explained(path):
         if sha256 is not None and not path.exists():
             raise Changed(f"{path}: no such file, but the data check has read it. {GO_ON}")
         with open_regular(path) as file:
             try:
-                return _decode(path, file)
+                return _decode(path, file, bands)
             finally:
                 # After decoding, so that a change in the meantime shows, too.
                 if sha256 is not None:
@@ -152,13 +157,18 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_image(path: Path, window: Window | None = None, sha256: str | None = None) -> Image.Image:
+def open_image(
+    path: Path,
+    window: Window | None = None,
+    sha256: str | None = None,
+    bands: Bands | None = None,
+) -> Image.Image:
     """Read an image as 8-bit RGB; alpha is dropped.
 
-    window: the values of a 16-bit image that become 0 and 255. sha256: as for `decode`. Raises what
-    `decode` raises, and DataError for a 16-bit image without a window.
+    window: the values of a 16-bit image that become 0 and 255. sha256, bands: as for `decode`.
+    Raises what `decode` raises, and DataError for a 16-bit image without a window.
     """
-    decoded = decode(path, sha256)
+    decoded = decode(path, sha256, bands)
     if decoded.image is not None:
         # convert("RGB") would copy an image that is RGB already.
         return decoded.image if decoded.image.mode == "RGB" else decoded.image.convert("RGB")
@@ -186,7 +196,7 @@ def measured_window(counts: np.ndarray) -> Window:
     return int(black), max(int(white), int(black) + 1)
 
 
-def _decode(path: Path, file: io.BufferedReader) -> Decoded:
+def _decode(path: Path, file: io.BufferedReader, bands: Bands | None) -> Decoded:
     try:
         with Image.open(file, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
@@ -196,23 +206,76 @@ def _decode(path: Path, file: io.BufferedReader) -> Decoded:
                 raise DataError(
                     f"{path}: a compressed BMP; write it without compression, or as PNG"
                 )
-            if _is_deep_colour(image):
-                return _of_array(path, _decode_deep(path, file, image))
+            channels = _channels(image)
+            _require_bands(path, channels, bands)
+            # Pillow drops the channels of a TIFF that its modes do not have.
+            if _is_deep_colour(image) or (bands and channels > len(image.getbands())):
+                pixels, alpha = _decode_deep(path, file, image, bands)
+                return _of_array(path, _turned(pixels, image), bands, alpha)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise
-        return _of_array(path, _read_tiff(path, file))
+        pixels, alpha = _read_tiff(path, file, bands)
+        return _of_array(path, pixels, bands, alpha)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return Decoded(None, np.asarray(image).astype(np.uint16), False)
+        return _of_array(path, np.asarray(image).astype(np.uint16), bands, False)
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise DataError(
             f"{path}: image of mode {image.mode}, expected 8-bit or 16-bit grey, palette or RGB"
             + (_TO_16_BITS if image.mode in ("F", "I") else "")
         )
+    if bands:
+        kind = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(image.mode, image.mode)
+        return _of_array(path, np.asarray(image.convert(kind)), bands, False)
     alpha = image.mode.endswith("A") or "transparency" in image.info
-    return Decoded(image, None, alpha)
+    return Decoded(image, None, _ALPHA_UNUSED if alpha else _unused(channels, bands, False))
+
+
+def _channels(image: Any) -> int:
+    """The number of channels of an image, as its header says; 3 for a palette."""
+    if image.format == "TIFF" and image.mode != "P":
+        return image.tag_v2.get(_SAMPLES_PER_PIXEL, 1)
+    return 3 if image.mode in ("P", "PA") else len(image.getbands())
+
+
+def _require_bands(path: Path, channels: int, bands: Bands | None) -> None:
+    if channels > MOST_BANDS:
+        raise DataError(
+            f"{path}: {channels} channels, more than {MOST_BANDS}, the most that are read; write "
+            "the channels that you need to a file of their own"
+        )
+    if channels > 4 and not bands:
+        raise DataError(
+            f"{path}: {channels} channels, expected at most 4, or a choice of one (grey) or three "
+            "(red, green, blue) of them: `bands: [4, 3, 2]` in an experiment file, or --bands "
+            "4 3 2 for scripts/new_experiment.py and scripts/infer.py"
+        )
+    if bands and max(bands) > channels:
+        raise DataError(
+            f"{path}: {channels} channels, but `bands` names channel {max(bands)}; name channels "
+            "that every image has, or remove this image"
+        )
+
+
+_ALPHA_UNUSED = "alpha channel of the image is not used"
+
+
+def _unused(channels: int, bands: Bands | None, alpha: bool) -> str:
+    """A clause about the channels of an image that are not used; "" if all are.
+
+    alpha: whether the last channel is alpha.
+    """
+    if bands:
+        rest = channels - len(set(bands))
+        return f"{rest} of {channels} channels of the image are not used (`bands`)" if rest else ""
+    if channels in (1, 3):
+        return ""
+    if alpha:
+        return _ALPHA_UNUSED
+    others = "[2]" if channels == 2 else "[4, 3, 2]"
+    return f"channel {channels} of the image is not used (to use it: `bands: {others}`)"
 
 
 def _is_deep_colour(image: Any) -> bool:
@@ -224,16 +287,23 @@ def _is_deep_colour(image: Any) -> bool:
     )  # fmt: skip
 
 
-def _decode_deep(path: Path, file: io.BufferedReader, image: Image.Image) -> np.ndarray:
+def _decode_deep(
+    path: Path, file: io.BufferedReader, image: Image.Image, bands: Bands | None
+) -> tuple[np.ndarray, bool]:
+    """All channels of an image, before any turn, and whether the last one is alpha."""
     if image.format == "TIFF":
-        return _turned(_read_tiff(path, file), image)
+        return _read_tiff(path, file, bands)
     import imagecodecs
 
-    return _turned(imagecodecs.png_decode(read_bytes(path)), image)
+    pixels = imagecodecs.png_decode(read_bytes(path))
+    return pixels, pixels.ndim == 3 and pixels.shape[2] in (2, 4)
 
 
-def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
-    """Read a TIFF of one page that Pillow cannot read, or only at 8 bits."""
+def _read_tiff(path: Path, file: io.BufferedReader, bands: Bands | None) -> tuple[np.ndarray, bool]:
+    """Read a TIFF of one page that Pillow cannot read, or only in part; all of its channels.
+
+    Also returns whether the last channel is alpha.
+    """
     import tifffile
 
     # What it logs, it also raises.
@@ -245,12 +315,19 @@ def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
         page: Any = tiff.pages[0]
         # Some files store the axis of the colour planes first.
         shape = page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
-        _require_usable(path, page.dtype, shape)
+        _require_usable(path, page.dtype, shape, bands)
         tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
         if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
             raise DataError(
                 f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
                 f"{MOST_PIXELS} pixels, the most that are read; cut it into smaller images"
+            )
+        values = max(math.prod(shape[:2]), tile) * page.samplesperpixel
+        if values > 4 * MOST_PIXELS:
+            raise DataError(
+                f"{path}: {values} values in {page.samplesperpixel} channels, more than "
+                f"{4 * MOST_PIXELS}, the most that are read; cut it into smaller images, or write "
+                "fewer channels"
             )
         if page.compression not in _COMPRESSIONS:
             raise DataError(
@@ -258,7 +335,8 @@ def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
                 "PackBits, LZMA or Zstandard; write it again: "
                 "tifffile.imwrite(NEW, tifffile.imread(OLD))"
             )
-        return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
+        pixels = np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
+        return pixels, bool(_ALPHA & set(page.extrasamples[-1:]))
 
 
 def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
@@ -268,20 +346,28 @@ def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)
 
 
-def _require_usable(path: Path, dtype: np.dtype | None, shape: tuple[int, ...]) -> None:
-    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
-    if dtype not in (np.uint8, np.uint16) or not grey_or_colour:
+def _require_usable(
+    path: Path, dtype: np.dtype | None, shape: tuple[int, ...], bands: Bands | None
+) -> None:
+    if dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3):
         raise DataError(
             f"{path}: {dtype} pixels of shape {shape}, expected 8-bit or 16-bit grey or RGB"
             f"{_TO_16_BITS}"
         )
+    _require_bands(path, shape[2] if len(shape) == 3 else 1, bands)
 
 
-def _of_array(path: Path, pixels: np.ndarray) -> Decoded:
-    _require_usable(path, pixels.dtype, pixels.shape)
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    colour = pixels[..., :3] if channels > 2 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
-    alpha = channels in (2, 4)
-    if pixels.dtype == np.uint8:
-        return Decoded(Image.fromarray(np.ascontiguousarray(colour)), None, alpha)
-    return Decoded(None, np.ascontiguousarray(colour), alpha)
+def _of_array(path: Path, pixels: np.ndarray, bands: Bands | None, alpha: bool) -> Decoded:
+    """Choose the channels of an image. alpha: whether its last channel is alpha."""
+    _require_usable(path, pixels.dtype, pixels.shape, bands)
+    channels = pixels.reshape(*pixels.shape[:2], -1)
+    count = channels.shape[2]
+    if bands:
+        chosen = channels[..., [band - 1 for band in bands]]
+    else:
+        chosen = channels[..., : 3 if count > 2 else 1]
+    chosen = np.ascontiguousarray(chosen if chosen.shape[2] == 3 else chosen[..., 0])
+    unused = _unused(count, bands, alpha)
+    if chosen.dtype == np.uint8:
+        return Decoded(Image.fromarray(chosen), None, unused)
+    return Decoded(None, chosen, unused)

@@ -16,6 +16,7 @@ from ..runtime.errors import DataError, Spoiled
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
+from ..settings.base import Bands
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
@@ -62,7 +63,7 @@ def check(
     """
     rows, problems, notices = [], [], Counter()
     deep = np.zeros(1 << 16, np.int64)
-    examine = partial(_examine, root, label_table(dataset))
+    examine = partial(_examine, root, label_table(dataset), dataset.bands)
     results = pool.results(examine, records, processes, partial(_ended, root))
     for found in tqdm(results, "data check", len(records), unit="image", disable=None):
         problems += found.problems
@@ -114,10 +115,10 @@ def _ended(root: Path, record: Record) -> _Finding:
     return _Finding(None, [f"{files}: {DIED}"], [], None)
 
 
-def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
+def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record) -> _Finding:
     problems, image, label, by_colour = [], None, None, False
     try:
-        image = decode(root / record.image)
+        image = decode(root / record.image, bands=bands)
     except DataError as error:
         problems.append(str(error))
     try:
@@ -144,7 +145,7 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
         sha256_file(root / record.image),
         sha256_file(root / record.label) if record.label else "",
     )
-    notices = ["alpha channel of the image is not used"] if image.alpha else []
+    notices = [image.unused] if image.unused else []
     notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
     return _Finding(row, [], notices, None if image.deep is None else _histogram(image.deep))
 

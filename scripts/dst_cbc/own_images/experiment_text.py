@@ -78,6 +78,7 @@ def describe(d: Draft) -> list[str]:
             f"found: class {name!r}: value {written([number], found)} in the masks, "
             f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
         )
+    lines += [f"found: {note}: {count} images" for note, count in sorted(found.notes.items())]
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from os.path import commonpath
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, s
 from ..data.masks import colours_of, numbers_of
 from ..runtime import pool
 from ..runtime.errors import DataError
+from ..settings.base import Bands
 from ..settings.data import PairSettings
 
 LOOKED_AT = 200
@@ -31,7 +32,7 @@ class Seen:
     """What one decoded pair holds.
 
     kinds: of image and mask, such as `8-bit grey`. pixels: mask value: number of pixels. palette:
-    mask value: '#rrggbb'.
+    mask value: '#rrggbb'. notes: clauses about the image, such as that a channel is not used.
     """
 
     size: tuple[int, int]
@@ -39,6 +40,7 @@ class Seen:
     pixels: dict[int, int]
     coloured: bool
     palette: dict[int, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Inspection:
     pairs: (id, image, mask), paths below `root`; mask "" if there is none. pixels, images: mask
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
-    their number. kinds, mask_kinds: such as `8-bit grey`: number of files.
+    their number. kinds, mask_kinds: such as `8-bit grey`: number of files. notes: clause about an
+    image: number of the decoded images of which it is true. bands: the channels that are used.
     """
 
     root: Path
@@ -61,6 +64,8 @@ class Inspection:
     sizes: Counter[tuple[int, int]]
     kinds: Counter[str]
     mask_kinds: Counter[str]
+    notes: Counter[str] = field(default_factory=Counter)
+    bands: Bands | None = None
 
     @property
     def masked(self) -> list[str]:
@@ -144,10 +149,13 @@ def _counted(counter: Counter) -> str:
     return ", ".join(f"{count} of {key or 'no ending'}" for key, count in counter.most_common(5))
 
 
-def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
+def inspect(
+    root: Path, settings: PairSettings, processes: int = 1, bands: Bands | None = None
+) -> Inspection:
     """Decode every mask and its image, and some of the other images.
 
-    Raises DataError that names all bad files at once.
+    bands: the channels of the images that are used, as for `decode`. Raises DataError that names
+    all bad files at once.
     """
     pairs = paired(root, settings)
     if not any(mask for _, _, mask in pairs):
@@ -160,7 +168,7 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
     without = [pair for pair in pairs if not pair[2]]
     some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
     chosen = [*masked, *some]
-    found = pool.results(partial(_look, root), chosen, processes, partial(_ended, root))
+    found = pool.results(partial(_look, root, bands), chosen, processes, partial(_ended, root))
     looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
     problems = [one for one in looked if isinstance(one, str)]
     if problems:
@@ -178,6 +186,8 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         Counter(one.size for one in seen),
         Counter(one.kinds[0] for one in seen),
         Counter(one.kinds[1] for one in seen if one.kinds[1]),
+        Counter(note for one in seen for note in one.notes),
+        bands,
     )  # fmt: skip
 
 
@@ -190,13 +200,14 @@ def _ended(root: Path, pair: tuple[str, str, str]) -> str:
     return f"{' or '.join(str(root / file) for file in pair[1:] if file)}: {DIED}"
 
 
-def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
+def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen | str:
     """Decode one image and its mask; return what they hold, or what is wrong with them."""
     _, image_path, mask_path = pair
     try:
-        image = decode(root / image_path)
+        image = decode(root / image_path, bands=bands)
+        notes = (image.unused,) if image.unused else ()
         if not mask_path:
-            return Seen(image.size, (_kind(image), ""), {}, False, {})
+            return Seen(image.size, (_kind(image), ""), {}, False, {}, notes)
         mask = decode(root / mask_path)
         if mask.size != image.size:
             return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
@@ -209,7 +220,8 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     found, counts = np.unique(values, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
     kinds = (_kind(image), _kind(mask))
-    return Seen(image.size, kinds, pixels, numbers is None, _palette(mask, pixels))
+    coloured = numbers is None
+    return Seen(image.size, kinds, pixels, coloured, _palette(mask, pixels), notes)
 
 
 def _kind(image: Decoded) -> str:

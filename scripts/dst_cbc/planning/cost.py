@@ -276,7 +276,8 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     device = devices.prepare(plan.experiment.device, stage)
     window = settings.dataset.window or (0, 65535)
     assert settings.network is not None
-    model = segmentation.build(settings.network, settings.dataset.classes, window=window)
+    classes, bands = settings.dataset.classes, settings.dataset.bands
+    model = segmentation.build(settings.network, classes, window=window, bands=bands)
     data = samples.Data(root, settings.dataset, labeled, [], None, validation)
     for steps in (WARM_UP, STEPS):
         few = stage.model_copy(update={"steps": steps, "validate_at": (), "warmup": 0})
