@@ -571,6 +571,35 @@ def test_the_window_of_one_single_value_is_one_wide():
     assert measured_window(counts) == (300, 301)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_the_size_of_a_tiff_is_in_its_header_whoever_reads_it(
+    planes, dtype, channels, tmp_path, monkeypatch
+):
+    pixels = np.zeros((6, 9, channels) if planes == "contig" else (channels, 6, 9), dtype)
+    options = {"planarconfig": planes} if channels > 1 else {}
+    if channels == 1:
+        pixels = pixels.reshape(6, 9)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", **options)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("read"))
+    assert size_of(tmp_path / "a.tif") == (9, 6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
+def test_the_size_of_an_image_is_that_of_the_turned_one(name, orientation, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / name, exif=exif)
+    Image.fromarray(PIXELS).save(tmp_path / f"without-{name}")
+    size = decode(tmp_path / name).size
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("read"))
+    assert size_of(tmp_path / name) == size
+    assert size_of(tmp_path / f"without-{name}") == (17, 12)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["8-bit.png", "8-bit.tif", "16-bit.png"])
 def test_an_image_is_turned_as_its_exif_orientation_says(name, orientation, tmp_path):

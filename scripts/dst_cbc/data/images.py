@@ -50,6 +50,7 @@ Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
 _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
+_TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF's numbers of associated and unassociated alpha.
 _ALPHA = {1, 2}
 # BMP's numbers of its two compressions, which Pillow decodes byte by byte in Python.
@@ -124,9 +125,23 @@ def _require_same(path: Path, file: io.BufferedReader, sha256: str) -> None:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) from the header, before any turn. Raises DataError as `decode`."""
-    with _explained(path), open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-        return image.size
+    """Return (width, height) as `decode` does, from the header. Raises DataError as `decode`."""
+    with _explained(path), open_regular(path) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                # Of a TIFF, Pillow says the size after the turn. In a PNG without an orientation in
+                # its header, it would decode all pixels to look for one.
+                if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+                    return image.size
+                _, quarters = _ORIENTATIONS.get(_orientation(image), (0, 0))
+                width, height = image.size
+                return (height, width) if quarters % 2 else (width, height)
+        except UnidentifiedImageError:
+            if path.suffix.lower() not in _TIFF_SUFFIXES:
+                raise
+        with _tiff_page(path, file) as page:
+            height, width = _shape(page)[:2]
+            return width, height
 
 
 @contextmanager
@@ -215,7 +230,7 @@ def _decode(path: Path, file: io.BufferedReader, bands: Bands | None) -> Decoded
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
-        if path.suffix.lower() not in (".tif", ".tiff"):
+        if path.suffix.lower() not in _TIFF_SUFFIXES:
             raise
         pixels, alpha = _read_tiff(path, file, bands)
         return _of_array(path, pixels, bands, alpha)
@@ -304,17 +319,8 @@ def _read_tiff(path: Path, file: io.BufferedReader, bands: Bands | None) -> tupl
 
     Also returns whether the last channel is alpha.
     """
-    import tifffile
-
-    # What it logs, it also raises.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    file.seek(0)
-    with tifffile.TiffFile(file, name=str(path)) as tiff:
-        if tiff.pages.is_multipage:
-            raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
-        page: Any = tiff.pages[0]
-        # Some files store the axis of the colour planes first.
-        shape = page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
+    with _tiff_page(path, file) as page:
+        shape = _shape(page)
         _require_usable(path, page.dtype, shape, bands)
         tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
         if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
@@ -339,10 +345,33 @@ def _read_tiff(path: Path, file: io.BufferedReader, bands: Bands | None) -> tupl
         return pixels, bool(_ALPHA & set(page.extrasamples[-1:]))
 
 
+@contextmanager
+def _tiff_page(path: Path, file: io.BufferedReader) -> Iterator[Any]:
+    """Open a TIFF of one page by tifffile; yields the page, of which no pixels are read."""
+    import tifffile
+
+    # What it logs, it also raises.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    file.seek(0)
+    with tifffile.TiffFile(file, name=str(path)) as tiff:
+        if tiff.pages.is_multipage:
+            raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
+        yield tiff.pages[0]
+
+
+def _shape(page: Any) -> tuple[int, ...]:
+    """(height, width) of a page of tifffile, or (height, width, channels)."""
+    # Some files store the axis of the colour planes first.
+    return page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
+
+
+def _orientation(image: Image.Image) -> Any:
+    return image.getexif().get(ExifTags.Base.Orientation)
+
+
 def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     """Mirror and turn pixels as the EXIF orientation of `image` says."""
-    orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
-    mirrored, quarters = _ORIENTATIONS.get(orientation, (0, 0))
+    mirrored, quarters = _ORIENTATIONS.get(_orientation(image), (0, 0))
     return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)
 
 

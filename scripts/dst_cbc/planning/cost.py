@@ -190,7 +190,10 @@ def _unlabeled(plan: Plan, model: PlannedModel) -> Sequence[str]:
 
 
 def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
-    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty."""
+    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty.
+
+    The sizes are those that `decode` gives, since images of equal size share a batch.
+    """
     rows = []
     for record in records[:: max(1, len(records) // most)][:most]:
         with suppress(DataError):
