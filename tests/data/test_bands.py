@@ -77,7 +77,7 @@ def test_all_channels_together_are_bounded_before_they_are_read(tmp_path, monkey
     write(tmp_path / "a.tif", 64)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("read"))
     monkeypatch.setattr("dst_cbc.data.images.MOST_PIXELS", 54)
-    with pytest.raises(DataError, match=r"a\.tif: 3456 values in 64 channels, more than 216"):
+    with pytest.raises(DataError, match=r"a\.tif: 3456 bytes in 64 channels, more than 432"):
         decode(tmp_path / "a.tif", bands=(1,))
     assert MOST_PIXELS > 54
 

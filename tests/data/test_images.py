@@ -15,11 +15,19 @@ from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, TiffImagePlugin
 
 from damage import flip
 from dst_cbc.data import images
-from dst_cbc.data.images import MOST_PIXELS, decode, measured_window, open_image, size_of
+from dst_cbc.data.images import (
+    MOST_PIXELS,
+    decode,
+    decode_mask,
+    measured_window,
+    open_image,
+    size_of,
+)
 from dst_cbc.data.layouts.voc import CLASSES as VOC_CLASSES
 from dst_cbc.data.masks import (
     indexed_png,
     label_table,
+    numbers_of,
     open_label,
     palette,
     read_label,
@@ -654,3 +662,61 @@ def test_an_indexed_png_of_a_part_of_an_array_is_that_part(tmp_path):
     classes = np.arange(60, dtype=np.uint8).reshape(6, 10)
     write_indexed_png(tmp_path / "a.png", classes[::2, 1::3], COLOURS)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), classes[::2, 1::3])
+
+
+# ------------------------------------------------------------------------- masks of whole numbers
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("dtype", ["i2", "i4", "i8", "u4", "u8", "f2", "f4", "f8", ">i4", ">f8"])
+@pytest.mark.parametrize("highest", [2, 100, 300, 65535])
+def test_whole_numbers_of_any_type_are_a_mask(highest, dtype, compression, tmp_path):
+    kind = np.dtype(dtype)
+    most = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
+    # The largest whole number from which on float16 leaves some out.
+    if highest > min(most, 2048 if kind.itemsize == 2 and kind.kind == "f" else most):
+        return
+    numbers = np.array([[0, 1, highest]])
+    options = {"byteorder": ">"} if dtype[0] == ">" else {}
+    tifffile.imwrite(tmp_path / "m.tif", numbers.astype(kind), compression=compression, **options)
+    mask = decode_mask(tmp_path / "m.tif")
+    assert numbers_of(mask).tolist() == numbers.tolist()
+    assert (mask.deep is None) == (highest < 256)
+    with pytest.raises(DataError, match=r"m\.tif: .*(mode|pixels)"):
+        open_image(tmp_path / "m.tif", (0, 65535))
+
+
+def test_a_mask_of_numbers_is_read_by_its_labels_whatever_their_type(tmp_path, folder_dataset):
+    for dtype in (np.int32, np.int64, np.float32):
+        tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 2, 255]], dtype))
+        label = open_label(tmp_path / "m.tif", label_table(folder_dataset))
+        assert np.asarray(label).tolist() == [[0, 2, 255]]
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ([0, -1], "a mask with values from -1.* to 0.*, expected whole numbers from 0 to 65535"),
+        ([0, 65536], "a mask with values from 0.* to 65536"),
+        ([0, 1.5, 2.25], "a mask with the value 1.5, expected whole numbers; write the number"),
+        ([0, float("nan")], "a mask with values from nan to nan"),
+        ([0, float("inf")], "a mask with values from 0.* to inf"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
+def test_numbers_that_mean_no_class_are_refused(dtype, values, said, tmp_path):
+    if np.issubdtype(dtype, np.integer) and any(value % 1 != 0 for value in values):
+        return
+    tifffile.imwrite(tmp_path / "m.tif", np.array([values], dtype))
+    with pytest.raises(DataError, match=rf"m\.tif: {said}"):
+        decode_mask(tmp_path / "m.tif")
+
+
+def test_a_mask_of_many_channels_is_refused_without_advice_about_bands(tmp_path):
+    for dtype in (np.uint8, np.float32):
+        pixels = np.zeros((4, 6, 5), dtype)
+        tifffile.imwrite(
+            tmp_path / "m.tif", pixels, photometric="minisblack", planarconfig="contig"
+        )
+        with pytest.raises(DataError, match=r"m\.tif: 5 channels; expected a mask of one channel"):
+            decode_mask(tmp_path / "m.tif")

@@ -278,6 +278,16 @@ def band_tiffs(study: Path) -> list[bytes]:
     return found
 
 
+def number_masks(study: Path) -> list[bytes]:
+    numbers = np.random.default_rng(0).integers(0, len(CLASSES), (9, 12))
+    found = []
+    for dtype, compression in ((np.int32, None), (np.float32, "zlib"), (np.int64, "lzw")):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, numbers.astype(dtype), compression=compression)
+        found.append(buffer.getvalue())
+    return found
+
+
 def is_tiff(content: bytes) -> bool:
     """Pillow opens no TIFF of more than six channels."""
     try:
@@ -791,6 +801,8 @@ READERS = [
            group="images"),
     Reader("mask.png", lambda s: read_mask(s / "mask.png"), _PNG, is_image, masks,
            group="images"),
+    Reader("mask.tif", lambda s: read_mask(s / "mask.tif"), _RAW[:1], is_tiff, number_masks,
+           share=0.5, group="images"),
     Reader("set.zip", read_archive("set.zip"), (in_zip, damage_bytes), is_zip, zips,
            group="archives"),
     Reader("set.tar", read_archive("set.tar"), (in_tar,), is_tar, tars(""),

@@ -112,6 +112,14 @@ def test_channels_are_named_and_chosen(bands, kind, note, folders, tmp_path):
     assert experiment.bands == bands
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+def test_masks_of_whole_numbers_of_any_type_are_looked_at(dtype, folders):
+    images, masks = folders(["a", "b"], {"a": halves()})
+    (masks / "a.png").unlink()
+    tifffile.imwrite(masks / "a.tif", halves(high=3).astype(dtype))
+    assert look((images, masks)).pixels == {0: 3072, 3: 3072}
+
+
 IDS = st.lists(
     st.tuples(st.integers(0, 8), st.integers(0, 99)).map(lambda p: f"s{p[0]}_{p[1]:02}"),
     min_size=3, max_size=40, unique=True,

@@ -102,12 +102,32 @@ def decode(path: Path, sha256: str | None = None, bands: Bands | None = None) ->
     channels and `bands` is None, lacks a channel of `bands`, or is of another kind (CMYK, floating
     point, 32-bit).
     """
+    return _decode_checked(path, sha256, _Wanted(bands))
+
+
+def decode_mask(path: Path, sha256: str | None = None) -> Decoded:
+    """Decode a mask: like `decode`, and whole numbers of any other type become 8 or 16 bits.
+
+    Raises what `decode` raises, and DataError for numbers below 0, above 65535 or with a fraction.
+    """
+    return _decode_checked(path, sha256, _Wanted(mask=True))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What becomes of the channels. mask: whether 32 bits, 64 bits and floating point are read."""
+
+    bands: Bands | None = None
+    mask: bool = False
+
+
+def _decode_checked(path: Path, sha256: str | None, wanted: _Wanted) -> Decoded:
     with _explained(path):
         if sha256 is not None and not path.exists():
             raise Changed(f"{path}: no such file, but the data check has read it. {GO_ON}")
         with open_regular(path) as file:
             try:
-                return _decode(path, file, bands)
+                return _decode(path, file, wanted)
             finally:
                 # After decoding, so that a change in the meantime shows, too.
                 if sha256 is not None:
@@ -211,7 +231,7 @@ def measured_window(counts: np.ndarray) -> Window:
     return int(black), max(int(white), int(black) + 1)
 
 
-def _decode(path: Path, file: io.BufferedReader, bands: Bands | None) -> Decoded:
+def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
     try:
         with Image.open(file, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
@@ -222,30 +242,40 @@ def _decode(path: Path, file: io.BufferedReader, bands: Bands | None) -> Decoded
                     f"{path}: a compressed BMP; write it without compression, or as PNG"
                 )
             channels = _channels(image)
-            _require_bands(path, channels, bands)
-            # Pillow drops the channels of a TIFF that its modes do not have.
-            if _is_deep_colour(image) or (bands and channels > len(image.getbands())):
-                pixels, alpha = _decode_deep(path, file, image, bands)
-                return _of_array(path, _turned(pixels, image), bands, alpha)
+            _require_bands(path, channels, wanted)
+            if _is_for_others(image, channels, wanted):
+                pixels, alpha = _decode_deep(path, file, image, wanted)
+                return _of_array(path, _turned(pixels, image), wanted, alpha)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         if path.suffix.lower() not in _TIFF_SUFFIXES:
             raise
-        pixels, alpha = _read_tiff(path, file, bands)
-        return _of_array(path, pixels, bands, alpha)
+        pixels, alpha = _read_tiff(path, file, wanted)
+        return _of_array(path, pixels, wanted, alpha)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return _of_array(path, np.asarray(image).astype(np.uint16), bands, False)
+        return _of_array(path, np.asarray(image).astype(np.uint16), wanted, False)
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise DataError(
             f"{path}: image of mode {image.mode}, expected 8-bit or 16-bit grey, palette or RGB"
             + (_TO_16_BITS if image.mode in ("F", "I") else "")
         )
-    if bands:
+    if wanted.bands:
         kind = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(image.mode, image.mode)
-        return _of_array(path, np.asarray(image.convert(kind)), bands, False)
+        return _of_array(path, np.asarray(image.convert(kind)), wanted, False)
     alpha = image.mode.endswith("A") or "transparency" in image.info
-    return Decoded(image, None, _ALPHA_UNUSED if alpha else _unused(channels, bands, False))
+    return Decoded(image, None, _ALPHA_UNUSED if alpha else _unused(channels, None, False))
+
+
+def _is_for_others(image: Any, channels: int, wanted: _Wanted) -> bool:
+    """Whether Pillow would lose a part of the image that is wanted."""
+    return (
+        _is_deep_colour(image)
+        # It drops the channels of a TIFF that its modes do not have.
+        or (wanted.bands is not None and channels > len(image.getbands()))
+        # It swaps the bytes of compressed 32-bit numbers.
+        or (wanted.mask and image.format == "TIFF" and image.mode in ("I", "F"))
+    )
 
 
 def _channels(image: Any) -> int:
@@ -255,7 +285,10 @@ def _channels(image: Any) -> int:
     return 3 if image.mode in ("P", "PA") else len(image.getbands())
 
 
-def _require_bands(path: Path, channels: int, bands: Bands | None) -> None:
+def _require_bands(path: Path, channels: int, wanted: _Wanted) -> None:
+    bands = wanted.bands
+    if channels > 4 and wanted.mask:
+        raise DataError(f"{path}: {channels} channels; expected a mask of one channel, or of RGB")
     if channels > MOST_BANDS:
         raise DataError(
             f"{path}: {channels} channels, more than {MOST_BANDS}, the most that are read; write "
@@ -303,36 +336,36 @@ def _is_deep_colour(image: Any) -> bool:
 
 
 def _decode_deep(
-    path: Path, file: io.BufferedReader, image: Image.Image, bands: Bands | None
+    path: Path, file: io.BufferedReader, image: Image.Image, wanted: _Wanted
 ) -> tuple[np.ndarray, bool]:
     """All channels of an image, before any turn, and whether the last one is alpha."""
     if image.format == "TIFF":
-        return _read_tiff(path, file, bands)
+        return _read_tiff(path, file, wanted)
     import imagecodecs
 
     pixels = imagecodecs.png_decode(read_bytes(path))
     return pixels, pixels.ndim == 3 and pixels.shape[2] in (2, 4)
 
 
-def _read_tiff(path: Path, file: io.BufferedReader, bands: Bands | None) -> tuple[np.ndarray, bool]:
+def _read_tiff(path: Path, file: io.BufferedReader, wanted: _Wanted) -> tuple[np.ndarray, bool]:
     """Read a TIFF of one page that Pillow cannot read, or only in part; all of its channels.
 
     Also returns whether the last channel is alpha.
     """
     with _tiff_page(path, file) as page:
         shape = _shape(page)
-        _require_usable(path, page.dtype, shape, bands)
+        _require_usable(path, page.dtype, shape, wanted)
         tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
         if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
             raise DataError(
                 f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
                 f"{MOST_PIXELS} pixels, the most that are read; cut it into smaller images"
             )
-        values = max(math.prod(shape[:2]), tile) * page.samplesperpixel
-        if values > 4 * MOST_PIXELS:
+        bytes_ = max(math.prod(shape[:2]), tile) * page.samplesperpixel * page.dtype.itemsize
+        if bytes_ > 8 * MOST_PIXELS:
             raise DataError(
-                f"{path}: {values} values in {page.samplesperpixel} channels, more than "
-                f"{4 * MOST_PIXELS}, the most that are read; cut it into smaller images, or write "
+                f"{path}: {bytes_} bytes in {page.samplesperpixel} channels, more than "
+                f"{8 * MOST_PIXELS}, the most that are read; cut it into smaller images, or write "
                 "fewer channels"
             )
         if page.compression not in _COMPRESSIONS:
@@ -376,19 +409,21 @@ def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
 
 
 def _require_usable(
-    path: Path, dtype: np.dtype | None, shape: tuple[int, ...], bands: Bands | None
+    path: Path, dtype: np.dtype | None, shape: tuple[int, ...], wanted: _Wanted
 ) -> None:
-    if dtype not in (np.uint8, np.uint16) or len(shape) not in (2, 3):
+    is_number = wanted.mask and dtype is not None and dtype.kind in "iuf"
+    if not (is_number or dtype in (np.uint8, np.uint16)) or len(shape) not in (2, 3):
         raise DataError(
             f"{path}: {dtype} pixels of shape {shape}, expected 8-bit or 16-bit grey or RGB"
-            f"{_TO_16_BITS}"
+            f"{'' if wanted.mask else _TO_16_BITS}"
         )
-    _require_bands(path, shape[2] if len(shape) == 3 else 1, bands)
+    _require_bands(path, shape[2] if len(shape) == 3 else 1, wanted)
 
 
-def _of_array(path: Path, pixels: np.ndarray, bands: Bands | None, alpha: bool) -> Decoded:
+def _of_array(path: Path, pixels: np.ndarray, wanted: _Wanted, alpha: bool) -> Decoded:
     """Choose the channels of an image. alpha: whether its last channel is alpha."""
-    _require_usable(path, pixels.dtype, pixels.shape, bands)
+    _require_usable(path, pixels.dtype, pixels.shape, wanted)
+    bands = wanted.bands
     channels = pixels.reshape(*pixels.shape[:2], -1)
     count = channels.shape[2]
     if bands:
@@ -396,7 +431,30 @@ def _of_array(path: Path, pixels: np.ndarray, bands: Bands | None, alpha: bool) 
     else:
         chosen = channels[..., : 3 if count > 2 else 1]
     chosen = np.ascontiguousarray(chosen if chosen.shape[2] == 3 else chosen[..., 0])
+    if wanted.mask:
+        chosen = _whole_numbers(path, chosen)
     unused = _unused(count, bands, alpha)
     if chosen.dtype == np.uint8:
         return Decoded(Image.fromarray(chosen), None, unused)
     return Decoded(None, chosen, unused)
+
+
+def _whole_numbers(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """A mask's numbers as uint8 or uint16."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels
+    low, high = pixels.min().item(), pixels.max().item()
+    # In this form, it also refuses NaN.
+    if not (low >= 0 and high <= 65535):
+        raise DataError(
+            f"{path}: a mask with values from {low} to {high}, expected whole numbers from 0 to "
+            "65535; write pixels without a class as 255"
+        )
+    whole = pixels.astype(np.uint8 if high <= 255 else np.uint16)
+    if (whole != pixels).any():
+        found = pixels[whole != pixels][0]
+        raise DataError(
+            f"{path}: a mask with the value {found}, expected whole numbers; write the number of "
+            "a class for each pixel"
+        )
+    return whole

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import DIED, Decoded, decode
+from ..data.images import DIED, Decoded, decode, decode_mask
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
 from ..data.masks import colours_of, numbers_of
@@ -208,7 +208,7 @@ def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen |
         notes = (image.unused,) if image.unused else ()
         if not mask_path:
             return Seen(image.size, (_kind(image), ""), {}, False, {}, notes)
-        mask = decode(root / mask_path)
+        mask = decode_mask(root / mask_path)
         if mask.size != image.size:
             return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
         numbers = numbers_of(mask)
