@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import logging
 import math
 import warnings
@@ -57,10 +58,14 @@ _ALPHA = {1, 2}
 _RUN_LENGTHS = (1, 2)
 # TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
-_ONE_PAGE = (
-    "expected one image: write each page to its own file, or only the first one: "
-    "tifffile.imwrite(NEW, tifffile.imread(OLD)[0])"
+_STACK = (
+    "several pages or frames; expected one image, or one with its reduced copies and masks; write "
+    "the pages of a stack to a folder of its name, for the mask, too, and keep them together by "
+    "--group '^(.+)/': for n, page in enumerate(tifffile.imread(OLD)): "
+    "tifffile.imwrite(f'NAME/{n:03}.tif', page)"
 )
+# A pyramid of any image that is read has fewer.
+_MOST_COPIES = 32
 _TO_16_BITS = (
     "; convert floating point or 32-bit pixels x to 16 bits, with the same low and high for all "
     "images: "
@@ -236,7 +241,7 @@ def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
         with Image.open(file, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
             if getattr(image, "is_animated", False) and image.format != "MPO":
-                raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
+                _require_one_image(path, file, image)
             if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
                 raise DataError(
                     f"{path}: a compressed BMP; write it without compression, or as PNG"
@@ -380,16 +385,29 @@ def _read_tiff(path: Path, file: io.BufferedReader, wanted: _Wanted) -> tuple[np
 
 @contextmanager
 def _tiff_page(path: Path, file: io.BufferedReader) -> Iterator[Any]:
-    """Open a TIFF of one page by tifffile; yields the page, of which no pixels are read."""
+    """Open a TIFF by tifffile; yields its page, of which no pixels are read.
+
+    Raises DataError if the file has further pages that are no reduced copies or masks of it.
+    """
     import tifffile
 
     # What it logs, it also raises.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     file.seek(0)
     with tifffile.TiffFile(file, name=str(path)) as tiff:
-        if tiff.pages.is_multipage:
-            raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
+        others: list[Any] = list(itertools.islice(tiff.pages, 1, _MOST_COPIES + 2))
+        if len(others) > _MOST_COPIES or not all(
+            page.is_reduced or page.is_mask for page in others
+        ):
+            raise DataError(f"{path}: {_STACK}")
         yield tiff.pages[0]
+
+
+def _require_one_image(path: Path, file: io.BufferedReader, image: Image.Image) -> None:
+    if image.format != "TIFF":
+        raise DataError(f"{path}: several frames; expected one image: write only one of them")
+    with _tiff_page(path, file):
+        pass
 
 
 def _shape(page: Any) -> tuple[int, ...]:
