@@ -662,6 +662,56 @@ def test_an_image_is_turned_as_its_exif_orientation_says(name, orientation, tmp_
     np.testing.assert_array_equal(np.asarray(open_image(path, (0, 65535))), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_16_bit_tiff_is_turned_whoever_reads_it(channels, orientation, tmp_path):
+    pixels = DEEP[..., :channels]
+    kind = (
+        {}
+        if channels == 1
+        else {"photometric": "rgb" if channels == 3 else "minisblack", "planarconfig": "contig"}
+    )
+    tag = (274, "H", 1, orientation, True)
+    tifffile.imwrite(tmp_path / "a.tif", pixels.squeeze(), **kind, extratags=[tag])
+    Image.fromarray((pixels[..., 0] >> 8).astype(np.uint8)).save(
+        tmp_path / "8.tif", tiffinfo={274: orientation}
+    )
+    found = decode(tmp_path / "a.tif")
+    first = found.deep[..., 0] if channels == 3 else found.deep
+    np.testing.assert_array_equal(first >> 8, np.asarray(decode(tmp_path / "8.tif").image))
+    assert found.turned == (orientation > 1) and size_of(tmp_path / "a.tif") == found.size
+
+
+@pytest.mark.parametrize("name", ["8-bit.png", "8-bit.tif", "grey.jpg", "palette.png"])
+def test_it_is_said_that_an_image_is_turned(name, tmp_path):
+    exif = Image.Exif()
+    image = Image.fromarray(PIXELS[..., 0] if "grey" in name else PIXELS)
+    image = image.quantize() if "palette" in name else image
+    for orientation in (None, 1, 3, 6):
+        if orientation:
+            exif[ExifTags.Base.Orientation] = orientation
+        image.save(tmp_path / name, exif=exif)
+        turned = orientation in (3, 6)
+        for bands in (None, (1,)):
+            found = decode(tmp_path / name, bands=bands)
+            assert found.turned == turned
+            assert (
+                any("turned as its EXIF orientation says" in note for note in found.notes) == turned
+            )
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_white_stored_as_0_becomes_white_at_every_depth(bits, compression, tmp_path):
+    kind = {1: bool, 8: np.uint8, 16: np.uint16}[bits]
+    most = (1 << bits) - 1
+    stored = np.array([[0, 1, most - 1, most]]).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite", compression=compression)
+    seen = np.asarray(open_image(tmp_path / "a.tif", (0, most)))[..., 0]
+    other = 255 - np.rint(255 * (stored.astype(int) / most))
+    np.testing.assert_array_equal(seen, other)
+
+
 def test_a_mask_is_turned_too(tmp_path, folder_dataset):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6

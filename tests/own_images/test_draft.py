@@ -112,6 +112,18 @@ def test_channels_are_named_and_chosen(bands, kind, note, folders, tmp_path):
     assert experiment.bands == bands
 
 
+def test_images_that_are_turned_are_counted_and_explain_a_mask_of_another_size(folders):
+    both = folders(["a", "b", "c"], {"a": halves(), "b": halves()})
+    tag = [(274, "H", 1, 3, True)]
+    tifffile.imwrite(both[0] / "b.tif", np.zeros((64, 96), np.uint8), extratags=tag)
+    note = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+    assert look(both).notes == {note: 1}
+    tag = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(both[0] / "b.tif", np.zeros((64, 96), np.uint8), extratags=tag)
+    with pytest.raises(DataError, match=r"b\.png: size .* turned as its EXIF .*; turn its mask"):
+        look(both)
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
 def test_masks_of_whole_numbers_of_any_type_are_looked_at(dtype, folders):
     images, masks = folders(["a", "b"], {"a": halves()})

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
-_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _ORIENTATION = 258, 262, 277, 274
 _TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF's numbers of associated and unassociated alpha.
 _ALPHA = {1, 2}
@@ -81,12 +81,14 @@ class Decoded:
 
     image: an 8-bit image, or a mask's palette indexes; None for 16 bits. deep: the pixels of a
     16-bit image, uint16 (H, W) grey or (H, W, 3) RGB; None for 8 bits. unused: a clause about the
-    channels of the file that are in neither; "" if there are none.
+    channels of the file that are in neither; "" if there are none. turned: whether the pixels have
+    another order than in the file.
     """
 
     image: Image.Image | None
     deep: np.ndarray | None
     unused: str
+    turned: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -95,6 +97,22 @@ class Decoded:
             return self.deep.shape[1::-1]
         assert self.image is not None
         return self.image.size
+
+    @property
+    def notes(self) -> list[str]:
+        """Clauses about what a person must know of the image."""
+        turned = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+        return [*([self.unused] if self.unused else []), *([turned] if self.turned else [])]
+
+
+def size_problem(mask: Path, size: tuple[int, int], image: Decoded) -> str:
+    """Says that a mask of this (width, height) is not of the size of its image; "" if it is."""
+    if size == image.size:
+        return ""
+    explained = image.turned and size == image.size[::-1]
+    return f"{mask}: size {size}, but its image has {image.size}" + (
+        ", turned as its EXIF orientation says; turn its mask, too" if explained else ""
+    )
 
 
 def decode(path: Path, sha256: str | None = None, bands: Bands | None = None) -> Decoded:
@@ -158,15 +176,14 @@ def size_of(path: Path) -> tuple[int, int]:
                 # its header, it would decode all pixels to look for one.
                 if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
                     return image.size
-                _, quarters = _ORIENTATIONS.get(_orientation(image), (0, 0))
                 width, height = image.size
-                return (height, width) if quarters % 2 else (width, height)
+                return (height, width) if _quarters(_orientation(image)) % 2 else (width, height)
         except UnidentifiedImageError:
             if path.suffix.lower() not in _TIFF_SUFFIXES:
                 raise
         with _tiff_page(path, file) as page:
             height, width = _shape(page)[:2]
-            return width, height
+            return (height, width) if _quarters(_page_orientation(page)) % 2 else (width, height)
 
 
 @contextmanager
@@ -249,17 +266,18 @@ def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
             channels = _channels(image)
             _require_bands(path, channels, wanted)
             if _is_for_others(image, channels, wanted):
-                pixels, alpha = _decode_deep(path, file, image, wanted)
-                return _of_array(path, _turned(pixels, image), wanted, alpha)
+                return _of_array(path, *_decode_deep(path, file, image, wanted), wanted)
+            # Before Pillow turns the image, which removes the entry.
+            turned = _orientation(image) in _ORIENTATIONS
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
         if path.suffix.lower() not in _TIFF_SUFFIXES:
             raise
-        pixels, alpha = _read_tiff(path, file, wanted)
-        return _of_array(path, pixels, wanted, alpha)
+        return _of_array(path, *_read_tiff(path, file, wanted), wanted)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return _of_array(path, np.asarray(image).astype(np.uint16), wanted, False)
+        found = _of_array(path, np.asarray(image).astype(np.uint16), False, 1, wanted)
+        return replace(found, turned=turned)
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise DataError(
             f"{path}: image of mode {image.mode}, expected 8-bit or 16-bit grey, palette or RGB"
@@ -267,9 +285,11 @@ def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
         )
     if wanted.bands:
         kind = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(image.mode, image.mode)
-        return _of_array(path, np.asarray(image.convert(kind)), wanted, False)
+        found = _of_array(path, np.asarray(image.convert(kind)), False, 1, wanted)
+        return replace(found, turned=turned)
     alpha = image.mode.endswith("A") or "transparency" in image.info
-    return Decoded(image, None, _ALPHA_UNUSED if alpha else _unused(channels, None, False))
+    unused = _ALPHA_UNUSED if alpha else _unused(channels, None, False)
+    return Decoded(image, None, unused, turned)
 
 
 def _is_for_others(image: Any, channels: int, wanted: _Wanted) -> bool:
@@ -280,7 +300,14 @@ def _is_for_others(image: Any, channels: int, wanted: _Wanted) -> bool:
         or (wanted.bands is not None and channels > len(image.getbands()))
         # It swaps the bytes of compressed 32-bit numbers.
         or (wanted.mask and image.format == "TIFF" and image.mode in ("I", "F"))
+        # It turns white to black in fewer bits only.
+        or (image.mode == "I;16" and image.format == "TIFF" and _is_white_first(image))
     )
+
+
+def _is_white_first(image: Any) -> bool:
+    """Whether 0 is white in a TIFF ("MinIsWhite")."""
+    return image.tag_v2.get(_PHOTOMETRIC) == 0
 
 
 def _channels(image: Any) -> int:
@@ -342,20 +369,22 @@ def _is_deep_colour(image: Any) -> bool:
 
 def _decode_deep(
     path: Path, file: io.BufferedReader, image: Image.Image, wanted: _Wanted
-) -> tuple[np.ndarray, bool]:
-    """All channels of an image, before any turn, and whether the last one is alpha."""
+) -> tuple[np.ndarray, bool, Any]:
+    """All channels of an image before any turn, whether the last one is alpha, the orientation."""
     if image.format == "TIFF":
         return _read_tiff(path, file, wanted)
     import imagecodecs
 
     pixels = imagecodecs.png_decode(read_bytes(path))
-    return pixels, pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+    return pixels, pixels.ndim == 3 and pixels.shape[2] in (2, 4), _orientation(image)
 
 
-def _read_tiff(path: Path, file: io.BufferedReader, wanted: _Wanted) -> tuple[np.ndarray, bool]:
+def _read_tiff(
+    path: Path, file: io.BufferedReader, wanted: _Wanted
+) -> tuple[np.ndarray, bool, Any]:
     """Read a TIFF of one page that Pillow cannot read, or only in part; all of its channels.
 
-    Also returns whether the last channel is alpha.
+    Returns the same as `_decode_deep`.
     """
     with _tiff_page(path, file) as page:
         shape = _shape(page)
@@ -380,7 +409,14 @@ def _read_tiff(path: Path, file: io.BufferedReader, wanted: _Wanted) -> tuple[np
                 "tifffile.imwrite(NEW, tifffile.imread(OLD))"
             )
         pixels = np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
-        return pixels, bool(_ALPHA & set(page.extrasamples[-1:]))
+        if page.photometric == 0 and page.dtype in (np.uint8, np.uint16):
+            pixels = (1 << page.bitspersample) - 1 - pixels
+        return pixels, bool(_ALPHA & set(page.extrasamples[-1:])), _page_orientation(page)
+
+
+def _page_orientation(page: Any) -> Any:
+    tag = page.tags.get(_ORIENTATION)
+    return tag.value if tag else None
 
 
 @contextmanager
@@ -420,9 +456,13 @@ def _orientation(image: Image.Image) -> Any:
     return image.getexif().get(ExifTags.Base.Orientation)
 
 
-def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Mirror and turn pixels as the EXIF orientation of `image` says."""
-    mirrored, quarters = _ORIENTATIONS.get(_orientation(image), (0, 0))
+def _quarters(orientation: Any) -> int:
+    return _ORIENTATIONS.get(orientation, (0, 0))[1]
+
+
+def _turned(pixels: np.ndarray, orientation: Any) -> np.ndarray:
+    """Mirror and turn pixels as an EXIF orientation says."""
+    mirrored, quarters = _ORIENTATIONS.get(orientation, (0, 0))
     return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)
 
 
@@ -438,10 +478,13 @@ def _require_usable(
     _require_bands(path, shape[2] if len(shape) == 3 else 1, wanted)
 
 
-def _of_array(path: Path, pixels: np.ndarray, wanted: _Wanted, alpha: bool) -> Decoded:
-    """Choose the channels of an image. alpha: whether its last channel is alpha."""
+def _of_array(
+    path: Path, pixels: np.ndarray, alpha: bool, orientation: Any, wanted: _Wanted
+) -> Decoded:
+    """Turn an image and choose its channels. alpha: whether its last channel is alpha."""
     _require_usable(path, pixels.dtype, pixels.shape, wanted)
     bands = wanted.bands
+    pixels = _turned(pixels, orientation)
     channels = pixels.reshape(*pixels.shape[:2], -1)
     count = channels.shape[2]
     if bands:
@@ -453,8 +496,8 @@ def _of_array(path: Path, pixels: np.ndarray, wanted: _Wanted, alpha: bool) -> D
         chosen = _whole_numbers(path, chosen)
     unused = _unused(count, bands, alpha)
     if chosen.dtype == np.uint8:
-        return Decoded(Image.fromarray(chosen), None, unused)
-    return Decoded(None, chosen, unused)
+        return Decoded(Image.fromarray(chosen), None, unused, orientation in _ORIENTATIONS)
+    return Decoded(None, chosen, unused, orientation in _ORIENTATIONS)
 
 
 def _whole_numbers(path: Path, pixels: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.base import Bands
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
+from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window, size_problem
 from .layouts.layout import Record
 from .masks import LabelTable, label_table, open_label, read_label
 
@@ -126,12 +126,8 @@ def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record)
             label, by_colour = read_label(root / record.label, table)
     except DataError as error:
         problems.append(str(error))
-    if image and label and image.size != label.size:
-        turned = label.size == image.size[::-1]
-        problems.append(
-            f"{root / record.label}: size {label.size}, but its image has {image.size}"
-            + (", turned as its EXIF orientation says; turn its mask, too" if turned else "")
-        )
+    if image and label and (wrong := size_problem(root / record.label, label.size, image)):
+        problems.append(wrong)
     if problems or image is None:
         return _Finding(None, problems, [], None)
     width, height = image.size
@@ -145,7 +141,7 @@ def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record)
         sha256_file(root / record.image),
         sha256_file(root / record.label) if record.label else "",
     )
-    notices = [image.unused] if image.unused else []
+    notices = image.notes
     notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
     return _Finding(row, [], notices, None if image.deep is None else _histogram(image.deep))
 

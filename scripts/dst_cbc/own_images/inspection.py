@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import DIED, Decoded, decode, decode_mask
+from ..data.images import DIED, Decoded, decode, decode_mask, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
 from ..data.masks import colours_of, numbers_of
@@ -205,12 +205,12 @@ def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen |
     _, image_path, mask_path = pair
     try:
         image = decode(root / image_path, bands=bands)
-        notes = (image.unused,) if image.unused else ()
+        notes = tuple(image.notes)
         if not mask_path:
             return Seen(image.size, (_kind(image), ""), {}, False, {}, notes)
         mask = decode_mask(root / mask_path)
-        if mask.size != image.size:
-            return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
+        if wrong := size_problem(root / mask_path, mask.size, image):
+            return wrong
         numbers = numbers_of(mask)
         if numbers is None and mask.deep is not None:
             return f"{root / mask_path}: a mask of 16-bit colours; expected 8 bits a channel"
