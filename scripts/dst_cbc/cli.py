@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         try:
             return None if value is None else TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
-            self.error(f"{option}: {escape.problem(error)}")
+            self.error(f"{option}: {escape.problem(error).removeprefix(': ')}")
 
     def shard(self) -> None:
         """Add --shard I N: this job is number I of N jobs that share the work; default (1, 1)."""

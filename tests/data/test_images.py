@@ -594,7 +594,9 @@ def test_a_16_bit_image_is_seen_through_the_window_of_its_data_set(tmp_path):
     assert seen.shape == (1, 5, 3) and (seen == seen[..., :1]).all()
     write_deep(tmp_path / "rgb.png", values.reshape(1, 5, 1).repeat(3, 2))
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "rgb.png", (1000, 2020))), seen)
-    with pytest.raises(DataError, match=r"grey\.png: a 16-bit image, but .*window"):
+    with pytest.raises(
+        DataError, match=r"grey\.png: a 16-bit image, but .*--window BLACK WHITE for"
+    ):
         open_image(tmp_path / "grey.png")
 
 

@@ -188,32 +188,48 @@ def test_a_link_out_of_the_output_folder_is_not_followed(model_file, photos, tmp
     assert files(outside).items() < before.items()
 
 
-def test_an_image_has_the_channels_of_the_model_or_those_that_are_asked_for(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (30, 41, 5), np.uint8)
+@pytest.fixture
+def deep_bands(tmp_path):
+    """A folder of one 16-bit image of 5 channels; the mask of a model that was trained on such."""
+    pixels = np.random.default_rng(0).integers(0, 1200, (30, 41, 5)).astype(np.uint16)
     for folder, image in (("rgb", pixels[..., [3, 2, 1]]), ("five", pixels)):
         (tmp_path / folder).mkdir()
         options = {"photometric": "rgb", "planarconfig": "contig"}
         tifffile.imwrite(tmp_path / folder / "a.tif", image, **options)
-    model = make()
-    for name, bands in (("all", None), ("chosen", (4, 3, 2))):
-        content = model_bytes(replace(model, bands=bands), model.network.state_dict(), None)
-        (tmp_path / f"{name}.pt").write_bytes(content)
-    expected = tmp_path / "expected"
-    infer(tmp_path / "all.pt", tmp_path / "rgb", expected)
-    for model, options in (("chosen", ()), ("all", ("--bands", "4", "3", "2"))):
-        infer(tmp_path / f"{model}.pt", tmp_path / "five", tmp_path / model, *options)
-        found = (
-            np.asarray(Image.open(out / "masks/a.png")) for out in (expected, tmp_path / model)
-        )
-        np.testing.assert_array_equal(*found)
-    said = infer(tmp_path / "all.pt", tmp_path / "five", tmp_path / "all", expect=1)
-    assert "another `bands`: found [4, 3, 2] in infer.json, asked for None" in said
-    said = infer(tmp_path / "all.pt", tmp_path / "five", tmp_path / "refused", expect=1)
-    assert "a.tif: 5 channels" in said and "--bands" in said
-    said = infer(
-        tmp_path / "all.pt", tmp_path / "five", tmp_path / "x", "--bands", "1", "2", expect=2
-    )
-    assert "--bands: : found [1, 2]; expected one number (grey) or three" in said
+    return tmp_path / "five", mask_of(make(), tmp_path / "rgb", tmp_path / "expected")
+
+
+def mask_of(model, images, out):
+    found, outputs = folders.list_images(images, out), folders.Outputs(out, False, False)
+    settings = Inference(batch=1, tile=1024)
+    assert not folders.segment_folder(model, found, outputs, settings, [View()], CPU)
+    return np.asarray(Image.open(out / "masks/a.png"))
+
+
+def test_an_image_has_the_channels_of_the_model(deep_bands, tmp_path):
+    images, expected = deep_bands
+    found = mask_of(replace(make(), bands=(4, 3, 2)), images, tmp_path / "out")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_of_8_bits_and_three_channels_takes_what_the_options_say(deep_bands, tmp_path):
+    images, expected = deep_bands
+    for number, window in enumerate((None, (0, 65535))):
+        model = make(window)
+        content = model_bytes(model, model.network.state_dict(), None)
+        (tmp_path / f"{number}.pt").write_bytes(content)
+    options = ("--bands", "4", "3", "2", "--window", "100", "1100")
+    for number in (0, 1):
+        infer(tmp_path / f"{number}.pt", images, tmp_path / f"{number}", *options)
+        found = np.asarray(Image.open(tmp_path / f"{number}/masks/a.png"))
+        np.testing.assert_array_equal(found, expected)
+    said = json.loads((tmp_path / "0/infer.json").read_text())
+    assert (said.pop("bands"), said["window"]) == ([4, 3, 2], [100, 1100])
+    with pytest.raises(DataError, match=r"another `bands`: found \[4, 3, 2\].*asked for None"):
+        folders.claim(tmp_path / "0", said)
+    wrong = (*options[:3], *options[4:])
+    said = infer(tmp_path / "0.pt", images, tmp_path / "x", *wrong, expect=2)
+    assert "--bands: found [4, 3]; expected one number (grey) or three" in said
 
 
 def test_a_folder_of_another_model_or_other_options_is_not_mixed(

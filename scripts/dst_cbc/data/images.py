@@ -232,7 +232,8 @@ def open_image(
     if window is None:
         raise DataError(
             f"{path}: a 16-bit image, but no training image has 16 bits, so black and white were "
-            "not measured; set `window: [black, white]`"
+            "not measured; give the values that become black and white: --window BLACK WHITE for "
+            "scripts/infer.py, `window: [BLACK, WHITE]` in an experiment file"
         )
     return Image.fromarray(_window_table(*window)[decoded.deep]).convert("RGB")
 
