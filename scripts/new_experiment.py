@@ -29,6 +29,7 @@ from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
 from dst_cbc.runtime.reading import read_ids, read_text
+from dst_cbc.settings.base import Bands
 from dst_cbc.settings.data import GroupPattern
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
@@ -66,6 +67,14 @@ def parse():
     )
     parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
     parser.add_argument(
+        "--bands",
+        type=int,
+        nargs="+",
+        metavar="NUMBER",
+        help="one or three channels of the images, from 1, that become grey or red, green and blue "
+        "(default: the first, or the first three, of at most four)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
@@ -74,6 +83,7 @@ def parse():
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
+    arguments.bands = parser.checked("--bands", Bands, arguments.bands)
     return arguments
 
 
@@ -131,7 +141,7 @@ def start(arguments) -> None:
     files = inspection.account(root, settings)
     print(escape.terminal("\n".join(files.lines())), flush=True)
     listed = read_class_list(arguments.classes) if arguments.classes else None
-    found = inspection.inspect(root, settings, cores, listed)
+    found = inspection.inspect(root, settings, cores, listed, arguments.bands)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)

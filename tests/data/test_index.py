@@ -242,10 +242,35 @@ def test_a_mask_that_was_not_turned_with_its_image_is_named(pictures, folder_dat
     Image.open(pictures / "images/val/c.png").save(pictures / "images/val/c.png", exif=exif)
     with pytest.raises(DataError, match=r"size \(7, 5\), but its image has \(5, 7\), turned as"):
         checked(pictures, folder_dataset)
+    # Another size is not explained by it.
     label = pictures / "labels/val/c.png"
+    mask = Image.open(label)
+    mask.crop((0, 0, 3, 3)).save(label)
+    with pytest.raises(DataError, match=r"size \(3, 3\), but its image has \(5, 7\)$"):
+        checked(pictures, folder_dataset)
+    mask.save(label)
     Image.open(label).transpose(Image.Transpose.ROTATE_270).save(label)
     row = checked(pictures, folder_dataset)[2]
     assert (row.height, row.width) == (7, 5)
+
+
+def test_a_mask_of_the_swapped_size_of_an_image_without_exif_is_not_explained_by_it(
+    pictures, folder_dataset
+):
+    label = pictures / "labels/val/c.png"
+    Image.open(label).transpose(Image.Transpose.ROTATE_270).save(label)
+    with pytest.raises(DataError, match=r"size \(5, 7\), but its image has \(7, 5\)$"):
+        checked(pictures, folder_dataset)
+
+
+def test_images_that_are_turned_are_counted(pictures, folder_dataset, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for path in ("images/train/a.png", "images/val/c.png"):
+        Image.open(pictures / path).save(pictures / path, exif=exif)
+    checked(pictures, folder_dataset)
+    said = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+    assert capsys.readouterr().out == f"notice: {said}: 2 files\n"
 
 
 def test_alpha_is_said_once_with_the_number_of_files(pictures, folder_dataset, capsys):

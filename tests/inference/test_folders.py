@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch import nn
@@ -19,7 +21,7 @@ from torch import nn
 from dst_cbc.inference import folders
 from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import image_tensor, predict
-from dst_cbc.models.segmentation import build, read_model, write_model
+from dst_cbc.models.segmentation import build, model_bytes, read_model, write_model
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.stages import Inference
@@ -184,6 +186,50 @@ def test_a_link_out_of_the_output_folder_is_not_followed(model_file, photos, tmp
     said = infer(model_file, photos, out, expect=1)
     assert f"a symbolic link leads out of {out}" in said
     assert files(outside).items() < before.items()
+
+
+@pytest.fixture
+def deep_bands(tmp_path):
+    """A folder of one 16-bit image of 5 channels; the mask of a model that was trained on such."""
+    pixels = np.random.default_rng(0).integers(0, 1200, (30, 41, 5)).astype(np.uint16)
+    for folder, image in (("rgb", pixels[..., [3, 2, 1]]), ("five", pixels)):
+        (tmp_path / folder).mkdir()
+        options = {"photometric": "rgb", "planarconfig": "contig"}
+        tifffile.imwrite(tmp_path / folder / "a.tif", image, **options)
+    return tmp_path / "five", mask_of(make(), tmp_path / "rgb", tmp_path / "expected")
+
+
+def mask_of(model, images, out):
+    found, outputs = folders.list_images(images, out), folders.Outputs(out, False, False)
+    settings = Inference(batch=1, tile=1024)
+    assert not folders.segment_folder(model, found, outputs, settings, [View()], CPU)
+    return np.asarray(Image.open(out / "masks/a.png"))
+
+
+def test_an_image_has_the_channels_of_the_model(deep_bands, tmp_path):
+    images, expected = deep_bands
+    found = mask_of(replace(make(), bands=(4, 3, 2)), images, tmp_path / "out")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_of_8_bits_and_three_channels_takes_what_the_options_say(deep_bands, tmp_path):
+    images, expected = deep_bands
+    for number, window in enumerate((None, (0, 65535))):
+        model = make(window)
+        content = model_bytes(model, model.network.state_dict(), None)
+        (tmp_path / f"{number}.pt").write_bytes(content)
+    options = ("--bands", "4", "3", "2", "--window", "100", "1100")
+    for number in (0, 1):
+        infer(tmp_path / f"{number}.pt", images, tmp_path / f"{number}", *options)
+        found = np.asarray(Image.open(tmp_path / f"{number}/masks/a.png"))
+        np.testing.assert_array_equal(found, expected)
+    said = json.loads((tmp_path / "0/infer.json").read_text())
+    assert (said.pop("bands"), said["window"]) == ([4, 3, 2], [100, 1100])
+    with pytest.raises(DataError, match=r"another `bands`: found \[4, 3, 2\].*asked for None"):
+        folders.claim(tmp_path / "0", said)
+    wrong = (*options[:3], *options[4:])
+    said = infer(tmp_path / "0.pt", images, tmp_path / "x", *wrong, expect=2)
+    assert "--bands: found [4, 3]; expected one number (grey) or three" in said
 
 
 def test_a_folder_of_another_model_or_other_options_is_not_mixed(

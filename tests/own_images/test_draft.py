@@ -56,9 +56,9 @@ def halves(low=0, high=255):
     return mask
 
 
-def look(folders):
+def look(folders, **options):
     root, settings = common_folder(*folders)
-    return inspection.inspect(root, with_names(root, settings))
+    return inspection.inspect(root, with_names(root, settings), **options)
 
 
 def made_up(pixels, images=9, coloured=False):
@@ -91,6 +91,46 @@ def test_a_folder_of_images_and_one_of_masks_become_an_experiment_that_loads(fol
     said = "\n".join(experiment_text.describe(proposed))
     for words in ("24 images, 10 of them", "`{}_mask`", "16-bit grey (24)", "2 val images"):
         assert words in said
+
+
+@pytest.mark.parametrize(
+    "bands, kind, note",
+    [
+        (None, "8-bit RGB", "alpha channel of the image is not used"),
+        ((4, 3, 2), "8-bit RGB", "1 of 4 channels of the image are not used (`bands`)"),
+        ((4,), "8-bit grey", "3 of 4 channels of the image are not used (`bands`)"),
+    ],
+)
+def test_channels_are_named_and_chosen(bands, kind, note, folders, tmp_path):
+    names = [f"field {n}" for n in range(9)]
+    image = np.zeros((64, 96, 4), np.uint8)
+    found = look(folders(names, {name: halves() for name in names[:4]}, image), bands=bands)
+    assert found.kinds == {kind: 9}
+    proposed = make("fields", found, None, LAPTOP)
+    assert f"found: {note}: 9 images" in experiment_text.describe(proposed)
+    (tmp_path / "fields.yaml").write_text(experiment_text.text(proposed, str(found.root), "x"))
+    experiment, _, _ = load_plan(REPOSITORY, [tmp_path / "fields.yaml"], {})
+    assert experiment.bands == bands
+
+
+def test_images_that_are_turned_are_counted_and_explain_a_mask_of_another_size(folders):
+    both = folders(["a", "b", "c"], {"a": halves(), "b": halves()})
+    tag = [(274, "H", 1, 3, True)]
+    tifffile.imwrite(both[0] / "b.tif", np.zeros((64, 96), np.uint8), extratags=tag)
+    note = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+    assert look(both).notes == {note: 1}
+    tag = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(both[0] / "b.tif", np.zeros((64, 96), np.uint8), extratags=tag)
+    with pytest.raises(DataError, match=r"b\.png: size .* turned as its EXIF .*; turn its mask"):
+        look(both)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+def test_masks_of_whole_numbers_of_any_type_are_looked_at(dtype, folders):
+    images, masks = folders(["a", "b"], {"a": halves()})
+    (masks / "a.png").unlink()
+    tifffile.imwrite(masks / "a.tif", halves(high=3).astype(dtype))
+    assert look((images, masks)).pixels == {0: 3072, 3: 3072}
 
 
 IDS = st.lists(

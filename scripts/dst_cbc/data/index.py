@@ -16,10 +16,11 @@ from ..runtime.errors import DataError, Spoiled
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
+from ..settings.base import Bands
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
 from .copies import alike_across, copies, identical_across, slopes
-from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
+from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window, size_problem
 from .layouts.layout import Record
 from .mask_notices import HeldMask, notices_of
 from .masks import LabelTable, label_table, open_label, read_label
@@ -65,7 +66,7 @@ def check(
     """
     rows, hashes, problems, notices, masks = [], [], [], Counter(), []
     deep = np.zeros(1 << 16, np.int64)
-    examine = partial(_examine, root, label_table(dataset))
+    examine = partial(_examine, root, label_table(dataset), dataset.bands)
     results = pool.results(examine, records, processes, partial(_ended, root))
     for found in tqdm(results, "data check", len(records), unit="image", disable=None):
         problems += found.problems
@@ -155,10 +156,10 @@ def _ended(root: Path, record: Record) -> _Finding:
     return _Finding(None, [f"{files}: {DIED}"], [], None)
 
 
-def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
+def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record) -> _Finding:
     problems, image, label, read = [], None, None, None
     try:
-        image = decode(root / record.image)
+        image = decode(root / record.image, bands=bands)
     except DataError as error:
         problems.append(str(error))
     try:
@@ -167,12 +168,8 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
             label = read.classes
     except DataError as error:
         problems.append(str(error))
-    if image and label and image.size != label.size:
-        turned = label.size == image.size[::-1]
-        problems.append(
-            f"{root / record.label}: size {label.size}, but its image has {image.size}"
-            + (", turned as its EXIF orientation says; turn its mask, too" if turned else "")
-        )
+    if image and label and (wrong := size_problem(root / record.label, label.size, image)):
+        problems.append(wrong)
     if problems or image is None:
         return _Finding(None, problems, [], None)
     width, height = image.size
@@ -186,7 +183,7 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
         sha256_file(root / record.image),
         sha256_file(root / record.label) if record.label else "",
     )
-    notices = ["alpha channel of the image is not used"] if image.alpha else []
+    notices = image.notes
     notices += (
         ["mask of colours, read by the colours of the format's classes"]
         if read and read.by_colour

@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..runtime.errors import DataError
 from ..runtime.files import write_bytes
 from ..settings.data import IGNORED, DatasetStage
-from .images import Decoded, decode
+from .images import Decoded, decode_mask
 
 VOC_BORDER = "#e0e0c0"
 """Colour of the pixels without a class in VOC's masks."""
@@ -25,9 +25,9 @@ VOC_BORDER = "#e0e0c0"
 def open_label(path: Path, table: LabelTable, sha256: str | None = None) -> Image.Image:
     """Read a mask as class numbers, mode L, 255 = ignored.
 
-    sha256: as for `decode`. Raises what `decode` raises, and DataError when the mask holds a value
-    that is neither under `labels` nor under `ignore`, and when `labels` names numbers but the mask
-    holds colours that its format does not define either.
+    sha256: as for `decode`. Raises what `decode_mask` raises, and DataError when the mask holds a
+    value that is neither under `labels` nor under `ignore`, and when `labels` names numbers but the
+    mask holds colours that its format does not define either.
     """
     return read_label(path, table, sha256).classes
 
@@ -46,7 +46,7 @@ class ReadLabel(NamedTuple):
 
 def read_label(path: Path, table: LabelTable, sha256: str | None = None) -> ReadLabel:
     """Read a mask as `open_label` does, and say more about it."""
-    mask = decode(path, sha256)
+    mask = decode_mask(path, sha256)
     if table.of_format and mask.image is not None and mask.image.mode in ("RGB", "RGBA"):
         classes = table.of_format.classes_of(colours_of(mask))
         # Otherwise the mask may hold class numbers, stored as grey RGB.

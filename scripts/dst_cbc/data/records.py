@@ -45,6 +45,7 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
             labels=labels,
             ignore=ignore,
             window=experiment.window,
+            bands=experiment.bands,
             test_from_val=experiment.test_from_val,
             digits=experiment.digits if experiment.format == "digits" else None,
             pairs=experiment.pairs,

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..data.images import Window, decode, open_image
+from ..data.images import decode, open_image
 from ..data.layouts.layout import IMAGE_SUFFIXES, files_below, same_name
 from ..data.masks import indexed_png, palette
 from ..models.segmentation import SegmentationModel
@@ -101,11 +101,12 @@ def claim(out: Path, made_with: dict) -> None:
         write_json(manifest, made_with)
         return
     found = read_json(manifest)
-    for key, value in made_with.items():
-        if found.get(key) != value:
+    for key in {**made_with, **found}:
+        if found.get(key) != made_with.get(key):
             raise DataError(
                 f"{out} was made with another `{key}`: found {found.get(key)!r} in {MANIFEST}, "
-                f"asked for {value!r}; choose another folder as --out, or delete this one"
+                f"asked for {made_with.get(key)!r}; choose another folder as --out, or delete "
+                "this one"
             )
 
 
@@ -124,7 +125,7 @@ def segment_folder(
     signal.
     """
     loader = DataLoader(
-        _Missing(images, outputs, model.window),
+        _Missing(images, outputs, model),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=signals.leave_to_parent,
@@ -154,8 +155,9 @@ class _Missing(Dataset):
     For a bad image, None and the error message; for an image that has a mask, None and "".
     """
 
-    def __init__(self, images: dict[str, Path], outputs: Outputs, window: Window | None):
-        self.images, self.outputs, self.window = list(images.items()), outputs, window
+    def __init__(self, images: dict[str, Path], outputs: Outputs, model: SegmentationModel):
+        self.images, self.outputs = list(images.items()), outputs
+        self.window, self.bands = model.window, model.bands
 
     def __len__(self) -> int:
         return len(self.images)
@@ -166,7 +168,8 @@ class _Missing(Dataset):
             digest = sha256_file(path)
             if _is_done(self.outputs, id, digest):
                 return None, ""
-            return image_tensor(np.asarray(open_image(path, self.window))), digest
+            image = open_image(path, self.window, bands=self.bands)
+            return image_tensor(np.asarray(image)), digest
         except DataError as error:
             return None, str(error)
         except OSError as error:

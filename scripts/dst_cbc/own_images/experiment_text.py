@@ -96,6 +96,7 @@ def describe(d: Draft) -> list[str]:
         lines.append(
             f"found: {copied} images are copies of others, such as {' and '.join(found.twins[0])}"
         )
+    lines += [f"found: {note}: {count} images" for note, count in sorted(found.notes.items())]
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
 from ..data.copies import identical_files, slopes
-from ..data.images import DIED, Decoded, decode
+from ..data.images import DIED, Decoded, decode, decode_mask, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
 from ..data.layouts.listing import entries
 from ..data.layouts.pairs import (
@@ -29,6 +29,7 @@ from ..data.layouts.pairs import (
 from ..data.masks import colours_of, numbers_of, palette_of
 from ..runtime import pool
 from ..runtime.errors import DataError
+from ..settings.base import Bands
 from ..settings.data import PairSettings
 from .class_list import ClassList
 from .mask_shapes import measured
@@ -46,12 +47,14 @@ class Seen:
     """What one decoded pair holds.
 
     kind: of the image, such as `8-bit grey`. hash: of what it shows, as `copies.slopes` returns it.
+    notes: clauses about the image, such as that a channel is not used.
     """
 
     size: tuple[int, int]
     kind: str
     mask: MaskSeen | None
     hash: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Inspection:
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
     their number. kinds, mask_kinds: such as `8-bit grey`: number of files. warnings: of what the
     files say about the meaning of the values. masks: all that were decoded. twins: ids of identical
-    images, with or without masks. hashes: of what each decoded image shows, by id.
+    images, with or without masks. hashes: of what each decoded image shows, by id. notes: clause
+    about an image: number of the decoded images of which it is true. bands: the channels that are
+    used.
     """
 
     root: Path
@@ -80,6 +85,8 @@ class Inspection:
     masks: Sequence[MaskSeen] = ()
     twins: list[list[str]] = field(default_factory=list)
     hashes: dict[str, np.ndarray | None] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    bands: Bands | None = None
 
     @property
     def masked(self) -> list[str]:
@@ -187,12 +194,17 @@ def _counted(counter: Counter) -> str:
 
 
 def inspect(
-    root: Path, settings: PairSettings, processes: int = 1, listed: ClassList | None = None
+    root: Path,
+    settings: PairSettings,
+    processes: int = 1,
+    listed: ClassList | None = None,
+    bands: Bands | None = None,
 ) -> Inspection:
     """Decode every mask and its image, and some of the other images.
 
     listed: decides whether the masks are read by number or by colour; if None, the masks decide.
-    Raises DataError that names all bad files at once, and for masks that contradict each other.
+    bands: the channels of the images that are used, as for `decode`. Raises DataError that names
+    all bad files at once, and for masks that contradict each other.
     """
     pairs = paired(root, settings)
     if not any(mask for _, _, mask in pairs):
@@ -205,7 +217,7 @@ def inspect(
     without = [pair for pair in pairs if not pair[2]]
     some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
     chosen = [*masked, *some]
-    found = pool.results(partial(_look, root), chosen, processes, partial(_ended, root))
+    found = pool.results(partial(_look, root, bands), chosen, processes, partial(_ended, root))
     looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
     problems = [one for one in looked if isinstance(one, str)]
     if problems:
@@ -231,6 +243,8 @@ def inspect(
         masks,
         _twins(root, pairs, coloured),
         {id: one.hash for (id, _, _), one in zip(chosen, seen, strict=True)},
+        Counter(note for one in seen for note in one.notes),
+        bands,
     )  # fmt: skip
 
 
@@ -256,7 +270,7 @@ def _twins(root: Path, pairs: Sequence[tuple[str, str, str]], coloured: bool) ->
 
 
 def _values(path: Path, coloured: bool) -> np.ndarray:
-    mask = decode(path)
+    mask = decode_mask(path)
     numbers = None if coloured and mask.image is not None else numbers_of(mask)
     return colours_of(mask) if numbers is None else numbers
 
@@ -265,16 +279,17 @@ def _ended(root: Path, pair: tuple[str, str, str]) -> str:
     return f"{' or '.join(str(root / file) for file in pair[1:] if file)}: {DIED}"
 
 
-def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
+def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen | str:
     """Decode one image and its mask; return what they hold, or what is wrong with them."""
     _, image_path, mask_path = pair
     try:
-        image = decode(root / image_path)
+        image = decode(root / image_path, bands=bands)
+        notes = tuple(image.notes)
         if not mask_path:
-            return Seen(image.size, _kind(image), None, slopes(image))
-        mask = decode(root / mask_path)
-        if mask.size != image.size:
-            return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
+            return Seen(image.size, _kind(image), None, slopes(image), notes)
+        mask = decode_mask(root / mask_path)
+        if wrong := size_problem(root / mask_path, mask.size, image):
+            return wrong
         numbers = numbers_of(mask)
         if numbers is None and mask.deep is not None:
             return f"{root / mask_path}: a mask of 16-bit colours; expected 8 bits a channel"
@@ -287,7 +302,7 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     coloured = numbers is None
     shapes = measured(values, coloured)
     seen = MaskSeen(file, kind, pixels, coloured, palette_of(mask), shapes)
-    return Seen(image.size, _kind(image), seen, slopes(image))
+    return Seen(image.size, _kind(image), seen, slopes(image), notes)
 
 
 def _kind(image: Decoded) -> str:

@@ -190,7 +190,10 @@ def _unlabeled(plan: Plan, model: PlannedModel) -> Sequence[str]:
 
 
 def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
-    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty."""
+    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty.
+
+    The sizes are those that `decode` gives, since images of equal size share a batch.
+    """
     rows = []
     for record in records[:: max(1, len(records) // most)][:most]:
         with suppress(DataError):
@@ -276,7 +279,8 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     device = devices.prepare(plan.experiment.device, stage)
     window = settings.dataset.window or (0, 65535)
     assert settings.network is not None
-    model = segmentation.build(settings.network, settings.dataset.classes, window=window)
+    classes, bands = settings.dataset.classes, settings.dataset.bands
+    model = segmentation.build(settings.network, classes, window=window, bands=bands)
     data = samples.Data(root, settings.dataset, labeled, [], None, validation)
     for steps in (WARM_UP, STEPS):
         few = stage.model_copy(update={"steps": steps, "validate_at": (), "warmup": 0})
