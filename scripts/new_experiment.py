@@ -1,9 +1,10 @@
 """Write an experiment file for your own images, from a folder of images and a folder of masks.
 
 Some images may have no mask. Both folders are used in place and only read. The command prints what
-it found and assumed, measures some training steps on this machine, and chooses an image size and
-numbers of steps that fit into --hours. With --update it writes the file of the next study, which
-includes the masks and images that were added since.
+it found and assumed; with --look it stops there. Then it measures some training steps on this
+machine, for about half a minute, and chooses an image size and numbers of steps that fit into
+--hours. With --update it writes the file of the next study, which includes the masks and images
+that were added since.
 """
 
 import argparse
@@ -32,6 +33,8 @@ from dst_cbc.settings.data import GroupPattern
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+IMPORT_SECONDS = 5
+"""Time that `import torch` and the first network take."""
 
 
 def parse():
@@ -69,6 +72,11 @@ def parse():
         metavar="PATH",
         help="experiment file to write (default: NAME.yaml in the current folder)",
     )
+    parser.add_argument(
+        "--look",
+        action="store_true",
+        help="only print what is found and assumed; measure and write nothing",
+    )
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
@@ -83,8 +91,6 @@ def group_pattern(text: str) -> str:
 
 
 def run() -> None:
-    # Progress bars of the short measurements would only clutter the output.
-    os.environ["TQDM_DISABLE"] = "1"
     arguments = parse()
     if arguments.update:
         update(arguments.update, arguments.name, arguments.out)
@@ -119,7 +125,7 @@ def start(arguments) -> None:
     name = arguments.name or draft.study_name(arguments.images.resolve().name)
     out = arguments.out or Path(f"{name}.yaml")
     taken = next((path for path in (out, Path("results", name)) if path.exists()), None)
-    if taken:
+    if taken and not arguments.look:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
     root, folders = inspection.common_folder(arguments.images, arguments.labels)
     cores = (
@@ -131,6 +137,8 @@ def start(arguments) -> None:
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
     proposed = draft.make(name, found, group, machine)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
+    if arguments.look:
+        return
     text = fit(proposed, arguments.hours, str(root))
     write_text(out, text)
     print(f"written: {out}. Read it, then run: snakemake --cores {cores} --configfile {out}")
@@ -155,10 +163,14 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
             return measured
 
         # Several threads may be slower than one if other programs use the CPU, too: measure both.
+        machine = proposed.machine
+        numbers = {machine.threads} if machine.cuda else {1, machine.cores}
         trials = [
-            replace(proposed, machine=replace(proposed.machine, threads=threads))
-            for threads in sorted({1, proposed.machine.cores}, reverse=True)
+            replace(proposed, machine=replace(machine, threads=threads))
+            for threads in sorted(numbers, reverse=True)
         ]
+        seconds = IMPORT_SECONDS + len(trials) * 2 * cost.SECONDS
+        print(f"measuring the speed of training, about {seconds:.0f} s", flush=True)
         pairs = [(measured_with(trial), trial) for trial in trials]
         measured, proposed = min(pairs, key=lambda pair: pair[0].step)
         proposed, enough = draft.fitted(proposed, measured, hours)

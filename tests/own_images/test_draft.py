@@ -1,5 +1,6 @@
 """An experiment file from two folders: what is found, assumed, held out and refused."""
 
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -19,8 +20,10 @@ from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, fitted, hold_out, make
 from dst_cbc.own_images.inspection import common_folder, guess_group, with_names
+from dst_cbc.planning import cost
 from dst_cbc.planning.cost import Measured
 from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime import devices
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
 from workflow import REPOSITORY
@@ -268,3 +271,85 @@ def test_a_folder_s_name_cannot_end_a_comment(tmp_path):
     proposed = make("p", made_up({0: 1, 1: 1}), None, LAPTOP)
     text = experiment_text.text(proposed, "data", "python x 'a\nname: other\u2028b'")
     assert yaml.safe_load(text)["name"] == "p"
+
+
+def test_of_many_pairs_200_are_decoded_spread_evenly_and_the_headers_of_all_are_read(
+    folders, monkeypatch
+):
+    monkeypatch.setattr(inspection, "LOOKED_AT", 3)
+    names = [f"{n:02}" for n in range(9)]
+    both = folders(names, {name: halves(0, int(name)) for name in names})
+    found = look(both)
+    assert found.pixels == {0: 3 * 3072 + 3072, 3: 3072, 6: 3072} and found.decoded == 3
+    assert "in 1 of 3 masks" in class_table(found).warnings[0]
+    said = experiment_text.describe(make("many", found, None, LAPTOP))
+    assert any("3 of the 9 masks were read" in line for line in said)
+    folders([], {"01": halves()[:40], "02": halves().T})
+    with pytest.raises(DataError, match=r"1 files.*\n.*01\.png: size \(96, 40\), but its image"):
+        look(both)
+
+
+def test_a_name_is_searched_once_for_each_pattern(monkeypatch):
+    searched = Counter()
+    original = inspection.shared_name
+
+    def counted(id, pattern):
+        searched[id, pattern] += 1
+        return original(id, pattern)
+
+    monkeypatch.setattr(inspection, "shared_name", counted)
+    monkeypatch.setattr(
+        inspection, "files_below", lambda root, folder, _: [(f"{folder}{n}", "") for n in range(9)]
+    )
+    with pytest.raises(DataError, match="matching names"):
+        with_names(Path(), PairSettings(images="i", labels="m"))
+    assert set(searched.values()) == {1}
+
+
+def in_process(monkeypatch, work, *arguments):
+    """Run new_experiment.py in this process, in the folder `work`."""
+    work.mkdir(exist_ok=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "argv", ["new_experiment.py", *map(str, arguments)])
+    runpy.run_path(str(REPOSITORY / "scripts/new_experiment.py"))["run"]()
+
+
+class Measuring(Exception):
+    pass
+
+
+def test_findings_are_printed_before_anything_is_measured_and_look_stops_after_them(
+    folders, tmp_path, monkeypatch, capsys
+):
+    def measure(*_):
+        raise Measuring
+
+    monkeypatch.setattr(cost, "measure", measure)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    in_process(monkeypatch, tmp_path / "work", *options, "--look")
+    findings = capsys.readouterr().out
+    assert "found: class 'foreground': value 255" in findings and not [*Path().iterdir()]
+    with pytest.raises(Measuring):
+        in_process(monkeypatch, tmp_path / "work", *options)
+    said = capsys.readouterr().out
+    assert said.startswith(findings) and "measuring the speed of training, about " in said
+
+
+@pytest.mark.parametrize("cuda, measured", [(False, [4, 1]), (True, [1])])
+def test_threads_are_measured_only_where_they_matter(
+    folders, tmp_path, monkeypatch, cuda, measured
+):
+    threads = []
+
+    def measure(plan, *_):
+        threads.append(plan.experiment.compute_threads)
+        return Measured("cpu", step=0.001, image=0.001, memory=1, model=1)
+
+    monkeypatch.setattr(cost, "measure", measure)
+    monkeypatch.setattr(devices, "cuda_is_likely", lambda: cuda)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    in_process(monkeypatch, tmp_path / "work", *options)
+    assert threads == measured

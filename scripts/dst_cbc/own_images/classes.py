@@ -134,7 +134,7 @@ def _rare(values: Sequence[int], named: Mapping[int, str], found: Inspection) ->
         if share < 0.001 or images < 3:
             warnings.append(
                 f"class {named[value]!r} has {share:.3%} of the pixels, in {images} of "
-                f"{len(found.masked)} masks: too little to learn or evaluate it; label more of "
+                f"{found.decoded} masks: too little to learn or evaluate it; label more of "
                 "it, or map its value to another class under `labels`"
             )
     return warnings

@@ -72,6 +72,11 @@ def describe(d: Draft) -> list[str]:
         f"height: {sizes}"
         + (f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""),
     ]
+    if found.decoded < masks:
+        lines.append(
+            f"found: {found.decoded} of the {masks} masks were read for what follows; the data "
+            "check at the start of the run reads all"
+        )
     for value, name in d.table.labels.items():
         number = mask_value(value)
         lines.append(

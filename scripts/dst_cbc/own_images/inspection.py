@@ -1,5 +1,6 @@
 """Inspects the user's folders: pairs of image and mask, kinds of files, sizes, mask values."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import DIED, Decoded, decode
+from ..data.images import DIED, Decoded, decode, size_of
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
 from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
 from ..data.masks import colours_of, numbers_of
@@ -20,7 +21,9 @@ from ..runtime.errors import DataError
 from ..settings.data import PairSettings
 
 LOOKED_AT = 200
-"""At most this many unlabeled images are decoded, evenly spread; the data check decodes all."""
+"""At most this many images with a mask, and as many without, are decoded, evenly spread.
+
+Of other pairs the headers are read; the data check decodes all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")
@@ -67,6 +70,11 @@ class Inspection:
         """Ids of the images that have a mask."""
         return [id for id, _, mask in self.pairs if mask]
 
+    @property
+    def decoded(self) -> int:
+        """Number of the masks whose values were read."""
+        return min(len(self.masked), LOOKED_AT)
+
 
 def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
     """Return the folder that contains both, and their paths in it; DataError if one is missing."""
@@ -104,8 +112,17 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
                 )
             )
     same = settings.images == settings.labels
-    best = max(_patterns(same), key=lambda names: _pairs_of(images, masks, *names))
-    if not _pairs_of(images, masks, *best):
+    # Each pattern is in many pairs of patterns, so its names are searched once.
+    image_names = functools.cache(lambda pattern: _named(images, pattern))
+    mask_names = functools.cache(lambda pattern: _named(masks, pattern))
+
+    def pairs(names: tuple[str, str]) -> int:
+        return len(image_names(names[0]) & mask_names(names[1]))
+
+    most = min(len(images), len(masks))
+    whole = next((names for names in _patterns(same) if pairs(names) == most), None)
+    best = whole or max(_patterns(same), key=pairs)
+    if not pairs(best):
         raise DataError(
             f"no image and mask have matching names; images: {_some(images)}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
@@ -130,9 +147,8 @@ def _patterns(same: bool) -> list[tuple[str, str]]:
     return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
 
 
-def _pairs_of(images: list[str], masks: list[str], image_name: str, mask_name: str) -> int:
-    named = {shared_name(id, image_name) for id in images} - {None}
-    return len(named & {shared_name(id, mask_name) for id in masks})
+def _named(ids: Sequence[str], pattern: str) -> set[str]:
+    return {name for id in ids if (name := shared_name(id, pattern))}
 
 
 def _some(ids: list[str]) -> str:
@@ -145,7 +161,7 @@ def _counted(counter: Counter) -> str:
 
 
 def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
-    """Decode every mask and its image, and some of the other images.
+    """Decode some pairs and some images without a mask; of the other pairs read the headers.
 
     Raises DataError that names all bad files at once.
     """
@@ -158,17 +174,19 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         )
     masked = [pair for pair in pairs if pair[2]]
     without = [pair for pair in pairs if not pair[2]]
-    some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
-    chosen = [*masked, *some]
+    decoded = _spread(masked)
+    chosen = [*decoded, *_spread(without)]
     found = pool.results(partial(_look, root), chosen, processes, partial(_ended, root))
     looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
+    known = set(decoded)
     problems = [one for one in looked if isinstance(one, str)]
+    problems += filter(None, (_mismatch(root, pair) for pair in masked if pair not in known))
     if problems:
         raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
     seen = [one for one in looked if not isinstance(one, str)]
     coloured = any(one.coloured for one in seen)
     pixels, images = Counter(), Counter()
-    for one in seen[: len(masked)]:
+    for one in seen:
         values = _as_colours(one) if coloured and not one.coloured else one.pixels
         pixels.update(values)
         images.update(values.keys())
@@ -179,6 +197,22 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         Counter(one.kinds[0] for one in seen),
         Counter(one.kinds[1] for one in seen if one.kinds[1]),
     )  # fmt: skip
+
+
+def _spread(pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    count = min(len(pairs), LOOKED_AT)
+    return [pairs[place * len(pairs) // count] for place in range(count)]
+
+
+def _mismatch(root: Path, pair: tuple[str, str, str]) -> str:
+    """Return how the headers of an image and its mask contradict each other; "" if they do not."""
+    try:
+        image, mask = (size_of(root / file) for file in pair[1:])
+    except DataError as error:
+        return str(error)
+    # EXIF, which is not read here, may turn one of the two by a quarter.
+    fits = sorted(image) == sorted(mask)
+    return "" if fits else f"{root / pair[2]}: size {mask}, but its image has {image}"
 
 
 def _as_colours(one: Seen) -> dict[int, int]:
