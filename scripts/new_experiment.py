@@ -29,7 +29,7 @@ from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
 from dst_cbc.runtime.reading import read_ids, read_text
-from dst_cbc.settings.data import GroupPattern
+from dst_cbc.settings.data import GroupPattern, NamePattern
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -52,6 +52,14 @@ def parse():
         ),
     ):
         parser.add_argument(name, type=Path, metavar="PATH", help=what)
+    for name, file in (("image", "an image"), ("mask", "a mask")):
+        parser.add_argument(
+            f"--{name}-name",
+            type=name_pattern,
+            metavar="PATTERN",
+            help=f"pattern of the file name of {file} without its ending; {{}} stands for the part "
+            f"that images and masks share: '{{}}_{name}' (default: guessed from the names)",
+        )
     parser.add_argument("--name", help="name of the study (default: from the folder's name)")
     parser.add_argument(
         "--hours",
@@ -88,6 +96,15 @@ def group_pattern(text: str) -> str:
         return TypeAdapter(GroupPattern).validate_python(text)
     except ValidationError as error:
         raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from None
+
+
+def name_pattern(text: str) -> str:
+    try:
+        return TypeAdapter(NamePattern).validate_python(text)
+    except ValidationError:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}; expected a file name with one {{}}, such as '{{}}_mask'"
+        ) from None
 
 
 def run() -> None:
@@ -131,7 +148,8 @@ def start(arguments) -> None:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found = inspection.inspect(root, inspection.with_names(root, folders), cores)
+    names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
+    found = inspection.inspect(root, names, cores)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)

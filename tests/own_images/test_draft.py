@@ -1,5 +1,6 @@
 """An experiment file from two folders: what is found, assumed, held out and refused."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dst_cbc.cli import Parser
 from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
@@ -353,3 +355,54 @@ def test_threads_are_measured_only_where_they_matter(
     options = ("--images", both[0], "--labels", both[1], "--name", "cells")
     in_process(monkeypatch, tmp_path / "work", *options)
     assert threads == measured
+
+
+@pytest.mark.parametrize(
+    "image, mask",
+    [
+        ("{}_0000", "{}"),
+        ("{}_leftImg8bit", "{}_gtFine_labelIds"),
+        ("{}", "{}.tif"),
+        ("{}", "{}_Mask"),
+        ("img {}", "{}"),
+    ],
+)
+def test_names_of_usual_exports_are_guessed(folders, image, mask):
+    cases = [f"town/case {n}" for n in range(4)]
+
+    def named(pattern, case):
+        return f"town/{pattern.replace('{}', case.removeprefix('town/'))}"
+
+    both = folders(
+        [named(image, case) for case in cases], {named(mask, case): halves() for case in cases[:3]}
+    )
+    found = look(both)
+    assert (found.settings.image_name, found.settings.mask_name) == (image, mask)
+    assert len(found.masked) == 3
+
+
+def test_names_are_taken_as_they_are_given(folders, tmp_path, monkeypatch, capsys):
+    names = [f"{n}" for n in range(9)]
+    both = folders([f"{name}a" for name in names], {f"old-{name}": halves() for name in names[:8]})
+    with pytest.raises(DataError, match=re.escape("--image-name '{}_0000' --mask")):
+        look(both)
+    options = ("--images", both[0], "--labels", both[1], "--look")
+    given = ("--image-name", "{}a", "--mask-name", "old-{}")
+    in_process(monkeypatch, tmp_path / "work", *options, *given)
+    assert "9 images, 8 of them with a mask" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        in_process(monkeypatch, tmp_path / "work", *options, "--mask-name", "mask")
+    assert "found 'mask'; expected a file name with one {}" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_expanded_in_every_option_that_is_a_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = Parser("says nothing")
+    parser.path("--images", "images")
+    assert parser.parse_args(["--images=~/photos"]).images == tmp_path / "photos"
+
+
+def test_ids_are_quoted_alike():
+    ids = ["001", "1e3", "no", "a b", "c"]
+    assert experiment_text._wrapped(ids) == "['001', '1e3', 'no', 'a b', 'c']"
+    assert experiment_text._wrapped([1, 255]) == "[1, 255]"

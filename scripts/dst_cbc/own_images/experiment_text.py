@@ -57,7 +57,11 @@ def _flow(value: object) -> str:
 
 
 def _wrapped(values: Sequence) -> str:
-    dumped = yaml.safe_dump(list(values), default_flow_style=True, width=80, allow_unicode=True)
+    # All ids in quotes, not only those that would be read as numbers without them.
+    quotes = "'" if all(isinstance(value, str) for value in values) else None
+    dumped = yaml.safe_dump(
+        list(values), default_flow_style=True, default_style=quotes, width=80, allow_unicode=True
+    )
     return dumped.strip().replace("\n", "\n   ")
 
 

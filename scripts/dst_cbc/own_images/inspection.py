@@ -27,6 +27,12 @@ Of other pairs the headers are read; the data check decodes all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")
+# Names that programs and data sets give: nnU-Net, Cityscapes, and masks named after a whole file.
+_IMAGE_NAMES = ("{}_0000", "{}_leftImg8bit")
+_MASK_NAMES = (
+    *(f"{{}}_gt{kind}_label{ids}" for kind in ("Fine", "Coarse") for ids in ("Ids", "TrainIds")),
+    *(f"{{}}{form}" for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())),
+)
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,16 @@ def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
     return shown, PairSettings(images=below[0], labels=below[1])
 
 
-def with_names(root: Path, settings: PairSettings) -> PairSettings:
+def with_names(
+    root: Path,
+    settings: PairSettings,
+    image_name: str | None = None,
+    mask_name: str | None = None,
+) -> PairSettings:
     """Return the settings with the name patterns that give the most pairs.
 
-    Raises DataError when there are no images, no masks, or no pairs.
+    image_name, mask_name: the pattern, if it is known, such as `{}_0000` or `{}_mask`. Raises
+    DataError when there are no images, no masks, or no pairs.
     """
     images = [id for id, _ in files_below(root, settings.images, IMAGE_SUFFIXES)]
     masks = [id for id, _ in files_below(root, settings.labels, MASK_SUFFIXES)]
@@ -120,19 +132,24 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
         return len(image_names(names[0]) & mask_names(names[1]))
 
     most = min(len(images), len(masks))
-    whole = next((names for names in _patterns(same) if pairs(names) == most), None)
-    best = whole or max(_patterns(same), key=pairs)
+    patterns = _patterns(same, image_name, mask_name)
+    whole = next((names for names in patterns if pairs(names) == most), None)
+    best = whole or max(patterns, key=pairs)
     if not pairs(best):
         raise DataError(
             f"no image and mask have matching names; images: {_some(images)}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
-            "as _mask, and the same subfolder"
+            "as _mask, and the same subfolder; or say how they are named, `{}` for what is common: "
+            "--image-name '{}_0000' --mask-name '{}_mask'"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
 
 
-def _patterns(same: bool) -> list[tuple[str, str]]:
-    """Return the (image, mask) name patterns to try, the simplest first."""
+def _patterns(same: bool, image_name: str | None, mask_name: str | None) -> list[tuple[str, str]]:
+    """Return the (image, mask) name patterns to try, the simplest first.
+
+    same: whether images and masks are in one folder. image_name, mask_name: if known.
+    """
 
     def of(words: Sequence[str]) -> list[str]:
         spelled = [form for word in words for form in (word, word.capitalize(), word.upper())]
@@ -143,8 +160,10 @@ def _patterns(same: bool) -> list[tuple[str, str]]:
             for pattern in (f"{{}}{mark}{word}", f"{word}{mark}{{}}")
         ]
 
-    masks = [*([] if same else ["{}"]), *of(_WORDS)]
-    return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
+    images = [image_name] if image_name else ["{}", *of(_IMAGE_WORDS), *_IMAGE_NAMES]
+    simple = [] if same else ["{}"]
+    masks = [mask_name] if mask_name else [*simple, *of(_WORDS), *_MASK_NAMES]
+    return list(itertools.product(images, masks))
 
 
 def _named(ids: Sequence[str], pattern: str) -> set[str]:
