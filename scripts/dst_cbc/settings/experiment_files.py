@@ -177,7 +177,18 @@ def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
             else f"{place}: found {found(fault['input'])}; too few values"
         )
     what = "" if isinstance(fault["input"], Mapping) else f"found {found(fault['input'])}; "
-    return f"{place}: {what}{fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {what}{_expected(fault) or fault['msg'].removeprefix('Value error, ')}"
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    """What to write instead, where YAML has read another type than was meant; else ""."""
+    value, kind = fault["input"], fault["type"]
+    if kind == "string_type" and isinstance(value, bool):
+        words = "yes, on and true" if value else "no, off and false"
+        return f"expected text: {words} are text only in quotes, such as '{words.split(',')[0]}'"
+    if kind == "tuple_type" and isinstance(value, str | int | float):
+        return f"expected a list, in brackets: [{found(value)}]"
+    return ""
 
 
 def _as_written(loc: tuple, documents) -> tuple:
