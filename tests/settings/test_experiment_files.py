@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -294,6 +295,17 @@ def test_an_extending_file_with_values_of_another_kind_is_refused(key, value, wr
     write("base.yaml", BASE)
     more = write("more.yaml", {"extends": "base.yaml", key: value})
     assert f"more.yaml: {key}" in refused(more)
+
+
+def test_a_target_that_is_taken_for_an_experiment_file_is_named_with_the_command_to_write(
+    write, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    target = Path("results/tiny/metrics.json")
+    target.parent.mkdir(parents=True)
+    target.write_text('{"name": "other"}')
+    with pytest.raises(ConfigError, match=rf"snakemake --cores all {target} --configfile FILE"):
+        load_experiment([write("a.yaml", BASE), target.absolute()], {})
 
 
 def test_files_that_extend_each_other_are_refused(write, refused):

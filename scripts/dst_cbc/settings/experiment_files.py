@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import os
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,13 @@ def _with_extended(file: Path | Mapping[str, Any]) -> list[tuple[str, dict]]:
     """(Source, content) of a file and of all files that it extends, the extended ones first."""
     is_content = isinstance(file, Mapping)
     path = Path("config" if is_content else file)
+    # Snakemake makes the paths of config files absolute.
+    below = os.path.relpath(path)
+    if Path(below).parts[:1] == ("results",) and path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(
+            f"{below}: a file of results, and no experiment file; --configfile takes every word "
+            f"behind it, so write: snakemake --cores all {below} --configfile FILE"
+        )
     document = dict(file) if is_content else read_yaml(path)
     check_values(document, str(path))
     chain, seen = [(str(path), document)], {path.resolve()}
