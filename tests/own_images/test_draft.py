@@ -406,3 +406,13 @@ def test_ids_are_quoted_alike():
     ids = ["001", "1e3", "no", "a b", "c"]
     assert experiment_text._wrapped(ids) == "['001', '1e3', 'no', 'a b', 'c']"
     assert experiment_text._wrapped([1, 255]) == "[1, 255]"
+
+
+@pytest.mark.parametrize("images, said", [(4, "stays unknown"), (9, "with a 95 % interval")])
+def test_no_interval_is_promised_where_one_image_is_held_out(images, said):
+    (warning,) = [
+        line
+        for line in experiment_text.describe(make("p", made_up({0: 1, 1: 1}, images), None, LAPTOP))
+        if "val images are too few" in line
+    ]
+    assert said in warning

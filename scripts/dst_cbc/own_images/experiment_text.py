@@ -104,10 +104,14 @@ def describe(d: Draft) -> list[str]:
         lines.append("assumed: no image is unlabeled, so only supervised training is possible")
     warnings = list(d.table.warnings)
     if d.select == "last":
+        interval = (
+            "mIoU is shown with a 95 % interval (bootstrap over the images)"
+            if len(d.val) > 1
+            else "how much mIoU differs between images stays unknown"
+        )
         warnings.append(
             f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "
-            "each round keeps the model of its last step, and mIoU is shown with a 95 % interval "
-            "(bootstrap over the images)"
+            f"each round keeps the model of its last step, and {interval}"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
 
