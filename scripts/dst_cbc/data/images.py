@@ -53,6 +53,10 @@ _BITS_PER_SAMPLE = 258
 _RUN_LENGTHS = (1, 2)
 # TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
+_SMALLER = (
+    "cut it and its mask into smaller images, or raise MOST_PIXELS in "
+    "scripts/dst_cbc/data/images.py if your memory holds several such images"
+)
 _ONE_PAGE = (
     "expected one image: write each page to its own file, or only the first one: "
     "tifffile.imwrite(NEW, tifffile.imread(OLD)[0])"
@@ -139,8 +143,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; cut it into smaller "
-            "images"
+            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
         ) from None
     except MemoryError:
         raise DataError(f"{path}: too little memory to decode it; make it smaller") from None
@@ -250,7 +253,7 @@ def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
         if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
             raise DataError(
                 f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
-                f"{MOST_PIXELS} pixels, the most that are read; cut it into smaller images"
+                f"{MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
             )
         if page.compression not in _COMPRESSIONS:
             raise DataError(
