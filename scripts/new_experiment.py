@@ -177,7 +177,11 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
         def measured_with(proposed: Draft) -> cost.Measured:
             _, records, plan = planned(proposed)
             measured = cost.measure(plan, records, Path(folder, "cost"))
-            assert measured is not None
+            if measured is None:
+                raise DataError(
+                    f"{root}: the speed of training cannot be measured, because no image with a "
+                    "mask can be opened now, in training or in val; run the command again"
+                )
             return measured
 
         # Several threads may be slower than one if other programs use the CPU, too: measure both.

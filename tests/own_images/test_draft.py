@@ -416,3 +416,13 @@ def test_no_interval_is_promised_where_one_image_is_held_out(images, said):
         if "val images are too few" in line
     ]
     assert said in warning
+
+
+def test_images_that_are_gone_when_the_speed_is_measured_are_said_in_words(
+    folders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cost, "measure", lambda *_: None)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    with pytest.raises(DataError, match="no image with a mask can be opened now"):
+        in_process(monkeypatch, tmp_path / "work", *options)
