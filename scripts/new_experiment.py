@@ -197,6 +197,9 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
         measured, proposed = min(pairs, key=lambda pair: pair[0].step)
         proposed, enough = draft.fitted(proposed, measured, hours)
         while not enough and (halved := draft.smaller(proposed)):
+            print(
+                f"too slow for {hours:g} hours: measuring with images of half the size", flush=True
+            )
             measured = measured_with(halved)
             proposed, enough = draft.fitted(halved, measured, hours)
         experiment, records, plan = planned(proposed)
