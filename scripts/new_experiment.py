@@ -88,6 +88,8 @@ def parse():
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
+    if arguments.look and arguments.update:
+        parser.error("--look needs --images and --labels")
     return arguments
 
 

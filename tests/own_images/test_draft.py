@@ -332,6 +332,8 @@ def test_findings_are_printed_before_anything_is_measured_and_look_stops_after_t
     in_process(monkeypatch, tmp_path / "work", *options, "--look")
     findings = capsys.readouterr().out
     assert "found: class 'foreground': value 255" in findings and not [*Path().iterdir()]
+    with pytest.raises(SystemExit):
+        in_process(monkeypatch, tmp_path / "work", "--update", "cells.yaml", "--look")
     with pytest.raises(Measuring):
         in_process(monkeypatch, tmp_path / "work", *options)
     said = capsys.readouterr().out
