@@ -33,6 +33,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        # A shell does not expand `--images=~/photos`.
+        self.register("type", Path, lambda text: Path(os.path.expanduser(text)))
 
     def path(self, name: str, help: str, **options) -> None:
         """Add a required option that is a path."""

@@ -253,7 +253,9 @@ def test_a_png_beyond_the_limit_is_refused_by_its_header(tmp_path):
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(content)
     for read in (decode, size_of):
-        with pytest.raises(DataError, match=rf"a\.png: more than {MOST_PIXELS} pixels"):
+        with pytest.raises(
+            DataError, match=rf"a\.png: more than {MOST_PIXELS} .*raise MOST_PIXELS in"
+        ):
             read(tmp_path / "a.png")
 
 

@@ -1,5 +1,7 @@
 """An experiment file from two folders: what is found, assumed, held out and refused."""
 
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -15,13 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dst_cbc.cli import Parser
 from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, fitted, hold_out, make
 from dst_cbc.own_images.inspection import common_folder, guess_group, with_names
+from dst_cbc.planning import cost
 from dst_cbc.planning.cost import Measured
 from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime import devices
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
 from workflow import REPOSITORY
@@ -372,3 +377,158 @@ def test_a_folder_s_name_cannot_end_a_comment(tmp_path):
     proposed = make("p", made_up({0: 1, 1: 1}), None, LAPTOP)
     text = experiment_text.text(proposed, "data", "python x 'a\nname: other\u2028b'")
     assert yaml.safe_load(text)["name"] == "p"
+
+
+def test_of_many_pairs_200_are_decoded_spread_evenly_and_the_headers_of_all_are_read(
+    folders, monkeypatch
+):
+    monkeypatch.setattr(inspection, "LOOKED_AT", 3)
+    names = [f"{n:02}" for n in range(9)]
+    both = folders(names, {name: halves(0, int(name)) for name in names})
+    found = look(both)
+    assert found.pixels == {0: 3 * 3072 + 3072, 3: 3072, 6: 3072} and found.decoded == 3
+    assert "in 1 of 3 masks" in class_table(found).warnings[0]
+    said = experiment_text.describe(make("many", found, None, LAPTOP))
+    assert any("3 of the 9 masks were read" in line for line in said)
+    folders([], {"01": halves()[:40], "02": halves().T})
+    with pytest.raises(DataError, match=r"1 files.*\n.*01\.png: size \(96, 40\), but its image"):
+        look(both)
+
+
+def test_a_name_is_searched_once_for_each_pattern(monkeypatch):
+    searched = Counter()
+    original = inspection.shared_name
+
+    def counted(id, pattern):
+        searched[id, pattern] += 1
+        return original(id, pattern)
+
+    monkeypatch.setattr(inspection, "shared_name", counted)
+    monkeypatch.setattr(
+        inspection, "files_below", lambda root, folder, _: [(f"{folder}{n}", "") for n in range(9)]
+    )
+    with pytest.raises(DataError, match="matching names"):
+        with_names(Path(), PairSettings(images="i", labels="m"))
+    assert set(searched.values()) == {1}
+
+
+def in_process(monkeypatch, work, *arguments):
+    """Run new_experiment.py in this process, in the folder `work`."""
+    work.mkdir(exist_ok=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "argv", ["new_experiment.py", *map(str, arguments)])
+    runpy.run_path(str(REPOSITORY / "scripts/new_experiment.py"))["run"]()
+
+
+class Measuring(Exception):
+    pass
+
+
+def test_findings_are_printed_before_anything_is_measured_and_look_stops_after_them(
+    folders, tmp_path, monkeypatch, capsys
+):
+    def measure(*_):
+        raise Measuring
+
+    monkeypatch.setattr(cost, "measure", measure)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    in_process(monkeypatch, tmp_path / "work", *options, "--look")
+    findings = capsys.readouterr().out
+    assert "found: class 'foreground': value 255" in findings and not [*Path().iterdir()]
+    with pytest.raises(SystemExit):
+        in_process(monkeypatch, tmp_path / "work", "--update", "cells.yaml", "--look")
+    with pytest.raises(Measuring):
+        in_process(monkeypatch, tmp_path / "work", *options)
+    said = capsys.readouterr().out
+    assert said.startswith(findings) and "measuring the speed of training, about " in said
+
+
+@pytest.mark.parametrize("cuda, measured", [(False, [4, 1]), (True, [1])])
+def test_threads_are_measured_only_where_they_matter(
+    folders, tmp_path, monkeypatch, cuda, measured
+):
+    threads = []
+
+    def measure(plan, *_):
+        threads.append(plan.experiment.compute_threads)
+        return Measured("cpu", step=0.001, image=0.001, memory=1, model=1)
+
+    monkeypatch.setattr(cost, "measure", measure)
+    monkeypatch.setattr(devices, "cuda_is_likely", lambda: cuda)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    in_process(monkeypatch, tmp_path / "work", *options)
+    assert threads == measured
+
+
+@pytest.mark.parametrize(
+    "image, mask",
+    [
+        ("{}_0000", "{}"),
+        ("{}_leftImg8bit", "{}_gtFine_labelIds"),
+        ("{}", "{}.tif"),
+        ("{}", "{}_Mask"),
+        ("img {}", "{}"),
+    ],
+)
+def test_names_of_usual_exports_are_guessed(folders, image, mask):
+    cases = [f"town/case {n}" for n in range(4)]
+
+    def named(pattern, case):
+        return f"town/{pattern.replace('{}', case.removeprefix('town/'))}"
+
+    both = folders(
+        [named(image, case) for case in cases], {named(mask, case): halves() for case in cases[:3]}
+    )
+    found = look(both)
+    assert (found.settings.image_name, found.settings.mask_name) == (image, mask)
+    assert len(found.masked) == 3
+
+
+def test_names_are_taken_as_they_are_given(folders, tmp_path, monkeypatch, capsys):
+    names = [f"{n}" for n in range(9)]
+    both = folders([f"{name}a" for name in names], {f"old-{name}": halves() for name in names[:8]})
+    with pytest.raises(DataError, match=re.escape("--image-name '{}_0000' --mask")):
+        look(both)
+    options = ("--images", both[0], "--labels", both[1], "--look")
+    given = ("--image-name", "{}a", "--mask-name", "old-{}")
+    in_process(monkeypatch, tmp_path / "work", *options, *given)
+    assert "9 images, 8 of them with a mask" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        in_process(monkeypatch, tmp_path / "work", *options, "--mask-name", "mask")
+    assert "found 'mask'; expected a file name with one {}" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_expanded_in_every_option_that_is_a_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = Parser("says nothing")
+    parser.path("--images", "images")
+    assert parser.parse_args(["--images=~/photos"]).images == tmp_path / "photos"
+
+
+def test_ids_are_quoted_alike():
+    ids = ["001", "1e3", "no", "a b", "c"]
+    assert experiment_text._wrapped(ids) == "['001', '1e3', 'no', 'a b', 'c']"
+    assert experiment_text._wrapped([1, 255]) == "[1, 255]"
+
+
+@pytest.mark.parametrize("images, said", [(4, "stays unknown"), (9, "with a 95 % interval")])
+def test_no_interval_is_promised_where_one_image_is_held_out(images, said):
+    (warning,) = [
+        line
+        for line in experiment_text.describe(make("p", made_up({0: 1, 1: 1}, images), None, LAPTOP))
+        if "val images are too few" in line
+    ]
+    assert said in warning
+
+
+def test_images_that_are_gone_when_the_speed_is_measured_are_said_in_words(
+    folders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cost, "measure", lambda *_: None)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    with pytest.raises(DataError, match="no image with a mask can be opened now"):
+        in_process(monkeypatch, tmp_path / "work", *options)

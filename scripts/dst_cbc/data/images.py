@@ -58,6 +58,10 @@ _ALPHA = {1, 2}
 _RUN_LENGTHS = (1, 2)
 # TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
+_SMALLER = (
+    "cut it and its mask into smaller images, or raise MOST_PIXELS in "
+    "scripts/dst_cbc/data/images.py if your memory holds several such images"
+)
 _STACK = (
     "several pages or frames; expected one image, or one with its reduced copies and masks; write "
     "the pages of a stack to a folder of its name, for the mask, too, and keep them together by "
@@ -201,8 +205,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; cut it into smaller "
-            "images"
+            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
         ) from None
     except MemoryError:
         raise DataError(f"{path}: too little memory to decode it; make it smaller") from None
@@ -394,7 +397,7 @@ def _read_tiff(
         if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
             raise DataError(
                 f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
-                f"{MOST_PIXELS} pixels, the most that are read; cut it into smaller images"
+                f"{MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
             )
         bytes_ = max(math.prod(shape[:2]), tile) * page.samplesperpixel * page.dtype.itemsize
         if bytes_ > 8 * MOST_PIXELS:

@@ -125,7 +125,7 @@ def _rare(named: Mapping[int, str], found: Inspection) -> list[str]:
         if share < 0.001 or images < 3:
             rare.append(
                 f"class {name!r} has {share:.3%} of the pixels, in {images} of "
-                f"{len(found.masked)} masks"
+                f"{found.decoded} masks"
             )
     if not rare:
         return []

@@ -60,7 +60,11 @@ def _flow(value: object) -> str:
 
 
 def _wrapped(values: Sequence) -> str:
-    dumped = yaml.safe_dump(list(values), default_flow_style=True, width=80, allow_unicode=True)
+    # All ids in quotes, not only those that would be read as numbers without them.
+    quotes = "'" if all(isinstance(value, str) for value in values) else None
+    dumped = yaml.safe_dump(
+        list(values), default_flow_style=True, default_style=quotes, width=80, allow_unicode=True
+    )
     return dumped.strip().replace("\n", "\n   ")
 
 
@@ -81,6 +85,11 @@ def describe(d: Draft) -> list[str]:
         f"height: {sizes}"
         + (f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""),
     ]
+    if found.decoded < masks:
+        lines.append(
+            f"found: {found.decoded} of the {masks} masks were read for what follows; the data "
+            "check at the start of the run reads all"
+        )
     for value, name in [*d.table.labels.items()][:MOST_SHOWN]:
         number = mask_value(value)
         lines.append(
@@ -120,10 +129,14 @@ def describe(d: Draft) -> list[str]:
         )
     warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if d.select == "last":
+        interval = (
+            "mIoU is shown with a 95 % interval (bootstrap over the images)"
+            if len(d.val) > 1
+            else "how much mIoU differs between images stays unknown"
+        )
         warnings.append(
             f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "
-            "each round keeps the model of its last step, and mIoU is shown with a 95 % interval "
-            "(bootstrap over the images)"
+            f"each round keeps the model of its last step, and {interval}"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
 

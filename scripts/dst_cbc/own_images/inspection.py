@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
 from ..data.copies import identical_files, slopes
-from ..data.images import DIED, Decoded, decode, decode_mask, size_problem
+from ..data.images import DIED, Decoded, decode, decode_mask, size_of, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
 from ..data.layouts.listing import entries
 from ..data.layouts.pairs import (
@@ -36,10 +36,18 @@ from .mask_shapes import measured
 from .mask_values import MaskSeen, are_colours, require_numbers
 
 LOOKED_AT = 200
-"""At most this many unlabeled images are decoded, evenly spread; the data check decodes all."""
+"""At most this many images with a mask, and as many without, are decoded, evenly spread.
+
+Of other pairs the headers are read; the data check decodes all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")
+# Names that programs and data sets give: nnU-Net, Cityscapes, and masks named after a whole file.
+_IMAGE_NAMES = ("{}_0000", "{}_leftImg8bit")
+_MASK_NAMES = (
+    *(f"{{}}_gt{kind}_label{ids}" for kind in ("Fine", "Coarse") for ids in ("Ids", "TrainIds")),
+    *(f"{{}}{form}" for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())),
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,11 @@ class Inspection:
         """Ids of the images that have a mask."""
         return [id for id, _, mask in self.pairs if mask]
 
+    @property
+    def decoded(self) -> int:
+        """Number of the masks whose values were read."""
+        return min(len(self.masked), LOOKED_AT)
+
 
 def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
     """Return the folder that contains both, and their paths in it; DataError if one is missing."""
@@ -107,10 +120,16 @@ def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
     return shown, PairSettings(images=below[0], labels=below[1])
 
 
-def with_names(root: Path, settings: PairSettings) -> PairSettings:
+def with_names(
+    root: Path,
+    settings: PairSettings,
+    image_name: str | None = None,
+    mask_name: str | None = None,
+) -> PairSettings:
     """Return the settings with the name patterns that give the most pairs.
 
-    Raises DataError when there are no images, no masks, or no pairs.
+    image_name, mask_name: the pattern, if it is known, such as `{}_0000` or `{}_mask`. Raises
+    DataError when there are no images, no masks, or no pairs.
     """
     images = [id for id, _ in files_below(root, settings.images, IMAGE_SUFFIXES)]
     masks = [id for id, _ in files_below(root, settings.labels, MASK_SUFFIXES)]
@@ -141,12 +160,16 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
     def pairs(names: tuple[str, str]) -> int:
         return len(image_names(names[0]) & mask_names(names[1]))
 
-    best = max(_patterns(same), key=pairs)
+    most = min(len(images), len(masks))
+    patterns = _patterns(same, image_name, mask_name)
+    whole = next((names for names in patterns if pairs(names) == most), None)
+    best = whole or max(patterns, key=pairs)
     if not pairs(best):
         raise DataError(
             f"no image and mask have matching names; images: {_some(images)}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
-            "as _mask, and the same subfolder"
+            "as _mask, and the same subfolder; or say how they are named, `{}` for what is common: "
+            "--image-name '{}_0000' --mask-name '{}_mask'"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
 
@@ -164,8 +187,11 @@ def account(root: Path, settings: PairSettings) -> Account:
     return found
 
 
-def _patterns(same: bool) -> list[tuple[str, str]]:
-    """Return the (image, mask) name patterns to try, the simplest first."""
+def _patterns(same: bool, image_name: str | None, mask_name: str | None) -> list[tuple[str, str]]:
+    """Return the (image, mask) name patterns to try, the simplest first.
+
+    same: whether images and masks are in one folder. image_name, mask_name: if known.
+    """
 
     def of(words: Sequence[str]) -> list[str]:
         spelled = [form for word in words for form in (word, word.capitalize(), word.upper())]
@@ -176,8 +202,10 @@ def _patterns(same: bool) -> list[tuple[str, str]]:
             for pattern in (f"{{}}{mark}{word}", f"{word}{mark}{{}}")
         ]
 
-    masks = [*([] if same else ["{}"]), *of(_WORDS)]
-    return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
+    images = [image_name] if image_name else ["{}", *of(_IMAGE_WORDS), *_IMAGE_NAMES]
+    simple = [] if same else ["{}"]
+    masks = [mask_name] if mask_name else [*simple, *of(_WORDS), *_MASK_NAMES]
+    return list(itertools.product(images, masks))
 
 
 def _named(ids: Sequence[str], pattern: str) -> set[str]:
@@ -200,7 +228,7 @@ def inspect(
     listed: ClassList | None = None,
     bands: Bands | None = None,
 ) -> Inspection:
-    """Decode every mask and its image, and some of the other images.
+    """Decode some pairs and some images without a mask; of the other pairs read the headers.
 
     listed: decides whether the masks are read by number or by colour; if None, the masks decide.
     bands: the channels of the images that are used, as for `decode`. Raises DataError that names
@@ -215,11 +243,13 @@ def inspect(
         )
     masked = [pair for pair in pairs if pair[2]]
     without = [pair for pair in pairs if not pair[2]]
-    some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
-    chosen = [*masked, *some]
+    decoded = _spread(masked)
+    chosen = [*decoded, *_spread(without)]
     found = pool.results(partial(_look, root, bands), chosen, processes, partial(_ended, root))
     looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
+    known = set(decoded)
     problems = [one for one in looked if isinstance(one, str)]
+    problems += filter(None, (_mismatch(root, pair) for pair in masked if pair not in known))
     if problems:
         raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
     seen = [one for one in looked if not isinstance(one, str)]
@@ -273,6 +303,20 @@ def _values(path: Path, coloured: bool) -> np.ndarray:
     mask = decode_mask(path)
     numbers = None if coloured and mask.image is not None else numbers_of(mask)
     return colours_of(mask) if numbers is None else numbers
+
+
+def _spread(pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    count = min(len(pairs), LOOKED_AT)
+    return [pairs[place * len(pairs) // count] for place in range(count)]
+
+
+def _mismatch(root: Path, pair: tuple[str, str, str]) -> str:
+    """Return how the headers of an image and its mask contradict each other; "" if they do not."""
+    try:
+        image, mask = (size_of(root / file) for file in pair[1:])
+    except DataError as error:
+        return str(error)
+    return "" if image == mask else f"{root / pair[2]}: size {mask}, but its image has {image}"
 
 
 def _ended(root: Path, pair: tuple[str, str, str]) -> str:
