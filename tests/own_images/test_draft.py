@@ -383,15 +383,15 @@ def test_of_many_pairs_200_are_decoded_spread_evenly_and_the_headers_of_all_are_
     folders, monkeypatch
 ):
     monkeypatch.setattr(inspection, "LOOKED_AT", 3)
-    names = [f"{n:02}" for n in range(9)]
-    both = folders(names, {name: halves(0, int(name)) for name in names})
+    for n in range(9):
+        both = folders([f"{n:02}"], {f"{n:02}": halves(0, n)}, np.full((64, 96), n, np.uint8))
     found = look(both)
     assert found.pixels == {0: 3 * 3072 + 3072, 3: 3072, 6: 3072} and found.decoded == 3
     assert "in 1 of 3 masks" in class_table(found).warnings[0]
     said = experiment_text.describe(make("many", found, None, LAPTOP))
     assert any("3 of the 9 masks were read" in line for line in said)
     folders([], {"01": halves()[:40], "02": halves().T})
-    with pytest.raises(DataError, match=r"1 files.*\n.*01\.png: size \(96, 40\), but its image"):
+    with pytest.raises(DataError, match=r"2 files.*\n.*01\.png: size \(96, 40\), but its image"):
         look(both)
 
 
