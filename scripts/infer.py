@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.runtime import devices, signals
-from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.errors import DataError, by_cause
 from dst_cbc.runtime.files import sha256_file
 from dst_cbc.settings.base import Bands, Window
 from dst_cbc.settings.stages import Compute, Inference
@@ -102,7 +102,7 @@ def run() -> None:
         )
     print(f"{len(images) - len(problems)} of {len(images)} images have masks in {arguments.out}")
     if problems:
-        raise DataError(f"{len(problems)} bad images:\n" + "\n".join(problems.values()))
+        raise DataError(f"{len(problems)} bad images:\n{by_cause([*problems.values()])}")
 
 
 def made_with(arguments, classes: list[str]) -> dict:

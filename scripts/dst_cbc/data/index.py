@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..runtime import escape, pool
-from ..runtime.errors import DataError, Spoiled
+from ..runtime.errors import DataError, Spoiled, by_cause
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
@@ -96,7 +96,7 @@ def check(
     if dataset.format in ("folder", "pairs"):
         problems += contradictions
     if problems:
-        raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
+        raise DataError(f"{len(problems)} problems in the data set:\n{by_cause(problems)}")
     if dataset.format in ("folder", "pairs"):
         for notice in notices_of(masks, dataset):
             print(f"notice: {notice}", flush=True)

@@ -28,7 +28,7 @@ from ..data.layouts.pairs import (
 )
 from ..data.masks import colours_of, numbers_of, palette_of
 from ..runtime import pool
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, by_cause
 from ..settings.base import Bands
 from ..settings.data import PairSettings
 from .class_list import ClassList
@@ -251,7 +251,7 @@ def inspect(
     problems = [one for one in looked if isinstance(one, str)]
     problems += filter(None, (_mismatch(root, pair) for pair in masked if pair not in known))
     if problems:
-        raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
+        raise DataError(f"{len(problems)} files cannot be used:\n{by_cause(problems)}")
     seen = [one for one in looked if not isinstance(one, str)]
     masks = [one.mask for one in seen if one.mask]
     coloured, warnings = (listed.coloured, []) if listed else are_colours(masks)
