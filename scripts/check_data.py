@@ -1,13 +1,16 @@
 """Check a whole data set and write its index, one row per image.
 
-It decodes every image and mask, and names all bad files at once.
+It says which files of the data set are used and which are not, decodes every image and mask, and
+names all bad files at once.
 """
 
 import os
 
 from dst_cbc.cli import Parser, main
+from dst_cbc.data.account import account
 from dst_cbc.data.index import check, write_index
 from dst_cbc.data.records import list_records
+from dst_cbc.runtime import escape
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.settings.data import DatasetStage
 
@@ -32,6 +35,9 @@ def run() -> None:
     )
     arguments = parser.parse_args()
     records = list_records(arguments.data, arguments.settings)
+    files = account(arguments.data, arguments.settings, records)
+    if files:
+        print(escape.terminal("\n".join(files.lines())), flush=True)
     needed = {id for path in arguments.need_label for id in read_ids(path)}
     rows = check(arguments.data, records, arguments.settings, needed, arguments.processes)
     write_index(arguments.out, rows)

@@ -1,9 +1,9 @@
 """Estimate the time, disk space and memory that an experiment needs, before it runs.
 
-Measures 20 training steps and the prediction of a few images, and extrapolates from the schedule.
-Finished stages are not counted. `snakemake` prints the same estimate when it starts. The measured
-times are stored in results/<name>/cost.json. Before the estimate comes a table of the steps of all
-trainings, finished ones too; with --steps nothing else is done.
+Measures 3 to 20 training steps and the prediction of a few images, and extrapolates from the
+schedule. Finished stages are not counted. `snakemake` prints the same estimate when it starts. The
+measured times are stored in results/<name>/cost.json. Before the estimate comes a table of the
+steps of all trainings, finished ones too; with --steps nothing else is done.
 """
 
 import os

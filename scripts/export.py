@@ -64,7 +64,14 @@ def run() -> None:
     for name, agreement in agreements.items():
         print(f"{arguments.out / name}: {agreement}")
     text = model_card.card(
-        model.settings, model.classes, model.window, model.record, digest, around, agreements
+        model.settings,
+        model.classes,
+        model.window,
+        model.record,
+        digest,
+        around,
+        agreements,
+        model.bands,
     )
     write_text(arguments.out / "model.md", text)
 

@@ -7,10 +7,13 @@ image's path below --images without its suffix. If the command is stopped, start
 continues. Bad images are listed at the end, and the command then exits with status 1.
 """
 
+from dataclasses import replace
+
 from dst_cbc.cli import Parser, main
 from dst_cbc.runtime import devices, signals
-from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.errors import DataError, by_cause
 from dst_cbc.runtime.files import sha256_file
+from dst_cbc.settings.base import Bands, Window
 from dst_cbc.settings.stages import Compute, Inference
 
 
@@ -42,9 +45,27 @@ def parse():
         help="longest side that the network takes in one piece (default 1024); larger images are "
         "cut into overlapping tiles; larger tiles need more memory",
     )
+    parser.add_argument(
+        "--bands",
+        type=int,
+        nargs="+",
+        metavar="NUMBER",
+        help="one or three channels of the images, from 1, that become grey or red, green and blue "
+        "(default: as in the model's training)",
+    )
+    parser.add_argument(
+        "--window",
+        type=int,
+        nargs=2,
+        metavar=("BLACK", "WHITE"),
+        help="values of 16-bit images that become black and white (default: as in the model's "
+        "training); a model of 8-bit images needs it for them",
+    )
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.device()
     arguments = parser.parse_args()
+    arguments.bands = parser.checked("--bands", Bands, arguments.bands)
+    arguments.window = parser.checked("--window", Window, arguments.window)
     if not all(0.1 <= scale <= 4 for scale in arguments.scales):
         parser.error("--scales: expected factors from 0.1 to 4")
     if arguments.tile < 64 or (arguments.threads or 1) < 1:
@@ -65,6 +86,8 @@ def run() -> None:
 
     images = folders.list_images(arguments.images, arguments.out)
     model = segmentation.read_model(arguments.model)
+    window, bands = arguments.window or model.window, arguments.bands or model.bands
+    model = replace(model, window=window, bands=bands)
     compute = Compute(compute_threads=arguments.threads or torch.get_num_threads())
     device = devices.prepare(arguments.device, compute)
     model.network.to(device)
@@ -79,7 +102,7 @@ def run() -> None:
         )
     print(f"{len(images) - len(problems)} of {len(images)} images have masks in {arguments.out}")
     if problems:
-        raise DataError(f"{len(problems)} bad images:\n" + "\n".join(problems.values()))
+        raise DataError(f"{len(problems)} bad images:\n{by_cause([*problems.values()])}")
 
 
 def made_with(arguments, classes: list[str]) -> dict:
@@ -92,6 +115,8 @@ def made_with(arguments, classes: list[str]) -> dict:
         "tile": arguments.tile,
         "confidence": arguments.confidence,
         "overlay": arguments.overlay,
+        **({"bands": list(arguments.bands)} if arguments.bands else {}),
+        **({"window": list(arguments.window)} if arguments.window else {}),
         "masks": "value n is class number n of `classes`, counted from 0",
     }
 

@@ -1,9 +1,10 @@
 """Write an experiment file for your own images, from a folder of images and a folder of masks.
 
 Some images may have no mask. Both folders are used in place and only read. The command prints what
-it found and assumed, measures some training steps on this machine, and chooses an image size and
-numbers of steps that fit into --hours. With --update it writes the file of the next study, which
-includes the masks and images that were added since.
+it found and assumed; with --look it stops there. Then it measures some training steps on this
+machine, for about half a minute, and chooses an image size and numbers of steps that fit into
+--hours. With --update it writes the file of the next study, which includes the masks and images
+that were added since.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.own_images import draft, experiment_text, inspection, next_study
+from dst_cbc.own_images.class_list import FORM, read_class_list
 from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
@@ -28,10 +30,13 @@ from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
 from dst_cbc.runtime.reading import read_ids, read_text
-from dst_cbc.settings.data import GroupPattern
+from dst_cbc.settings.base import Bands
+from dst_cbc.settings.data import GroupPattern, NamePattern
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+IMPORT_SECONDS = 5
+"""Time that `import torch` and the first network take."""
 
 
 def parse():
@@ -49,6 +54,14 @@ def parse():
         ),
     ):
         parser.add_argument(name, type=Path, metavar="PATH", help=what)
+    for name, file in (("image", "an image"), ("mask", "a mask")):
+        parser.add_argument(
+            f"--{name}-name",
+            type=name_pattern,
+            metavar="PATTERN",
+            help=f"pattern of the file name of {file} without its ending; {{}} stands for the part "
+            f"that images and masks share: '{{}}_{name}' (default: guessed from the names)",
+        )
     parser.add_argument("--name", help="name of the study (default: from the folder's name)")
     parser.add_argument(
         "--hours",
@@ -63,15 +76,32 @@ def parse():
         help="regular expression, searched in an image's id; its first part in parentheses is the "
         "image's group, such as a slide or video (default: guessed from the names)",
     )
+    parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
+    parser.add_argument(
+        "--bands",
+        type=int,
+        nargs="+",
+        metavar="NUMBER",
+        help="one or three channels of the images, from 1, that become grey or red, green and blue "
+        "(default: the first, or the first three, of at most four)",
+    )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="PATH",
         help="experiment file to write (default: NAME.yaml in the current folder)",
     )
+    parser.add_argument(
+        "--look",
+        action="store_true",
+        help="only print what is found and assumed; measure and write nothing",
+    )
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
+    arguments.bands = parser.checked("--bands", Bands, arguments.bands)
+    if arguments.look and arguments.update:
+        parser.error("--look needs --images and --labels")
     return arguments
 
 
@@ -82,9 +112,16 @@ def group_pattern(text: str) -> str:
         raise argparse.ArgumentTypeError(error.errors()[0]["msg"]) from None
 
 
+def name_pattern(text: str) -> str:
+    try:
+        return TypeAdapter(NamePattern).validate_python(text)
+    except ValidationError:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}; expected a file name with one {{}}, such as '{{}}_mask'"
+        ) from None
+
+
 def run() -> None:
-    # Progress bars of the short measurements would only clutter the output.
-    os.environ["TQDM_DISABLE"] = "1"
     arguments = parse()
     if arguments.update:
         update(arguments.update, arguments.name, arguments.out)
@@ -119,18 +156,24 @@ def start(arguments) -> None:
     name = arguments.name or draft.study_name(arguments.images.resolve().name)
     out = arguments.out or Path(f"{name}.yaml")
     taken = next((path for path in (out, Path("results", name)) if path.exists()), None)
-    if taken:
+    if taken and not arguments.look:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
     root, folders = inspection.common_folder(arguments.images, arguments.labels)
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    found = inspection.inspect(root, inspection.with_names(root, folders), cores)
+    names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
+    files = inspection.account(root, names)
+    print(escape.terminal("\n".join(files.lines())), flush=True)
+    listed = read_class_list(arguments.classes) if arguments.classes else None
+    found = inspection.inspect(root, names, cores, listed, arguments.bands)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
-    proposed = draft.make(name, found, group, machine)
+    proposed = draft.make(name, found, group, machine, listed)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
+    if arguments.look:
+        return
     text = fit(proposed, arguments.hours, str(root))
     write_text(out, text)
     print(f"written: {out}. Read it, then run: snakemake --cores {cores} --configfile {out}")
@@ -151,18 +194,29 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
         def measured_with(proposed: Draft) -> cost.Measured:
             _, records, plan = planned(proposed)
             measured = cost.measure(plan, records, Path(folder, "cost"))
-            assert measured is not None
+            if measured is None:
+                raise DataError(
+                    f"{root}: the speed of training cannot be measured, because no image with a "
+                    "mask can be opened now, in training or in val; run the command again"
+                )
             return measured
 
         # Several threads may be slower than one if other programs use the CPU, too: measure both.
+        machine = proposed.machine
+        numbers = {machine.threads} if machine.cuda else {1, machine.cores}
         trials = [
-            replace(proposed, machine=replace(proposed.machine, threads=threads))
-            for threads in sorted({1, proposed.machine.cores}, reverse=True)
+            replace(proposed, machine=replace(machine, threads=threads))
+            for threads in sorted(numbers, reverse=True)
         ]
+        seconds = IMPORT_SECONDS + len(trials) * 2 * cost.SECONDS
+        print(f"measuring the speed of training, about {seconds:.0f} s", flush=True)
         pairs = [(measured_with(trial), trial) for trial in trials]
         measured, proposed = min(pairs, key=lambda pair: pair[0].step)
         proposed, enough = draft.fitted(proposed, measured, hours)
         while not enough and (halved := draft.smaller(proposed)):
+            print(
+                f"too slow for {hours:g} hours: measuring with images of half the size", flush=True
+            )
             measured = measured_with(halved)
             proposed, enough = draft.fitted(halved, measured, hours)
         experiment, records, plan = planned(proposed)

@@ -190,11 +190,11 @@ def starting_point(previous: Path | None, settings: ModelSettings, window):
         assert before is not None
         return before, best
     torch.manual_seed(settings.train.seed)
-    classes = settings.dataset.classes
+    classes, bands = settings.dataset.classes, settings.dataset.bands
     if settings.start_from:
         path = Path(settings.start_from)
-        return segmentation.going_on(path, settings.network, classes, window), best
-    return segmentation.build(settings.network, classes, window=window), best
+        return segmentation.going_on(path, settings.network, classes, window, bands), best
+    return segmentation.build(settings.network, classes, window=window, bands=bands), best
 
 
 def write_model_folder(arguments, settings: ModelSettings, model, end, work: Work) -> None:

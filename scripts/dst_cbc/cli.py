@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from .runtime import checksums, escape, job_record, signals
 from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, no_space
@@ -33,6 +33,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        # A shell does not expand `--images=~/photos`.
+        self.register("type", Path, lambda text: Path(os.path.expanduser(text)))
 
     def path(self, name: str, help: str, **options) -> None:
         """Add a required option that is a path."""
@@ -47,6 +49,16 @@ class Parser(argparse.ArgumentParser):
             metavar="JSON",
             help=f"{cls.__name__} as JSON text, or a JSON file such as a model's settings.json",
         )
+
+    def checked(self, option: str, kind: Any, value: Any) -> Any:
+        """Return the value of an option as the type `kind` of settings; None if it is not given.
+
+        Ends the command if it has another type.
+        """
+        try:
+            return None if value is None else TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            self.error(f"{option}: {escape.problem(error).removeprefix(': ')}")
 
     def shard(self) -> None:
         """Add --shard I N: this job is number I of N jobs that share the work; default (1, 1)."""

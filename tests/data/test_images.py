@@ -15,11 +15,19 @@ from PIL import EpsImagePlugin, ExifTags, Image, ImageOps, TiffImagePlugin
 
 from damage import flip
 from dst_cbc.data import images
-from dst_cbc.data.images import MOST_PIXELS, decode, measured_window, open_image, size_of
+from dst_cbc.data.images import (
+    MOST_PIXELS,
+    decode,
+    decode_mask,
+    measured_window,
+    open_image,
+    size_of,
+)
 from dst_cbc.data.layouts.voc import CLASSES as VOC_CLASSES
 from dst_cbc.data.masks import (
     indexed_png,
     label_table,
+    numbers_of,
     open_label,
     palette,
     read_label,
@@ -211,7 +219,7 @@ TILED = {"tile_offsets": 8, "tile_counts": 64}
             "more than",
         ),
         ({"tile_width": 1 << 16, "tile_height": 1 << 16, **TILED}, "8 x 8 pixels in tiles of 4294"),
-        ({"samples": 20000, "bits": (16,) * 40}, "shape|cannot be decoded"),
+        ({"samples": 20000, "bits": (16,) * 40}, "20000 channels, more than 64"),
         ({"bits": (32,) * 3, "format": (3,) * 3}, "cannot be decoded|float32 pixels"),
     ],
 )
@@ -245,7 +253,9 @@ def test_a_png_beyond_the_limit_is_refused_by_its_header(tmp_path):
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(content)
     for read in (decode, size_of):
-        with pytest.raises(DataError, match=rf"a\.png: more than {MOST_PIXELS} pixels"):
+        with pytest.raises(
+            DataError, match=rf"a\.png: more than {MOST_PIXELS} .*raise MOST_PIXELS in"
+        ):
             read(tmp_path / "a.png")
 
 
@@ -400,9 +410,9 @@ def test_vocs_masks_are_read_by_its_colours_where_they_are_no_numbers(mode, tmp_
     for name, pixels in (("all", colours), ("grey", [(0, 0, 0), (128, 128, 128)])):
         Image.fromarray(np.array([pixels], np.uint8)).convert(mode).save(tmp_path / f"{name}.png")
     table = label_table(voc_dataset)
-    label, by_colour = read_label(tmp_path / "all.png", table)
+    label, by_colour, _ = read_label(tmp_path / "all.png", table)
     assert np.asarray(label).tolist() == [[0, 1, 7, 20, 255]] and by_colour
-    label, by_colour = read_label(tmp_path / "grey.png", table)
+    label, by_colour, _ = read_label(tmp_path / "grey.png", table)
     assert np.asarray(label).tolist() == [[0, 7]] and by_colour
 
 
@@ -413,7 +423,7 @@ def test_vocs_masks_of_numbers_are_read_by_them_whatever_their_palette(mode, tmp
         mask.putpalette(palette(list(VOC_CLASSES.values())))
     (mask if mode == "P" else mask.convert(mode)).save(tmp_path / "m.png")
     assert Image.open(tmp_path / "m.png").mode == mode
-    label, by_colour = read_label(tmp_path / "m.png", label_table(voc_dataset))
+    label, by_colour, _ = read_label(tmp_path / "m.png", label_table(voc_dataset))
     assert np.asarray(label).tolist() == [[0, 1, 20, 255]] and not by_colour
 
 
@@ -429,7 +439,7 @@ def test_colours_under_labels_are_all_that_counts_also_for_voc(tmp_path, voc_dat
     own = {"labels": {"#800000": "cat"}, "ignore": ()}
     Image.fromarray(np.array([[(128, 0, 0)]], np.uint8)).save(tmp_path / "m.png")
     table = label_table(voc_dataset.model_copy(update=own))
-    label, by_colour = read_label(tmp_path / "m.png", table)
+    label, by_colour, _ = read_label(tmp_path / "m.png", table)
     assert np.asarray(label).tolist() == [[8]] and not by_colour
 
 
@@ -484,7 +494,7 @@ RGB = {"photometric": "rgb"}
 def test_all_16_bits_of_grey_and_rgb_are_read(name, pixels, options, tmp_path):
     write_deep(tmp_path / name, pixels, **options)
     decoded = decode(tmp_path / name)
-    assert decoded.deep.dtype == np.uint16 and decoded.size == (9, 6) and not decoded.alpha
+    assert decoded.deep.dtype == np.uint16 and decoded.size == (9, 6) and not decoded.unused
     np.testing.assert_array_equal(decoded.deep, pixels)
 
 
@@ -499,7 +509,7 @@ def test_alpha_of_16_bits_is_dropped_and_said(name, tmp_path):
     pixels = np.concatenate([DEEP, DEEP[..., :1]], 2)
     write_deep(tmp_path / name, pixels, **RGB, extrasamples=["unassalpha"])
     decoded = decode(tmp_path / name)
-    assert decoded.alpha
+    assert decoded.unused == "alpha channel of the image is not used"
     np.testing.assert_array_equal(decoded.deep, DEEP)
 
 
@@ -541,8 +551,41 @@ def test_pixels_that_are_neither_8_nor_16_bits_are_refused(dtype, tmp_path):
 def test_a_file_of_several_images_is_refused(name, tmp_path):
     pages = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])]
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match="several pages or frames; expected one image"):
+    with pytest.raises(DataError, match=r"several (pages or )?frames; expected one image"):
         decode(tmp_path / name)
+
+
+DEEP_OR_NOT = {"8 bits": PIXELS, "16 bits": DEEP.repeat(4, 0), "grey": PIXELS[..., 0]}
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
+@pytest.mark.parametrize("pixels", DEEP_OR_NOT.values(), ids=DEEP_OR_NOT)
+def test_a_tiff_with_its_reduced_copies_and_masks_is_its_first_page(pixels, compression, tmp_path):
+    kind = {"photometric": "rgb" if pixels.ndim == 3 else "minisblack", "compression": compression}
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(pixels, **kind, tile=(16, 16))
+        for step in (2, 4):
+            tiff.write(pixels[::step, ::step], **kind, tile=(16, 16), subfiletype=1)
+        inside = np.ones(pixels.shape[:2], bool)
+        tiff.write(inside, photometric="mask", subfiletype=4)
+        tiff.write(inside[::2, ::2], photometric="mask", subfiletype=5)
+    found = decode(tmp_path / "a.tif")
+    seen = np.asarray(found.image) if found.deep is None else found.deep
+    np.testing.assert_array_equal(seen, pixels)
+    assert size_of(tmp_path / "a.tif") == found.size
+
+
+@pytest.mark.parametrize("kinds", [(0,), (1, 0), (1,) * 33])
+def test_other_pages_are_refused_also_behind_a_reduced_copy(kinds, tmp_path):
+    for pixels in (PIXELS[..., 0], DEEP[..., :2]):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+            for kind in (0, *kinds):
+                planes = {"planarconfig": "contig"} if pixels.ndim == 3 else {}
+                tiff.write(
+                    pixels, photometric="minisblack", subfiletype=kind, metadata=None, **planes
+                )
+        with pytest.raises(DataError, match=r"a\.tif: several pages or frames.*'NAME/"):
+            decode(tmp_path / "a.tif")
 
 
 def test_a_16_bit_image_is_seen_through_the_window_of_its_data_set(tmp_path):
@@ -553,7 +596,9 @@ def test_a_16_bit_image_is_seen_through_the_window_of_its_data_set(tmp_path):
     assert seen.shape == (1, 5, 3) and (seen == seen[..., :1]).all()
     write_deep(tmp_path / "rgb.png", values.reshape(1, 5, 1).repeat(3, 2))
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "rgb.png", (1000, 2020))), seen)
-    with pytest.raises(DataError, match=r"grey\.png: a 16-bit image, but .*window"):
+    with pytest.raises(
+        DataError, match=r"grey\.png: a 16-bit image, but .*--window BLACK WHITE for"
+    ):
         open_image(tmp_path / "grey.png")
 
 
@@ -569,6 +614,35 @@ def test_the_window_of_one_single_value_is_one_wide():
     counts = np.zeros(1 << 16, np.int64)
     counts[300] = 5
     assert measured_window(counts) == (300, 301)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_the_size_of_a_tiff_is_in_its_header_whoever_reads_it(
+    planes, dtype, channels, tmp_path, monkeypatch
+):
+    pixels = np.zeros((6, 9, channels) if planes == "contig" else (channels, 6, 9), dtype)
+    options = {"planarconfig": planes} if channels > 1 else {}
+    if channels == 1:
+        pixels = pixels.reshape(6, 9)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", **options)
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("read"))
+    assert size_of(tmp_path / "a.tif") == (9, 6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
+def test_the_size_of_an_image_is_that_of_the_turned_one(name, orientation, tmp_path, monkeypatch):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / name, exif=exif)
+    Image.fromarray(PIXELS).save(tmp_path / f"without-{name}")
+    size = decode(tmp_path / name).size
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("read"))
+    assert size_of(tmp_path / name) == size
+    assert size_of(tmp_path / f"without-{name}") == (17, 12)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -592,6 +666,56 @@ def test_an_image_is_turned_as_its_exif_orientation_says(name, orientation, tmp_
     np.testing.assert_array_equal(np.asarray(open_image(path, (0, 65535))), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_16_bit_tiff_is_turned_whoever_reads_it(channels, orientation, tmp_path):
+    pixels = DEEP[..., :channels]
+    kind = (
+        {}
+        if channels == 1
+        else {"photometric": "rgb" if channels == 3 else "minisblack", "planarconfig": "contig"}
+    )
+    tag = (274, "H", 1, orientation, True)
+    tifffile.imwrite(tmp_path / "a.tif", pixels.squeeze(), **kind, extratags=[tag])
+    Image.fromarray((pixels[..., 0] >> 8).astype(np.uint8)).save(
+        tmp_path / "8.tif", tiffinfo={274: orientation}
+    )
+    found = decode(tmp_path / "a.tif")
+    first = found.deep[..., 0] if channels == 3 else found.deep
+    np.testing.assert_array_equal(first >> 8, np.asarray(decode(tmp_path / "8.tif").image))
+    assert found.turned == (orientation > 1) and size_of(tmp_path / "a.tif") == found.size
+
+
+@pytest.mark.parametrize("name", ["8-bit.png", "8-bit.tif", "grey.jpg", "palette.png"])
+def test_it_is_said_that_an_image_is_turned(name, tmp_path):
+    exif = Image.Exif()
+    image = Image.fromarray(PIXELS[..., 0] if "grey" in name else PIXELS)
+    image = image.quantize() if "palette" in name else image
+    for orientation in (None, 1, 3, 6):
+        if orientation:
+            exif[ExifTags.Base.Orientation] = orientation
+        image.save(tmp_path / name, exif=exif)
+        turned = orientation in (3, 6)
+        for bands in (None, (1,)):
+            found = decode(tmp_path / name, bands=bands)
+            assert found.turned == turned
+            assert (
+                any("turned as its EXIF orientation says" in note for note in found.notes) == turned
+            )
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "zstd"])
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_white_stored_as_0_becomes_white_at_every_depth(bits, compression, tmp_path):
+    kind = {1: bool, 8: np.uint8, 16: np.uint16}[bits]
+    most = (1 << bits) - 1
+    stored = np.array([[0, 1, most - 1, most]]).astype(kind)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="miniswhite", compression=compression)
+    seen = np.asarray(open_image(tmp_path / "a.tif", (0, most)))[..., 0]
+    other = 255 - np.rint(255 * (stored.astype(int) / most))
+    np.testing.assert_array_equal(seen, other)
+
+
 def test_a_mask_is_turned_too(tmp_path, folder_dataset):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -603,7 +727,7 @@ def test_a_mask_is_turned_too(tmp_path, folder_dataset):
 def test_alpha_is_noticed(tmp_path):
     for mode, expected in (("RGBA", True), ("LA", True), ("RGB", False), ("L", False)):
         Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.png")
-        assert decode(tmp_path / "a.png").alpha == expected
+        assert decode(tmp_path / "a.png").unused.startswith("alpha") == expected
 
 
 def test_the_palette_has_the_colours_in_order_and_white_for_ignored():
@@ -625,3 +749,61 @@ def test_an_indexed_png_of_a_part_of_an_array_is_that_part(tmp_path):
     classes = np.arange(60, dtype=np.uint8).reshape(6, 10)
     write_indexed_png(tmp_path / "a.png", classes[::2, 1::3], COLOURS)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), classes[::2, 1::3])
+
+
+# ------------------------------------------------------------------------- masks of whole numbers
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("dtype", ["i2", "i4", "i8", "u4", "u8", "f2", "f4", "f8", ">i4", ">f8"])
+@pytest.mark.parametrize("highest", [2, 100, 300, 65535])
+def test_whole_numbers_of_any_type_are_a_mask(highest, dtype, compression, tmp_path):
+    kind = np.dtype(dtype)
+    most = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
+    # The largest whole number from which on float16 leaves some out.
+    if highest > min(most, 2048 if kind.itemsize == 2 and kind.kind == "f" else most):
+        return
+    numbers = np.array([[0, 1, highest]])
+    options = {"byteorder": ">"} if dtype[0] == ">" else {}
+    tifffile.imwrite(tmp_path / "m.tif", numbers.astype(kind), compression=compression, **options)
+    mask = decode_mask(tmp_path / "m.tif")
+    assert numbers_of(mask).tolist() == numbers.tolist()
+    assert (mask.deep is None) == (highest < 256)
+    with pytest.raises(DataError, match=r"m\.tif: .*(mode|pixels)"):
+        open_image(tmp_path / "m.tif", (0, 65535))
+
+
+def test_a_mask_of_numbers_is_read_by_its_labels_whatever_their_type(tmp_path, folder_dataset):
+    for dtype in (np.int32, np.int64, np.float32):
+        tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 2, 255]], dtype))
+        label = open_label(tmp_path / "m.tif", label_table(folder_dataset))
+        assert np.asarray(label).tolist() == [[0, 2, 255]]
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ([0, -1], "a mask with values from -1.* to 0.*, expected whole numbers from 0 to 65535"),
+        ([0, 65536], "a mask with values from 0.* to 65536"),
+        ([0, 1.5, 2.25], "a mask with the value 1.5, expected whole numbers; write the number"),
+        ([0, float("nan")], "a mask with values from nan to nan"),
+        ([0, float("inf")], "a mask with values from 0.* to inf"),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.float64])
+def test_numbers_that_mean_no_class_are_refused(dtype, values, said, tmp_path):
+    if np.issubdtype(dtype, np.integer) and any(value % 1 != 0 for value in values):
+        return
+    tifffile.imwrite(tmp_path / "m.tif", np.array([values], dtype))
+    with pytest.raises(DataError, match=rf"m\.tif: {said}"):
+        decode_mask(tmp_path / "m.tif")
+
+
+def test_a_mask_of_many_channels_is_refused_without_advice_about_bands(tmp_path):
+    for dtype in (np.uint8, np.float32):
+        pixels = np.zeros((4, 6, 5), dtype)
+        tifffile.imwrite(
+            tmp_path / "m.tif", pixels, photometric="minisblack", planarconfig="contig"
+        )
+        with pytest.raises(DataError, match=r"m\.tif: 5 channels; expected a mask of one channel"):
+            decode_mask(tmp_path / "m.tif")

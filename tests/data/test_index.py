@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -27,8 +28,9 @@ MASK = np.random.default_rng(1).integers(0, 3, (5, 7))
 @pytest.fixture
 def pictures(tmp_path, write_image):
     """Three images with masks, and one training image without."""
-    for subset, id in (("train", "a"), ("train", "b"), ("val", "c"), ("test", "d")):
-        write_image(tmp_path / f"images/{subset}/{id}.png", PICTURE)
+    subsets = {"a": "train", "b": "train", "c": "val", "d": "test"}
+    for place, (id, subset) in enumerate(subsets.items()):
+        write_image(tmp_path / f"images/{subset}/{id}.png", np.roll(PICTURE, place, 1))
         if id != "b":
             write_image(tmp_path / f"labels/{subset}/{id}.png", MASK)
     return tmp_path
@@ -240,10 +242,35 @@ def test_a_mask_that_was_not_turned_with_its_image_is_named(pictures, folder_dat
     Image.open(pictures / "images/val/c.png").save(pictures / "images/val/c.png", exif=exif)
     with pytest.raises(DataError, match=r"size \(7, 5\), but its image has \(5, 7\), turned as"):
         checked(pictures, folder_dataset)
+    # Another size is not explained by it.
     label = pictures / "labels/val/c.png"
+    mask = Image.open(label)
+    mask.crop((0, 0, 3, 3)).save(label)
+    with pytest.raises(DataError, match=r"size \(3, 3\), but its image has \(5, 7\)$"):
+        checked(pictures, folder_dataset)
+    mask.save(label)
     Image.open(label).transpose(Image.Transpose.ROTATE_270).save(label)
     row = checked(pictures, folder_dataset)[2]
     assert (row.height, row.width) == (7, 5)
+
+
+def test_a_mask_of_the_swapped_size_of_an_image_without_exif_is_not_explained_by_it(
+    pictures, folder_dataset
+):
+    label = pictures / "labels/val/c.png"
+    Image.open(label).transpose(Image.Transpose.ROTATE_270).save(label)
+    with pytest.raises(DataError, match=r"size \(5, 7\), but its image has \(7, 5\)$"):
+        checked(pictures, folder_dataset)
+
+
+def test_images_that_are_turned_are_counted(pictures, folder_dataset, capsys):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    for path in ("images/train/a.png", "images/val/c.png"):
+        Image.open(pictures / path).save(pictures / path, exif=exif)
+    checked(pictures, folder_dataset)
+    said = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+    assert capsys.readouterr().out == f"notice: {said}: 2 files\n"
 
 
 def test_alpha_is_said_once_with_the_number_of_files(pictures, folder_dataset, capsys):
@@ -251,3 +278,79 @@ def test_alpha_is_said_once_with_the_number_of_files(pictures, folder_dataset, c
         Image.open(pictures / path).convert("RGBA").save(pictures / path)
     checked(pictures, folder_dataset)
     assert capsys.readouterr().out == "notice: alpha channel of the image is not used: 2 files\n"
+
+
+def test_what_masks_of_numbers_may_mean_otherwise_is_a_notice(
+    pictures, folder_dataset, write_image, capsys
+):
+    checked(pictures, folder_dataset)
+    assert "notice" not in capsys.readouterr().out
+    for id, red in (("train/a", 200), ("val/c", 10)):
+        mask = np.zeros((5, 7), np.uint8)
+        mask[0], mask[1] = 1, 255
+        image = Image.fromarray(mask).convert("P")
+        image.putpalette([0, 0, 0, red, 0, 0, *[9] * 762])
+        image.save(pictures / f"labels/{id}.png")
+    checked(pictures, folder_dataset)
+    ignored, palettes = capsys.readouterr().out.splitlines()
+    assert "notice: 13.33% of the mask pixels, in 2 of 3 masks, have no class" in ignored
+    assert "value 1 is #c80000 in " in palettes and "a.png and #0a0000 in " in palettes
+    names = dict(zip(folder_dataset.classes, (0, 1, 255), strict=False))
+    numbers = {value: name for name, value in names.items()} | {2: next(iter(names))}
+    checked(pictures, folder_dataset.model_copy(update={"labels": numbers, "ignore": ()}))
+    (palettes,) = capsys.readouterr().out.splitlines()
+    assert "palettes contradict each other" in palettes
+    colours = [f"#{grey:02x}{grey:02x}{grey:02x}" for grey in (0, 1, 2, 9)] + ["#c80000", "#0a0000"]
+    named = dict.fromkeys(colours, next(iter(names)))
+    checked(pictures, folder_dataset.model_copy(update={"labels": named, "ignore": ()}))
+    assert "notice" not in capsys.readouterr().out
+
+
+def copied(pictures, source, target):
+    shutil.copy(pictures / f"images/{source}.png", pictures / f"images/{target}.png")
+
+
+def test_identical_images_in_two_subsets_are_warned_of(pictures, folder_dataset, capsys):
+    copied(pictures, "train/b", "train/b2")
+    checked(pictures, folder_dataset)
+    assert capsys.readouterr().out == ""
+    copied(pictures, "val/c", "train/e")
+    copied(pictures, "val/c", "train/f")
+    copied(pictures, "train/a", "test/d")
+    checked(pictures, folder_dataset)
+    between_test, between_val = capsys.readouterr().out.splitlines()
+    assert between_test.startswith(
+        "WARNING: identical images in train and test, 1 of test: "
+        "images/test/d.png and images/train/a.png. The result on test is too good then"
+    )
+    assert "in train and val, 1 of val: images/val/c.png and images/train/e.png. " in between_val
+
+
+def test_masks_of_identical_images_may_not_contradict_each_other(
+    pictures, folder_dataset, write_image, capsys
+):
+    copied(pictures, "train/a", "train/b")
+    write_image(pictures / "labels/train/b.tif", MASK)
+    rows = checked(pictures, folder_dataset)
+    assert rows[0].label_sha256 != rows[1].label_sha256
+    write_image(pictures / "labels/train/b.tif", MASK[::-1])
+    with pytest.raises(DataError) as error:
+        checked(pictures, folder_dataset)
+    said = str(error.value)
+    assert "labels/train/b.tif contradicts" in said and "labels/train/a.png: their images" in said
+    published = folder_dataset.model_copy(update={"format": "voc"})
+    check(pictures, list_records(pictures, folder_dataset), published)
+    assert "WARNING: 1 contradictions; " in capsys.readouterr().out
+
+
+def test_images_that_look_alike_in_two_subsets_are_warned_of(
+    pictures, folder_dataset, write_image, capsys
+):
+    large = np.random.default_rng(2).integers(0, 256, (45, 63, 3))
+    for name in ("images/train/e.png", "images/train/f.png", "images/val/c.png"):
+        write_image(pictures / name, large)
+        large = (0.9 * large).astype(int)
+    write_image(pictures / "labels/val/c.png", np.zeros((45, 63)))
+    checked(pictures, folder_dataset)
+    (warning,) = capsys.readouterr().out.splitlines()
+    assert "look alike in train and val, 1 of val: images/val/c.png and images/train/" in warning

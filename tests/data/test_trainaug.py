@@ -46,7 +46,7 @@ def releases(tmp_path):
     }.items():
         listing.write_text("".join(f"{id}\n" for id in ids))
     for id in MASKS:
-        Image.new("RGB", (4, 3)).save(voc / f"JPEGImages/{id}.jpg")
+        Image.new("RGB", (4, 3), f"#0000{id[-1]}f").save(voc / f"JPEGImages/{id}.jpg")
     for id in (A, B, C, D):
         border = MASKS[id].copy()
         border[0, 0] = 255

@@ -21,6 +21,7 @@ TROUBLES = DOCS / "guides/troubleshooting.md"
 # Messages that Snakemake itself prints.
 SNAKEMAKES = {
     "LockException", "MissingRuleException", "IncompleteFilesException", "Nothing to be done",
+    "FileNotFoundError", "Config file must be given as JSON or YAML",
 }  # fmt: skip
 
 

@@ -43,6 +43,7 @@ from dst_cbc.data.index import Row, read_index
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.trainaug import sbd_mask
+from dst_cbc.own_images.class_list import read_class_list
 from dst_cbc.planning import cost
 from dst_cbc.planning.lost import Lost
 from dst_cbc.planning.plan import load_plan
@@ -58,6 +59,7 @@ from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.self_training.predictions import read_histogram, read_predictions
 from dst_cbc.self_training.pseudo_labels import join_shards, read_labels, read_manifest
 from dst_cbc.self_training.thresholds import read_cutoffs, read_thresholds
+from dst_cbc.settings.base import Bands
 from dst_cbc.settings.data import DatasetStage
 from dst_cbc.settings.experiment import Experiment
 from dst_cbc.settings.experiment_files import ConfigError, load_experiment, load_methods, read_yaml
@@ -65,6 +67,7 @@ from dst_cbc.settings.experiment_files import ConfigError, load_experiment, load
 REPOSITORY = Path(__file__).parents[2]
 OWN = (DataError, ConfigError, Busy, Changed, Unusable, FileNotFoundError)
 """The errors for which a command prints one line."""
+CLASS_LIST = "value name\n0 background\nroad: 7\n8, road\n255 ignore"
 CLASSES = ["background", *"0123456789"]
 DIVISION = "3_0"
 MODELS = [f"{DIVISION}/supervised", f"{DIVISION}/dst-cbc/round1", f"{DIVISION}/dst-cbc/round2"]
@@ -262,6 +265,40 @@ def tiffs(study: Path) -> list[bytes]:
     return [*found, buffer.getvalue()]
 
 
+def band_tiffs(study: Path) -> list[bytes]:
+    found = []
+    for dtype, channels, options in (
+        (np.uint8, 4, {"planarconfig": "contig"}), (np.uint16, 4, {"compression": "zlib"}),
+        (np.uint8, 5, {"planarconfig": "separate"}), (np.uint16, 7, {"tile": (16, 16)}),
+    ):  # fmt: skip
+        pixels = np.random.default_rng(0).integers(0, 256, (9, 12, channels)).astype(dtype)
+        planar = options.get("planarconfig") == "separate"
+        kind = {"photometric": "rgb", "planarconfig": "contig", **options}
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, np.moveaxis(pixels, 2, 0) if planar else pixels, **kind)
+        found.append(buffer.getvalue())
+    return found
+
+
+def number_masks(study: Path) -> list[bytes]:
+    numbers = np.random.default_rng(0).integers(0, len(CLASSES), (9, 12))
+    found = []
+    for dtype, compression in ((np.int32, None), (np.float32, "zlib"), (np.int64, "lzw")):
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, numbers.astype(dtype), compression=compression)
+        found.append(buffer.getvalue())
+    return found
+
+
+def is_tiff(content: bytes) -> bool:
+    """Pillow opens no TIFF of more than six channels."""
+    try:
+        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            return tiff.pages[0].dtype is not None
+    except Exception:
+        return False
+
+
 def deep_pngs(study: Path) -> list[bytes]:
     import imagecodecs
 
@@ -278,8 +315,8 @@ def deep_pngs(study: Path) -> list[bytes]:
     ]  # fmt: skip
 
 
-def read_image(path: Path) -> None:
-    image = open_image(path, (0, 65535))
+def read_image(path: Path, bands: Bands | None = None) -> None:
+    image = open_image(path, (0, 65535), bands=bands)
     assert image.mode == "RGB" and np.asarray(image).shape == (*image.size[::-1], 3)
 
 
@@ -315,6 +352,12 @@ def masks(_: Path) -> list[bytes]:
 
 def ids_of(study: Path, side: str = "unlabeled") -> list[str]:
     return read_ids(study / f"splits/{DIVISION}.{side}.txt")
+
+
+def read_classes(study: Path) -> None:
+    found = read_class_list(study / "classes.txt")
+    assert len({*found.names.values()}) > 1 and not {*found.names} & {*found.ignore}
+    assert all(0 <= value < (1 << 24 if found.coloured else 1 << 16) for value in found.names)
 
 
 def read_lists(study: Path) -> None:
@@ -718,6 +761,7 @@ READERS = [
            is_yaml, lambda _: [(REPOSITORY / "workflow/methods.yaml").read_bytes()], share=0.3),
     Reader("dataset.csv", read_dataset, CSV, has_header("id", "image", "white")),
     Reader(f"splits/{DIVISION}.unlabeled.txt", read_lists, _TEXT, is_text),
+    Reader("classes.txt", read_classes, _TEXT, is_text, text_file(CLASS_LIST), share=0.3),
     Reader("summary.csv", of_summary, CSV, has_header("split", "miou", "edited"), share=0.3),
     Reader(f"{ROUND}/predictions.h5", read_h5, _H5, is_hdf5, share=2),
     Reader(f"{ROUND}/histogram.npz", read_npz, _NPZ, is_zip),
@@ -752,6 +796,8 @@ READERS = [
            group="images"),
     Reader("image.tif", lambda s: read_image(s / "image.tif"), _RAW[:1], is_image, tiffs, share=2,
            group="images"),
+    Reader("bands.tif", lambda s: read_image(s / "bands.tif", (4, 3, 2)), _RAW[:1], is_tiff,
+           band_tiffs, group="images"),
     Reader("image.jpg", lambda s: read_image(s / "image.jpg"), _RAW, is_image,
            pictures(("RGB", {"format": "JPEG"}), ("L", {"format": "JPEG"}),
                     ("RGB", {"format": "JPEG", "progressive": True})),
@@ -764,6 +810,8 @@ READERS = [
            group="images"),
     Reader("mask.png", lambda s: read_mask(s / "mask.png"), _PNG, is_image, masks,
            group="images"),
+    Reader("mask.tif", lambda s: read_mask(s / "mask.tif"), _RAW[:1], is_tiff, number_masks,
+           share=0.5, group="images"),
     Reader("set.zip", read_archive("set.zip"), (in_zip, damage_bytes), is_zip, zips,
            group="archives"),
     Reader("set.tar", read_archive("set.tar"), (in_tar,), is_tar, tars(""),

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -191,6 +192,22 @@ def test_the_card_of_a_last_step_says_that_nothing_was_selected(tmp_path):
         text = model_card.card(model.settings, CLASSES, None, record, "digest", around, {})
         assert ("chosen as the best on val" in text) == said
         assert ("the last step of its training: nothing was selected" in text) != said
+
+
+def test_the_files_of_a_model_of_chosen_channels_say_which(tmp_path):
+    model, around = make(), model_card.surroundings(tmp_path / "model.pt")
+    rest = (model.settings, CLASSES, None, RECORD, "digest", around, {})
+    assert "channels, counted" not in model_card.card(*rest)
+    assert "bands" not in export.notes(model, "digest")
+    for bands, said in (((4, 3, 2), "4, 3, 2 are red, green and blue"), ((2,), "2 is the grey")):
+        lines = model_card.card(*rest, bands).splitlines()
+        assert sum(f"counted from 1, {said}" in line for line in lines) == 1
+        notes = export.notes(replace(model, bands=bands), "digest")
+        assert json.loads(notes["bands"]) == list(bands)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (seen,) = export.pictures(replace(model, bands=(3, 2, 1)), {tmp_path / "a.png": None})
+    np.testing.assert_array_equal(seen.permute(1, 2, 0), pixels[..., ::-1])
 
 
 def test_the_card_of_a_converted_model_says_so_and_has_its_metrics(tmp_path):

@@ -8,10 +8,12 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from torch import nn
@@ -19,7 +21,7 @@ from torch import nn
 from dst_cbc.inference import folders
 from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import image_tensor, predict
-from dst_cbc.models.segmentation import build, read_model, write_model
+from dst_cbc.models.segmentation import build, model_bytes, read_model, write_model
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.stages import Inference
@@ -186,6 +188,50 @@ def test_a_link_out_of_the_output_folder_is_not_followed(model_file, photos, tmp
     assert files(outside).items() < before.items()
 
 
+@pytest.fixture
+def deep_bands(tmp_path):
+    """A folder of one 16-bit image of 5 channels; the mask of a model that was trained on such."""
+    pixels = np.random.default_rng(0).integers(0, 1200, (30, 41, 5)).astype(np.uint16)
+    for folder, image in (("rgb", pixels[..., [3, 2, 1]]), ("five", pixels)):
+        (tmp_path / folder).mkdir()
+        options = {"photometric": "rgb", "planarconfig": "contig"}
+        tifffile.imwrite(tmp_path / folder / "a.tif", image, **options)
+    return tmp_path / "five", mask_of(make(), tmp_path / "rgb", tmp_path / "expected")
+
+
+def mask_of(model, images, out):
+    found, outputs = folders.list_images(images, out), folders.Outputs(out, False, False)
+    settings = Inference(batch=1, tile=1024)
+    assert not folders.segment_folder(model, found, outputs, settings, [View()], CPU)
+    return np.asarray(Image.open(out / "masks/a.png"))
+
+
+def test_an_image_has_the_channels_of_the_model(deep_bands, tmp_path):
+    images, expected = deep_bands
+    found = mask_of(replace(make(), bands=(4, 3, 2)), images, tmp_path / "out")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_model_of_8_bits_and_three_channels_takes_what_the_options_say(deep_bands, tmp_path):
+    images, expected = deep_bands
+    for number, window in enumerate((None, (0, 65535))):
+        model = make(window)
+        content = model_bytes(model, model.network.state_dict(), None)
+        (tmp_path / f"{number}.pt").write_bytes(content)
+    options = ("--bands", "4", "3", "2", "--window", "100", "1100")
+    for number in (0, 1):
+        infer(tmp_path / f"{number}.pt", images, tmp_path / f"{number}", *options)
+        found = np.asarray(Image.open(tmp_path / f"{number}/masks/a.png"))
+        np.testing.assert_array_equal(found, expected)
+    said = json.loads((tmp_path / "0/infer.json").read_text())
+    assert (said.pop("bands"), said["window"]) == ([4, 3, 2], [100, 1100])
+    with pytest.raises(DataError, match=r"another `bands`: found \[4, 3, 2\].*asked for None"):
+        folders.claim(tmp_path / "0", said)
+    wrong = (*options[:3], *options[4:])
+    said = infer(tmp_path / "0.pt", images, tmp_path / "x", *wrong, expect=2)
+    assert "--bands: found [4, 3]; expected one number (grey) or three" in said
+
+
 def test_a_folder_of_another_model_or_other_options_is_not_mixed(
     used, photos, model_file, tmp_path
 ):
@@ -233,6 +279,18 @@ def test_two_images_with_one_mask_are_refused(tmp_path, write_image, names):
         write_image(tmp_path / "images" / name, np.zeros((9, 9, 3)))
     with pytest.raises(DataError, match=r"both would have the mask (b/)?[aA]\.png; rename one"):
         folders.list_images(tmp_path / "images", tmp_path / "out")
+
+
+def test_the_files_are_those_that_training_would_list(tmp_path):
+    for name in ("photos/a.png", "elsewhere/b.png", "photos/@eaDir/a.png/thumb.jpg",
+                 "photos/.ipynb_checkpoints/a-checkpoint.png", "photos/._a.png",
+                 "photos/__MACOSX/a.png", "old/masks/a.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("elsewhere", "photos", "old"):
+        (tmp_path / "photos" / f"link to {name}").symlink_to(tmp_path / name)
+    found = folders.list_images(tmp_path / "photos", tmp_path / "old")
+    assert [*found] == ["a", "link to elsewhere/b"]
 
 
 def test_a_folder_without_images_is_named(tmp_path):

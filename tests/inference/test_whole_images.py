@@ -1,4 +1,5 @@
 import multiprocessing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,15 @@ def test_neither_batches_nor_workers_change_an_evaluation(pictures, trained, fol
     for batch, workers in ((1, 0), (4, 0), (2, 2)):
         found = evaluate(trained, root, rows, folder_dataset, settings(batch), CPU, workers)
         np.testing.assert_array_equal(found, expected)
+
+
+def test_an_evaluation_sees_the_channels_of_the_model(pictures, by_colour, folder_dataset):
+    root, rows, images, masks = pictures
+    model = replace(by_colour, bands=(3, 2, 1))
+    # The model sees red as blue, whose class is 0.
+    answers = [np.argmax(image, 2) for image in images]
+    found = evaluate(model, root, rows, folder_dataset, settings(), CPU)
+    np.testing.assert_array_equal(found, by_hand(masks, answers))
 
 
 def test_an_image_without_a_mask_cannot_be_evaluated(pictures, by_colour, folder_dataset):

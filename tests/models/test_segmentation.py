@@ -1,3 +1,4 @@
+import io
 import os
 import pickle
 from dataclasses import replace
@@ -282,17 +283,26 @@ def test_equal_seeds_give_equal_weights():
     ids=lambda settings: settings["backbone"],
 )
 def test_a_model_file_alone_says_all_that_its_use_needs(settings, tmp_path):
-    model = replace(make(**settings, input_scale=0.5), window=(7, 4000))
+    model = replace(make(**settings, input_scale=0.5), window=(7, 4000), bands=(4, 3, 2))
     write_model(tmp_path / "model.pt", model, model.network.state_dict(), RECORD)
     read = read_model(tmp_path / "model.pt")
     assert read.settings == model.settings
     assert read.classes == CLASSES and list(read.classes) == list(CLASSES)
     assert (read.mean, read.std, read.record) == (model.mean, model.std, RECORD)
-    assert tuple(read.window) == (7, 4000)
+    assert tuple(read.window) == (7, 4000) and read.bands == (4, 3, 2)
     images = torch.randint(0, 256, (1, 3, 33, 40), dtype=torch.uint8)
     for one in (model, read):
         one.network.eval()
     assert torch.equal(logits_of(read, images), logits_of(model, images))
+
+
+def test_a_model_of_all_channels_has_the_file_that_it_always_had():
+    model = small()
+    content = model_bytes(model, model.network.state_dict(), RECORD)
+    fields = torch.load(io.BytesIO(content), weights_only=True)
+    assert list(fields) == [
+        "format", "network", "classes", "mean", "std", "window", "record", "state", "sha256",
+    ]  # fmt: skip
 
 
 def test_a_model_file_needs_no_initial_weights(tmp_path):
@@ -391,10 +401,12 @@ def earlier(tmp_path):
 def test_going_on_takes_weights_head_and_window_and_no_record(earlier):
     path, model = earlier
     seen_smaller = SMALL.model_copy(update={"input_scale": 0.5})
-    found = going_on(path, seen_smaller, {"sky": "#111111", "road": "#222222"}, window=(0, 1))
+    classes = {"sky": "#111111", "road": "#222222"}
+    found = going_on(path, seen_smaller, classes, window=(0, 1), bands=(2,))
     before, after = model.network.state_dict(), found.network.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
     assert (found.window, found.record, found.settings) == ((10, 900), {}, seen_smaller)
+    assert found.bands == (2,)
     assert found.classes == {"sky": "#111111", "road": "#222222"}
 
 

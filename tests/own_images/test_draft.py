@@ -1,5 +1,8 @@
 """An experiment file from two folders: what is found, assumed, held out and refused."""
 
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -14,13 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dst_cbc.cli import Parser
 from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, fitted, hold_out, make
 from dst_cbc.own_images.inspection import common_folder, guess_group, with_names
+from dst_cbc.planning import cost
 from dst_cbc.planning.cost import Measured
 from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime import devices
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
 from workflow import REPOSITORY
@@ -55,9 +61,9 @@ def halves(low=0, high=255):
     return mask
 
 
-def look(folders):
+def look(folders, **options):
     root, settings = common_folder(*folders)
-    return inspection.inspect(root, with_names(root, settings))
+    return inspection.inspect(root, with_names(root, settings), **options)
 
 
 def made_up(pixels, images=9, coloured=False):
@@ -92,6 +98,46 @@ def test_a_folder_of_images_and_one_of_masks_become_an_experiment_that_loads(fol
         assert words in said
 
 
+@pytest.mark.parametrize(
+    "bands, kind, note",
+    [
+        (None, "8-bit RGB", "alpha channel of the image is not used"),
+        ((4, 3, 2), "8-bit RGB", "1 of 4 channels of the image are not used (`bands`)"),
+        ((4,), "8-bit grey", "3 of 4 channels of the image are not used (`bands`)"),
+    ],
+)
+def test_channels_are_named_and_chosen(bands, kind, note, folders, tmp_path):
+    names = [f"field {n}" for n in range(9)]
+    image = np.zeros((64, 96, 4), np.uint8)
+    found = look(folders(names, {name: halves() for name in names[:4]}, image), bands=bands)
+    assert found.kinds == {kind: 9}
+    proposed = make("fields", found, None, LAPTOP)
+    assert f"found: {note}: 9 images" in experiment_text.describe(proposed)
+    (tmp_path / "fields.yaml").write_text(experiment_text.text(proposed, str(found.root), "x"))
+    experiment, _, _ = load_plan(REPOSITORY, [tmp_path / "fields.yaml"], {})
+    assert experiment.bands == bands
+
+
+def test_images_that_are_turned_are_counted_and_explain_a_mask_of_another_size(folders):
+    both = folders(["a", "b", "c"], {"a": halves(), "b": halves()})
+    tag = [(274, "H", 1, 3, True)]
+    tifffile.imwrite(both[0] / "b.tif", np.zeros((64, 96), np.uint8), extratags=tag)
+    note = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+    assert look(both).notes == {note: 1}
+    tag = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(both[0] / "b.tif", np.zeros((64, 96), np.uint8), extratags=tag)
+    with pytest.raises(DataError, match=r"b\.png: size .* turned as its EXIF .*; turn its mask"):
+        look(both)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+def test_masks_of_whole_numbers_of_any_type_are_looked_at(dtype, folders):
+    images, masks = folders(["a", "b"], {"a": halves()})
+    (masks / "a.png").unlink()
+    tifffile.imwrite(masks / "a.tif", halves(high=3).astype(dtype))
+    assert look((images, masks)).pixels == {0: 3072, 3: 3072}
+
+
 IDS = st.lists(
     st.tuples(st.integers(0, 8), st.integers(0, 99)).map(lambda p: f"s{p[0]}_{p[1]:02}"),
     min_size=3, max_size=40, unique=True,
@@ -108,6 +154,28 @@ def test_every_mask_has_one_role_and_no_group_two(ids, group):
     groups = {*groups_of(ids, group).values()}
     assert bool(val) == (len(groups) > 1) and bool(test) == (len(groups) > 2)
     assert hold_out(ids[::-1], group) == (val, test)
+
+
+TWINS = st.lists(st.lists(st.sampled_from([f"s{n // 9}_{n:02}" for n in range(60)]),
+                          min_size=2, max_size=3, unique=True), max_size=4)  # fmt: skip
+
+
+@given(IDS, st.sampled_from([None, r"^(s\d)_"]), TWINS)
+def test_identical_images_are_on_one_side(ids, group, twins):
+    val, test = hold_out(ids, group, twins)
+    held = {*val, *test}
+    groups = groups_of({*ids, *(id for one in twins for id in one)}, group)
+    out = {groups[id] for id in held}
+    for one in twins:
+        sides = {
+            "val" if id in val else "test" if id in test else "train"
+            for id in one
+            if id in held or groups[id] not in out
+        }
+        assert len(sides) <= 1
+    train = {*ids} - held
+    assert train and not {*val} & {*test}
+    assert not {groups[id] for id in train} & out
 
 
 def test_about_a_fifth_is_held_out_for_each_and_never_more_than_a_hundred():
@@ -144,12 +212,6 @@ def test_zero_and_255_are_background_and_foreground_and_255_among_several_is_ign
         "#000000": "background", "#ff0000": "colour ff0000", "#ffff00": "colour ffff00",
     }  # fmt: skip
     assert list(table.classes.values()) == ["#000000", "#ff0000", "#ffff00"]
-
-
-def test_anti_aliased_masks_are_warned_of_and_their_edges_ignored():
-    table = class_table(made_up({0: 60000, 255: 30000, **dict.fromkeys(range(40, 200), 5)}))
-    assert list(table.labels) == [0, 255] and table.ignore == [*range(1, 255)]
-    assert "anti-aliased" in table.warnings[0]
 
 
 def test_hundreds_of_values_are_refused_with_the_most_frequent():
@@ -259,6 +321,53 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
     assert renamed == {**yaml.safe_load((work / "cells.yaml").read_text()), "name": "cells-2"}
 
 
+def test_copies_of_images_are_found_and_held_out_together(folders):
+    names = [f"i{n:02}" for n in range(20)]
+    both = folders(names, {name: halves() for name in names[:15]})
+    for n, name in enumerate(names):
+        tifffile.imwrite(both[0] / f"{name}.tif", np.full((64, 96), n, np.uint8))
+    for n in range(8):
+        shutil.copy(both[0] / f"i{n:02}.tif", both[0] / f"copy{n}.tif")
+    found = look(both)
+    assert found.twins == [[f"copy{n}", f"i{n:02}"] for n in range(8)]
+    proposed = make("p", found, None, LAPTOP)
+    assert not {*proposed.val, *proposed.test} & {*names[:8]} and not proposed.parted_twins
+    assert (len(proposed.val), len(proposed.test)) == (3, 3)
+    assert "8 images are copies of others, such as copy0 and i00" in "\n".join(
+        experiment_text.describe(proposed)
+    )
+
+
+def test_where_nearly_all_images_are_copies_the_sides_share_some_with_a_warning(folders):
+    names = [f"i{n:02}" for n in range(12)]
+    found = look(folders(names, {name: halves() for name in names[:10]}))
+    proposed = make("p", found, None, LAPTOP)
+    assert (len(proposed.val), len(proposed.test)) == (2, 2) and len(proposed.parted_twins) == 1
+    assert "WARNING: 1 images are in two of train, val and test" in "\n".join(
+        experiment_text.describe(proposed)
+    )
+
+
+def test_frames_of_one_video_are_warned_of_before_anything_is_trained(folders):
+    names = [f"a{clip} {n}" for clip in range(5) for n in range(4)]
+    both = folders(names, {name: halves() for name in names})
+    for name in names:
+        wide = np.random.default_rng(int(name[1])).integers(0, 256, (12, 19), np.uint8)
+        pixels = np.asarray(Image.fromarray(wide).resize((152, 96), Image.Resampling.BICUBIC))
+        start = int(name[3:])
+        tifffile.imwrite(both[0] / f"{name}.tif", pixels[:64, start : start + 96])
+    found = look(both)
+    said = "\n".join(experiment_text.describe(make("p", found, None, LAPTOP)))
+    assert "WARNING: images that look alike in train and val" in said and "--group '^(" in said
+    group = guess_group(names, names)
+    assert "look alike" not in "\n".join(experiment_text.describe(make("p", found, group, LAPTOP)))
+
+
+def test_contradicting_masks_of_identical_images_are_refused_at_the_start(folders):
+    with pytest.raises(DataError, match=r"masks/b\.png contradicts .*masks/a\.png: their images"):
+        look(folders(["a", "b"], {"a": halves(), "b": halves(255, 0)}))
+
+
 def test_a_group_that_is_no_pattern_is_refused_at_once(tmp_path):
     options = ("--images", tmp_path, "--labels", tmp_path, "--group", "(")
     assert "not a valid regular" in command("new_experiment.py", *options, cwd=".", fails=True)
@@ -268,3 +377,158 @@ def test_a_folder_s_name_cannot_end_a_comment(tmp_path):
     proposed = make("p", made_up({0: 1, 1: 1}), None, LAPTOP)
     text = experiment_text.text(proposed, "data", "python x 'a\nname: other\u2028b'")
     assert yaml.safe_load(text)["name"] == "p"
+
+
+def test_of_many_pairs_200_are_decoded_spread_evenly_and_the_headers_of_all_are_read(
+    folders, monkeypatch
+):
+    monkeypatch.setattr(inspection, "LOOKED_AT", 3)
+    for n in range(9):
+        both = folders([f"{n:02}"], {f"{n:02}": halves(0, n)}, np.full((64, 96), n, np.uint8))
+    found = look(both)
+    assert found.pixels == {0: 3 * 3072 + 3072, 3: 3072, 6: 3072} and found.decoded == 3
+    assert "in 1 of 3 masks" in class_table(found).warnings[0]
+    said = experiment_text.describe(make("many", found, None, LAPTOP))
+    assert any("3 of the 9 masks were read" in line for line in said)
+    folders([], {"01": halves()[:40], "02": halves().T})
+    with pytest.raises(DataError, match=r"2 files.*\n.*01\.png: size \(96, 40\), but its image"):
+        look(both)
+
+
+def test_a_name_is_searched_once_for_each_pattern(monkeypatch):
+    searched = Counter()
+    original = inspection.shared_name
+
+    def counted(id, pattern):
+        searched[id, pattern] += 1
+        return original(id, pattern)
+
+    monkeypatch.setattr(inspection, "shared_name", counted)
+    monkeypatch.setattr(
+        inspection, "files_below", lambda root, folder, _: [(f"{folder}{n}", "") for n in range(9)]
+    )
+    with pytest.raises(DataError, match="matching names"):
+        with_names(Path(), PairSettings(images="i", labels="m"))
+    assert set(searched.values()) == {1}
+
+
+def in_process(monkeypatch, work, *arguments):
+    """Run new_experiment.py in this process, in the folder `work`."""
+    work.mkdir(exist_ok=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "argv", ["new_experiment.py", *map(str, arguments)])
+    runpy.run_path(str(REPOSITORY / "scripts/new_experiment.py"))["run"]()
+
+
+class Measuring(Exception):
+    pass
+
+
+def test_findings_are_printed_before_anything_is_measured_and_look_stops_after_them(
+    folders, tmp_path, monkeypatch, capsys
+):
+    def measure(*_):
+        raise Measuring
+
+    monkeypatch.setattr(cost, "measure", measure)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    in_process(monkeypatch, tmp_path / "work", *options, "--look")
+    findings = capsys.readouterr().out
+    assert "found: class 'foreground': value 255" in findings and not [*Path().iterdir()]
+    with pytest.raises(SystemExit):
+        in_process(monkeypatch, tmp_path / "work", "--update", "cells.yaml", "--look")
+    with pytest.raises(Measuring):
+        in_process(monkeypatch, tmp_path / "work", *options)
+    said = capsys.readouterr().out
+    assert said.startswith(findings) and "measuring the speed of training, about " in said
+
+
+@pytest.mark.parametrize("cuda, measured", [(False, [4, 1]), (True, [1])])
+def test_threads_are_measured_only_where_they_matter(
+    folders, tmp_path, monkeypatch, cuda, measured
+):
+    threads = []
+
+    def measure(plan, *_):
+        threads.append(plan.experiment.compute_threads)
+        return Measured("cpu", step=0.001, image=0.001, memory=1, model=1)
+
+    monkeypatch.setattr(cost, "measure", measure)
+    monkeypatch.setattr(devices, "cuda_is_likely", lambda: cuda)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    in_process(monkeypatch, tmp_path / "work", *options)
+    assert threads == measured
+
+
+@pytest.mark.parametrize(
+    "image, mask",
+    [
+        ("{}_0000", "{}"),
+        ("{}_leftImg8bit", "{}_gtFine_labelIds"),
+        ("{}", "{}.tif"),
+        ("{}", "{}_Mask"),
+        ("img {}", "{}"),
+    ],
+)
+def test_names_of_usual_exports_are_guessed(folders, image, mask):
+    cases = [f"town/case {n}" for n in range(4)]
+
+    def named(pattern, case):
+        return f"town/{pattern.replace('{}', case.removeprefix('town/'))}"
+
+    both = folders(
+        [named(image, case) for case in cases], {named(mask, case): halves() for case in cases[:3]}
+    )
+    found = look(both)
+    assert (found.settings.image_name, found.settings.mask_name) == (image, mask)
+    assert len(found.masked) == 3
+
+
+def test_names_are_taken_as_they_are_given(folders, tmp_path, monkeypatch, capsys):
+    names = [f"{n}" for n in range(9)]
+    both = folders([f"{name}a" for name in names], {f"old-{name}": halves() for name in names[:8]})
+    with pytest.raises(DataError, match=re.escape("--image-name '{}_0000' --mask")):
+        look(both)
+    options = ("--images", both[0], "--labels", both[1], "--look")
+    given = ("--image-name", "{}a", "--mask-name", "old-{}")
+    in_process(monkeypatch, tmp_path / "work", *options, *given)
+    assert "9 images, 8 of them with a mask" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        in_process(monkeypatch, tmp_path / "work", *options, "--mask-name", "mask")
+    assert "found 'mask'; expected a file name with one {}" in capsys.readouterr().err
+
+
+def test_the_home_folder_is_expanded_in_every_option_that_is_a_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parser = Parser("says nothing")
+    parser.path("--images", "images")
+    assert parser.parse_args(["--images=~/photos"]).images == tmp_path / "photos"
+
+
+def test_ids_are_quoted_alike():
+    ids = ["001", "1e3", "no", "a b", "c"]
+    assert experiment_text._wrapped(ids) == "['001', '1e3', 'no', 'a b', 'c']"
+    assert experiment_text._wrapped([1, 255]) == "[1, 255]"
+
+
+@pytest.mark.parametrize("images, said", [(4, "stays unknown"), (9, "with a 95 % interval")])
+def test_no_interval_is_promised_where_one_image_is_held_out(images, said):
+    (warning,) = [
+        line
+        for line in experiment_text.describe(make("p", made_up({0: 1, 1: 1}, images), None, LAPTOP))
+        if "val images are too few" in line
+    ]
+    assert said in warning
+
+
+def test_images_that_are_gone_when_the_speed_is_measured_are_said_in_words(
+    folders, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cost, "measure", lambda *_: None)
+    both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells")
+    with pytest.raises(DataError, match="no image with a mask can be opened now"):
+        in_process(monkeypatch, tmp_path / "work", *options)

@@ -1,5 +1,7 @@
 """Which images to label next, drafts in the user's mask values, and the next study's file."""
 
+import subprocess
+
 import numpy as np
 import pytest
 import yaml
@@ -54,6 +56,26 @@ def test_a_draft_is_called_as_its_mask_would_be():
     pairs = PairSettings(labels="m", image_name="im_{}", mask_name="{}_mask")
     assert draft_name("town/im_7", pairs) == "town/7_mask.png"
     assert draft_name("town/im_7", None) == "town/im_7.png"
+
+
+def test_the_command_of_the_tutorial_adds_drafts_in_sub_folders_to_the_masks(tmp_path):
+    page = (REPOSITORY / "docs/tutorials/own-images.md").read_text()
+    (command,) = [line for line in page.splitlines() if line.startswith("cp -r results/letters/")]
+    drafts = tmp_path / "results/letters/suggestions/drafts"
+    pairs = PairSettings(labels="m", mask_name="{}_mask")
+    for id in ("town/a 1", "village/east/b", "c"):
+        path = drafts / draft_name(id, pairs)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(id)
+    (tmp_path / "masks/town").mkdir(parents=True)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    found = {
+        p.relative_to(tmp_path).as_posix(): p.read_text() for p in tmp_path.glob("masks/**/*.png")
+    }
+    assert found == {
+        "masks/town/a 1_mask.png": "town/a 1", "masks/village/east/b_mask.png": "village/east/b",
+        "masks/c_mask.png": "c",
+    }  # fmt: skip
 
 
 def test_the_next_study_has_the_next_free_name():

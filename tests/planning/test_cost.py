@@ -183,6 +183,11 @@ def test_a_table_of_steps_measures_and_writes_nothing(tmp_path, monkeypatch, cap
     assert printed[-1] == "15 steps in all trainings of all seeds"
 
 
+@pytest.mark.parametrize("step, steps", [(0.0, 20), (0.1, 20), (0.5, 8), (1.0, 4), (9.0, 3)])
+def test_slow_steps_are_measured_fewer_times(step, steps):
+    assert cost.steps_in(4.0, step) == steps
+
+
 @pytest.mark.slow
 def test_a_measurement_is_made_by_the_stages_code_and_remembered(tmp_path):
     project = Project.create(tmp_path / "project")

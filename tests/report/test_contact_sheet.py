@@ -181,6 +181,12 @@ def test_an_image_of_16_bits_is_seen_through_the_window_of_the_data_set(made):
     assert quarters(sheet, 0, 0) == [(value,) * 3 for value in (0, 51, 153, 255)]
 
 
+def test_an_image_has_the_channels_of_the_data_set(made, folder_dataset):
+    dataset = folder_dataset.model_copy(update={"bands": (3, 1, 1)})
+    chosen = [(blue, red, red) for red, _, blue in made.pixels(1)]
+    assert quarters(made.sheet(dataset=dataset), 0, 0) == chosen
+
+
 def test_a_tall_image_fits_and_thin_lines_of_an_image_become_grey(made):
     stripes = np.zeros((960, 480, 3), np.uint8)
     stripes[:, ::2] = 200

@@ -276,6 +276,18 @@ def test_every_layer_is_its_own_in_the_data_sets_colours(study):
     assert truth[0, 0].tolist() == [0, 0, 255, 255] and truth[0, 3, 3] == 0
 
 
+def test_an_image_has_the_channels_of_the_data_set(study):
+    study.dataset = study.dataset.model_copy(update={"bands": (3, 1, 1)})
+    for place, row in enumerate(study.rows):
+        pixels = np.full((20, 40, 3), (10, 20, 30 * place + 90), np.uint8)
+        study.write(row.image, pixels)
+    study.rows = checked(study.folder, study.rows)
+    data = content(study.page())
+    for image in data["images"]:
+        seen = middles(picture(data, image["image"]))
+        assert np.abs(seen - [30.0 * IDS.index(image["id"]) + 90, 10, 10]).max() < 4
+
+
 def test_the_figures_of_a_page_are_those_of_the_files(study):
     (image,) = (one for one in content(study.page())["images"] if one["id"] == "a")
     first, second = image["rounds"]

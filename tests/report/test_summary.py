@@ -5,6 +5,7 @@ import pytest
 from dst_cbc.report.summary import (
     COLUMNS,
     folder_of,
+    interval_notes,
     published_note,
     read_summary,
     share_notes,
@@ -255,3 +256,19 @@ def test_seconds_are_those_of_the_models_own_training(study):
     )
     rows = summarize(study.folder, ["12_0/supervised", "12_0/dst-cbc/round1"], ["val"])
     assert [row["seconds"] for row in with_seconds(study.folder, rows)] == [7.5, 7.5, None, None]
+
+
+@pytest.mark.parametrize(
+    "images, said",
+    [
+        (1, "1 image: mIoU 41.00 % (unknown from one image)"),
+        (3, "3 images: mIoU 41.00 % (40.00 to 44.00)"),
+    ],
+)
+def test_the_interval_of_one_image_is_unknown(study, images, said):
+    path = study("12_0/supervised", 41) / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["best"]["subsets"]["val"] |= {"images": images, "miou_interval": [40, 44]}
+    path.write_text(json.dumps(metrics))
+    (line,) = interval_notes(study.folder, ["12_0/supervised"], ["val"]).splitlines()[2:]
+    assert line == f"* `12_0/supervised` on `val`, {said}"

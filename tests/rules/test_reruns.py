@@ -232,6 +232,7 @@ KEYS = {
     "labels": ({"labels": {i: CLASSES[max(0, i - 1)] for i in range(11)}}, DATASET),
     "ignore": ({"ignore": [254, 255]}, DATASET),
     "window": ({"window": [0, 255]}, DATASET),
+    "bands": ({"bands": [3, 2, 1]}, DATASET),
     "preset": ({"preset": "paper"}, SUPERVISED),
     "digits.size": (_digits(size=36), DRAWN),
     "digits.train": (_digits(train=15), EVERYTHING),

@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -98,7 +99,12 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
         ({"train": 5}, "train", "5", "dictionary"),
         ({"format": "cocoa"}, "format", "'cocoa'", "'pairs' or 'voc'"),
         ({"evaluation": {"select": "test"}}, "evaluation.select", "'test'", "'val'"),
-        ({"runs": 3}, "runs", "3", "tuple"),
+        ({"runs": 3}, "runs", "3", "expected a list"),
+        ({"ignore": 255}, "ignore", "255", "expected a list, in brackets: [255]"),
+        ({"ignore": "#ff0000"}, "ignore", "'#ff0000'", "expected a list, in brackets: ['#ff0000']"),
+        ({"labels": {0: False}}, "labels.0", "False",
+         "expected text: no, off and false are text only in quotes, such as 'no'"),
+        ({"name": True}, "name", "True", "only in quotes, such as 'yes'"),
         ({"runs": []}, "runs", "[]", "at least 1"),
         ({"name": "../up"}, "name", "'../up'", "match pattern"),
         ({"train": {"crop": [32]}}, "train.crop", "[32]", ""),
@@ -289,6 +295,17 @@ def test_an_extending_file_with_values_of_another_kind_is_refused(key, value, wr
     write("base.yaml", BASE)
     more = write("more.yaml", {"extends": "base.yaml", key: value})
     assert f"more.yaml: {key}" in refused(more)
+
+
+def test_a_target_that_is_taken_for_an_experiment_file_is_named_with_the_command_to_write(
+    write, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    target = Path("results/tiny/metrics.json")
+    target.parent.mkdir(parents=True)
+    target.write_text('{"name": "other"}')
+    with pytest.raises(ConfigError, match=rf"snakemake --cores all {target} --configfile FILE"):
+        load_experiment([write("a.yaml", BASE), target.absolute()], {})
 
 
 def test_files_that_extend_each_other_are_refused(write, refused):

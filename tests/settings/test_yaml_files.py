@@ -72,7 +72,7 @@ HARMFUL = {
     "a mapping as a key": ("{a: 1}: 1", KEY),
     "a key twice": ("a: 1\nb: {c: 1, c: 2}", "key 'c' occurs twice"),
     "nan twice": (".nan: 1\n.nan: 2", "key '.nan' occurs twice"),
-    "no key": ("~: 1", "None: found None; Keys should be strings"),
+    "no key": ("~: 1", "found the key '~' without quotes, which YAML reads as nothing"),
     "NUL by its number": (r'a: "x\0"', "a: found the control character '\\x00'"),
     "escape by its number": (r'{"a\e": 1}', "found the control character '\\x1b'"),
     "half a character": (r'a: "\ud800"', "invalid Unicode character escape code"),
@@ -145,6 +145,57 @@ def test_a_byte_order_mark_and_other_line_ends_change_nothing(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_bytes(b"\xef\xbb\xbfa: 1\r\nb:\r  c: x\n")
     assert read_yaml(path) == {"a": 1, "b": {"c": "x"}}
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("classes:\n  a: '#000000'\n  b: #ff0000\n", [(3, "#ff0000")]),
+        ("ignore: #000000", [(1, "#000000")]),
+        ("ignore:\n  - #000000  # black", [(2, "#000000")]),
+        ("ignore: [#000000]", [(1, "#000000")]),
+        ("ignore: ['#000000',\n  #ABCDEF,\n]", [(2, "#ABCDEF")]),
+        ("labels:\n  #00ff00: a\n  #00ff01: b", [(2, "#00ff00"), (3, "#00ff01")]),
+    ],
+)
+def test_a_colour_without_quotes_is_named_with_its_line(text, told, tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        read_yaml(path)
+    assert str(error.value).splitlines() == [
+        f"{path}: line {line}: found {colour} without quotes, which is a comment in YAML; write "
+        f"'{colour}'"
+        for line, colour in told
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: '#ff0000'",
+        "a: [\"#ff0000\", '#00ff00']",
+        "a: 1  # was: #ff0000",
+        "a: red #ff0000",
+        "a:\n  # ff0000: red\n  #ff0000\n  b: 1",
+        "a: 'it''s: #ff0000'",
+        "a: b:#ff0000",
+        "a: #decade5 is longer\n  1",
+    ],
+)
+def test_other_colours_and_comments_are_left_alone(text):
+    assert parse_yaml(text, "place") == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    "key, is_read_as", [("no", "false"), ("Yes", "true"), ("off", "false"), ("null", "nothing")]
+)
+def test_a_word_that_yaml_does_not_read_as_text_is_refused_as_a_key(key, is_read_as):
+    with pytest.raises(ConfigError) as error:
+        parse_yaml(f"classes:\n  {key}: '#000000'\n", "a.yaml")
+    for words in ("a.yaml: ", f"reads as {is_read_as}; write '{key}', with the quotes", "line 2"):
+        assert words in str(error.value)
+    assert parse_yaml(f"'{key}': 1", "a.yaml") == {key: 1}
 
 
 def test_as_many_values_and_levels_as_are_allowed_are_read(tmp_path):

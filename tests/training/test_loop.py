@@ -292,6 +292,15 @@ def test_a_sample_is_seen_through_the_window_of_the_model(data, digits_dataset, 
         assert found == pytest.approx(expected, abs=1)
 
 
+def test_a_sample_has_the_channels_of_the_model(data, digits_dataset):
+    row = data.labeled[0]
+    pixels = np.asarray(Image.open(data.root / row.image))
+    stage = make_stage(crop=(row.height, row.width), augmentation={"scale": [1, 1], "flip": 0})
+    model = build(small_network(), digits_dataset.classes, bands=(3, 1, 1))
+    image, _ = sample(data, stage, model, Draw(LABELED, 0, 0))
+    np.testing.assert_array_equal(image.permute(1, 2, 0), pixels[..., [2, 0, 0]])
+
+
 def test_a_state_half_written_is_no_state(run, monkeypatch, tmp_path):
     _, expected = run(resume="undisturbed")
 

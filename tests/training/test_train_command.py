@@ -47,6 +47,12 @@ def parse(script, digits_dataset, monkeypatch):
     return start
 
 
+def test_round_0_reads_the_channels_that_the_data_set_names(script, digits_dataset):
+    dataset = digits_dataset.model_copy(update={"bands": (3, 2, 1)})
+    model, _ = script["starting_point"](None, settings_of(dataset), None)
+    assert model.bands == (3, 2, 1)
+
+
 ANEW = {"best": "restart"}
 GOES_ON = {"network": None}
 ONLINE = {"network": None, "online_threshold": 0.0}

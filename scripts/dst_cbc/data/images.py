@@ -1,13 +1,14 @@
-"""Decodes images of any usual kind: 8 or 16 bits, grey or colour, any EXIF orientation."""
+"""Decodes images of any usual kind: 8 or 16 bits, grey, colour or bands, any orientation."""
 
 import hashlib
 import io
+import itertools
 import logging
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from ..runtime.errors import Changed, DataError
 from ..runtime.files import open_regular
 from ..runtime.reading import read_bytes
+from ..settings.base import MOST_BANDS, Bands
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """The formats, in Pillow's names, that are read. Pillow knows more, and runs a program for one."""
@@ -48,15 +50,26 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
-_BITS_PER_SAMPLE = 258
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _ORIENTATION = 258, 262, 277, 274
+_TIFF_SUFFIXES = (".tif", ".tiff")
+# TIFF's numbers of associated and unassociated alpha.
+_ALPHA = {1, 2}
 # BMP's numbers of its two compressions, which Pillow decodes byte by byte in Python.
 _RUN_LENGTHS = (1, 2)
 # TIFF's numbers of none, LZW, Deflate (two), PackBits, LZMA and Zstandard.
 _COMPRESSIONS = (1, 5, 8, 32946, 32773, 34925, 50000)
-_ONE_PAGE = (
-    "expected one image: write each page to its own file, or only the first one: "
-    "tifffile.imwrite(NEW, tifffile.imread(OLD)[0])"
+_SMALLER = (
+    "cut it and its mask into smaller images, or raise MOST_PIXELS in "
+    "scripts/dst_cbc/data/images.py if your memory holds several such images"
 )
+_STACK = (
+    "several pages or frames; expected one image, or one with its reduced copies and masks; write "
+    "the pages of a stack to a folder of its name, for the mask, too, and keep them together by "
+    "--group '^(.+)/': for n, page in enumerate(tifffile.imread(OLD)): "
+    "tifffile.imwrite(f'NAME/{n:03}.tif', page)"
+)
+# A pyramid of any image that is read has fewer.
+_MOST_COPIES = 32
 _TO_16_BITS = (
     "; convert floating point or 32-bit pixels x to 16 bits, with the same low and high for all "
     "images: "
@@ -71,13 +84,15 @@ class Decoded:
     """The pixels of an image file, turned as its EXIF orientation says.
 
     image: an 8-bit image, or a mask's palette indexes; None for 16 bits. deep: the pixels of a
-    16-bit image, uint16 (H, W) grey or (H, W, 3) RGB; None for 8 bits. alpha: whether the file has
-    an alpha channel, which is not used.
+    16-bit image, uint16 (H, W) grey or (H, W, 3) RGB; None for 8 bits. unused: a clause about the
+    channels of the file that are in neither; "" if there are none. turned: whether the pixels have
+    another order than in the file.
     """
 
     image: Image.Image | None
     deep: np.ndarray | None
-    alpha: bool
+    unused: str
+    turned: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,21 +102,59 @@ class Decoded:
         assert self.image is not None
         return self.image.size
 
+    @property
+    def notes(self) -> list[str]:
+        """Clauses about what a person must know of the image."""
+        turned = "image is turned as its EXIF orientation says; its mask must fit the turned image"
+        return [*([self.unused] if self.unused else []), *([turned] if self.turned else [])]
 
-def decode(path: Path, sha256: str | None = None) -> Decoded:
+
+def size_problem(mask: Path, size: tuple[int, int], image: Decoded) -> str:
+    """Says that a mask of this (width, height) is not of the size of its image; "" if it is."""
+    if size == image.size:
+        return ""
+    explained = image.turned and size == image.size[::-1]
+    return f"{mask}: size {size}, but its image has {image.size}" + (
+        ", turned as its EXIF orientation says; turn its mask, too" if explained else ""
+    )
+
+
+def decode(path: Path, sha256: str | None = None, bands: Bands | None = None) -> Decoded:
     """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
-    sha256: of the file at the data check, compared with what is decoded. Raises Changed if it has
-    another now, or is missing. Raises DataError when the file is missing, damaged or truncated, is
-    none of FORMATS, has more than MOST_PIXELS or several pages, or is of another kind (CMYK,
-    floating point, 32-bit).
+    sha256: of the file at the data check, compared with what is decoded. bands: the channels, from
+    1, that become grey or RGB; None: the first, or the first three. Raises Changed if the file has
+    another SHA-256 now, or is missing. Raises DataError when the file is missing, damaged or
+    truncated, is none of FORMATS, has more than MOST_PIXELS or several pages, has more than four
+    channels and `bands` is None, lacks a channel of `bands`, or is of another kind (CMYK, floating
+    point, 32-bit).
     """
+    return _decode_checked(path, sha256, _Wanted(bands))
+
+
+def decode_mask(path: Path, sha256: str | None = None) -> Decoded:
+    """Decode a mask: like `decode`, and whole numbers of any other type become 8 or 16 bits.
+
+    Raises what `decode` raises, and DataError for numbers below 0, above 65535 or with a fraction.
+    """
+    return _decode_checked(path, sha256, _Wanted(mask=True))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What becomes of the channels. mask: whether 32 bits, 64 bits and floating point are read."""
+
+    bands: Bands | None = None
+    mask: bool = False
+
+
+def _decode_checked(path: Path, sha256: str | None, wanted: _Wanted) -> Decoded:
     with _explained(path):
         if sha256 is not None and not path.exists():
             raise Changed(f"{path}: no such file, but the data check has read it. {GO_ON}")
         with open_regular(path) as file:
             try:
-                return _decode(path, file)
+                return _decode(path, file, wanted)
             finally:
                 # After decoding, so that a change in the meantime shows, too.
                 if sha256 is not None:
@@ -119,9 +172,22 @@ def _require_same(path: Path, file: io.BufferedReader, sha256: str) -> None:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) from the header, before any turn. Raises DataError as `decode`."""
-    with _explained(path), open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-        return image.size
+    """Return (width, height) as `decode` does, from the header. Raises DataError as `decode`."""
+    with _explained(path), open_regular(path) as file:
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                # Of a TIFF, Pillow says the size after the turn. In a PNG without an orientation in
+                # its header, it would decode all pixels to look for one.
+                if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+                    return image.size
+                width, height = image.size
+                return (height, width) if _quarters(_orientation(image)) % 2 else (width, height)
+        except UnidentifiedImageError:
+            if path.suffix.lower() not in _TIFF_SUFFIXES:
+                raise
+        with _tiff_page(path, file) as page:
+            height, width = _shape(page)[:2]
+            return (height, width) if _quarters(_page_orientation(page)) % 2 else (width, height)
 
 
 @contextmanager
@@ -139,8 +205,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from None
     except Image.DecompressionBombError:
         raise DataError(
-            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; cut it into smaller "
-            "images"
+            f"{path}: more than {MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
         ) from None
     except MemoryError:
         raise DataError(f"{path}: too little memory to decode it; make it smaller") from None
@@ -152,20 +217,26 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_image(path: Path, window: Window | None = None, sha256: str | None = None) -> Image.Image:
+def open_image(
+    path: Path,
+    window: Window | None = None,
+    sha256: str | None = None,
+    bands: Bands | None = None,
+) -> Image.Image:
     """Read an image as 8-bit RGB; alpha is dropped.
 
-    window: the values of a 16-bit image that become 0 and 255. sha256: as for `decode`. Raises what
-    `decode` raises, and DataError for a 16-bit image without a window.
+    window: the values of a 16-bit image that become 0 and 255. sha256, bands: as for `decode`.
+    Raises what `decode` raises, and DataError for a 16-bit image without a window.
     """
-    decoded = decode(path, sha256)
+    decoded = decode(path, sha256, bands)
     if decoded.image is not None:
         # convert("RGB") would copy an image that is RGB already.
         return decoded.image if decoded.image.mode == "RGB" else decoded.image.convert("RGB")
     if window is None:
         raise DataError(
             f"{path}: a 16-bit image, but no training image has 16 bits, so black and white were "
-            "not measured; set `window: [black, white]`"
+            "not measured; give the values that become black and white: --window BLACK WHITE for "
+            "scripts/infer.py, `window: [BLACK, WHITE]` in an experiment file"
         )
     return Image.fromarray(_window_table(*window)[decoded.deep]).convert("RGB")
 
@@ -186,33 +257,109 @@ def measured_window(counts: np.ndarray) -> Window:
     return int(black), max(int(white), int(black) + 1)
 
 
-def _decode(path: Path, file: io.BufferedReader) -> Decoded:
+def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
     try:
         with Image.open(file, formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
             if getattr(image, "is_animated", False) and image.format != "MPO":
-                raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
+                _require_one_image(path, file, image)
             if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
                 raise DataError(
                     f"{path}: a compressed BMP; write it without compression, or as PNG"
                 )
-            if _is_deep_colour(image):
-                return _of_array(path, _decode_deep(path, file, image))
+            channels = _channels(image)
+            _require_bands(path, channels, wanted)
+            if _is_for_others(image, channels, wanted):
+                return _of_array(path, *_decode_deep(path, file, image, wanted), wanted)
+            # Before Pillow turns the image, which removes the entry.
+            turned = _orientation(image) in _ORIENTATIONS
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
-        if path.suffix.lower() not in (".tif", ".tiff"):
+        if path.suffix.lower() not in _TIFF_SUFFIXES:
             raise
-        return _of_array(path, _read_tiff(path, file))
+        return _of_array(path, *_read_tiff(path, file, wanted), wanted)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return Decoded(None, np.asarray(image).astype(np.uint16), False)
+        found = _of_array(path, np.asarray(image).astype(np.uint16), False, 1, wanted)
+        return replace(found, turned=turned)
     if image.mode not in ("1", "L", "P", "RGB", "LA", "PA", "RGBA"):
         raise DataError(
             f"{path}: image of mode {image.mode}, expected 8-bit or 16-bit grey, palette or RGB"
             + (_TO_16_BITS if image.mode in ("F", "I") else "")
         )
+    if wanted.bands:
+        kind = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(image.mode, image.mode)
+        found = _of_array(path, np.asarray(image.convert(kind)), False, 1, wanted)
+        return replace(found, turned=turned)
     alpha = image.mode.endswith("A") or "transparency" in image.info
-    return Decoded(image, None, alpha)
+    unused = _ALPHA_UNUSED if alpha else _unused(channels, None, False)
+    return Decoded(image, None, unused, turned)
+
+
+def _is_for_others(image: Any, channels: int, wanted: _Wanted) -> bool:
+    """Whether Pillow would lose a part of the image that is wanted."""
+    return (
+        _is_deep_colour(image)
+        # It drops the channels of a TIFF that its modes do not have.
+        or (wanted.bands is not None and channels > len(image.getbands()))
+        # It swaps the bytes of compressed 32-bit numbers.
+        or (wanted.mask and image.format == "TIFF" and image.mode in ("I", "F"))
+        # It turns white to black in fewer bits only.
+        or (image.mode == "I;16" and image.format == "TIFF" and _is_white_first(image))
+    )
+
+
+def _is_white_first(image: Any) -> bool:
+    """Whether 0 is white in a TIFF ("MinIsWhite")."""
+    return image.tag_v2.get(_PHOTOMETRIC) == 0
+
+
+def _channels(image: Any) -> int:
+    """The number of channels of an image, as its header says; 3 for a palette."""
+    if image.format == "TIFF" and image.mode != "P":
+        return image.tag_v2.get(_SAMPLES_PER_PIXEL, 1)
+    return 3 if image.mode in ("P", "PA") else len(image.getbands())
+
+
+def _require_bands(path: Path, channels: int, wanted: _Wanted) -> None:
+    bands = wanted.bands
+    if channels > 4 and wanted.mask:
+        raise DataError(f"{path}: {channels} channels; expected a mask of one channel, or of RGB")
+    if channels > MOST_BANDS:
+        raise DataError(
+            f"{path}: {channels} channels, more than {MOST_BANDS}, the most that are read; write "
+            "the channels that you need to a file of their own"
+        )
+    if channels > 4 and not bands:
+        raise DataError(
+            f"{path}: {channels} channels, expected at most 4, or a choice of one (grey) or three "
+            "(red, green, blue) of them: `bands: [4, 3, 2]` in an experiment file, or --bands "
+            "4 3 2 for scripts/new_experiment.py and scripts/infer.py"
+        )
+    if bands and max(bands) > channels:
+        raise DataError(
+            f"{path}: {channels} channels, but `bands` names channel {max(bands)}; name channels "
+            "that every image has, or remove this image"
+        )
+
+
+_ALPHA_UNUSED = "alpha channel of the image is not used"
+
+
+def _unused(channels: int, bands: Bands | None, alpha: bool) -> str:
+    """A clause about the channels of an image that are not used; "" if all are.
+
+    alpha: whether the last channel is alpha.
+    """
+    if bands:
+        rest = channels - len(set(bands))
+        return f"{rest} of {channels} channels of the image are not used (`bands`)" if rest else ""
+    if channels in (1, 3):
+        return ""
+    if alpha:
+        return _ALPHA_UNUSED
+    others = "[2]" if channels == 2 else "[4, 3, 2]"
+    return f"channel {channels} of the image is not used (to use it: `bands: {others}`)"
 
 
 def _is_deep_colour(image: Any) -> bool:
@@ -224,33 +371,40 @@ def _is_deep_colour(image: Any) -> bool:
     )  # fmt: skip
 
 
-def _decode_deep(path: Path, file: io.BufferedReader, image: Image.Image) -> np.ndarray:
+def _decode_deep(
+    path: Path, file: io.BufferedReader, image: Image.Image, wanted: _Wanted
+) -> tuple[np.ndarray, bool, Any]:
+    """All channels of an image before any turn, whether the last one is alpha, the orientation."""
     if image.format == "TIFF":
-        return _turned(_read_tiff(path, file), image)
+        return _read_tiff(path, file, wanted)
     import imagecodecs
 
-    return _turned(imagecodecs.png_decode(read_bytes(path)), image)
+    pixels = imagecodecs.png_decode(read_bytes(path))
+    return pixels, pixels.ndim == 3 and pixels.shape[2] in (2, 4), _orientation(image)
 
 
-def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
-    """Read a TIFF of one page that Pillow cannot read, or only at 8 bits."""
-    import tifffile
+def _read_tiff(
+    path: Path, file: io.BufferedReader, wanted: _Wanted
+) -> tuple[np.ndarray, bool, Any]:
+    """Read a TIFF of one page that Pillow cannot read, or only in part; all of its channels.
 
-    # What it logs, it also raises.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    file.seek(0)
-    with tifffile.TiffFile(file, name=str(path)) as tiff:
-        if tiff.pages.is_multipage:
-            raise DataError(f"{path}: several pages or frames; {_ONE_PAGE}")
-        page: Any = tiff.pages[0]
-        # Some files store the axis of the colour planes first.
-        shape = page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
-        _require_usable(path, page.dtype, shape)
+    Returns the same as `_decode_deep`.
+    """
+    with _tiff_page(path, file) as page:
+        shape = _shape(page)
+        _require_usable(path, page.dtype, shape, wanted)
         tile = page.tilewidth * page.tilelength * max(1, page.tiledepth)
         if max(math.prod(shape[:2]), tile) > MOST_PIXELS:
             raise DataError(
                 f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
-                f"{MOST_PIXELS} pixels, the most that are read; cut it into smaller images"
+                f"{MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
+            )
+        bytes_ = max(math.prod(shape[:2]), tile) * page.samplesperpixel * page.dtype.itemsize
+        if bytes_ > 8 * MOST_PIXELS:
+            raise DataError(
+                f"{path}: {bytes_} bytes in {page.samplesperpixel} channels, more than "
+                f"{8 * MOST_PIXELS}, the most that are read; cut it into smaller images, or write "
+                "fewer channels"
             )
         if page.compression not in _COMPRESSIONS:
             raise DataError(
@@ -258,30 +412,114 @@ def _read_tiff(path: Path, file: io.BufferedReader) -> np.ndarray:
                 "PackBits, LZMA or Zstandard; write it again: "
                 "tifffile.imwrite(NEW, tifffile.imread(OLD))"
             )
-        return np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
+        pixels = np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
+        if page.photometric == 0 and page.dtype in (np.uint8, np.uint16):
+            pixels = (1 << page.bitspersample) - 1 - pixels
+        return pixels, bool(_ALPHA & set(page.extrasamples[-1:])), _page_orientation(page)
 
 
-def _turned(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
-    """Mirror and turn pixels as the EXIF orientation of `image` says."""
-    orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
+def _page_orientation(page: Any) -> Any:
+    tag = page.tags.get(_ORIENTATION)
+    return tag.value if tag else None
+
+
+@contextmanager
+def _tiff_page(path: Path, file: io.BufferedReader) -> Iterator[Any]:
+    """Open a TIFF by tifffile; yields its page, of which no pixels are read.
+
+    Raises DataError if the file has further pages that are no reduced copies or masks of it.
+    """
+    import tifffile
+
+    # What it logs, it also raises.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    file.seek(0)
+    with tifffile.TiffFile(file, name=str(path)) as tiff:
+        others: list[Any] = list(itertools.islice(tiff.pages, 1, _MOST_COPIES + 2))
+        if len(others) > _MOST_COPIES or not all(
+            page.is_reduced or page.is_mask for page in others
+        ):
+            raise DataError(f"{path}: {_STACK}")
+        yield tiff.pages[0]
+
+
+def _require_one_image(path: Path, file: io.BufferedReader, image: Image.Image) -> None:
+    if image.format != "TIFF":
+        raise DataError(f"{path}: several frames; expected one image: write only one of them")
+    with _tiff_page(path, file):
+        pass
+
+
+def _shape(page: Any) -> tuple[int, ...]:
+    """(height, width) of a page of tifffile, or (height, width, channels)."""
+    # Some files store the axis of the colour planes first.
+    return page.shape[1:] + page.shape[:1] if page.axes == "SYX" else page.shape
+
+
+def _orientation(image: Image.Image) -> Any:
+    return image.getexif().get(ExifTags.Base.Orientation)
+
+
+def _quarters(orientation: Any) -> int:
+    return _ORIENTATIONS.get(orientation, (0, 0))[1]
+
+
+def _turned(pixels: np.ndarray, orientation: Any) -> np.ndarray:
+    """Mirror and turn pixels as an EXIF orientation says."""
     mirrored, quarters = _ORIENTATIONS.get(orientation, (0, 0))
     return np.rot90(np.fliplr(pixels) if mirrored else pixels, quarters)
 
 
-def _require_usable(path: Path, dtype: np.dtype | None, shape: tuple[int, ...]) -> None:
-    grey_or_colour = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
-    if dtype not in (np.uint8, np.uint16) or not grey_or_colour:
+def _require_usable(
+    path: Path, dtype: np.dtype | None, shape: tuple[int, ...], wanted: _Wanted
+) -> None:
+    is_number = wanted.mask and dtype is not None and dtype.kind in "iuf"
+    if not (is_number or dtype in (np.uint8, np.uint16)) or len(shape) not in (2, 3):
         raise DataError(
             f"{path}: {dtype} pixels of shape {shape}, expected 8-bit or 16-bit grey or RGB"
-            f"{_TO_16_BITS}"
+            f"{'' if wanted.mask else _TO_16_BITS}"
         )
+    _require_bands(path, shape[2] if len(shape) == 3 else 1, wanted)
 
 
-def _of_array(path: Path, pixels: np.ndarray) -> Decoded:
-    _require_usable(path, pixels.dtype, pixels.shape)
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    colour = pixels[..., :3] if channels > 2 else pixels.reshape(*pixels.shape[:2], -1)[..., 0]
-    alpha = channels in (2, 4)
-    if pixels.dtype == np.uint8:
-        return Decoded(Image.fromarray(np.ascontiguousarray(colour)), None, alpha)
-    return Decoded(None, np.ascontiguousarray(colour), alpha)
+def _of_array(
+    path: Path, pixels: np.ndarray, alpha: bool, orientation: Any, wanted: _Wanted
+) -> Decoded:
+    """Turn an image and choose its channels. alpha: whether its last channel is alpha."""
+    _require_usable(path, pixels.dtype, pixels.shape, wanted)
+    bands = wanted.bands
+    pixels = _turned(pixels, orientation)
+    channels = pixels.reshape(*pixels.shape[:2], -1)
+    count = channels.shape[2]
+    if bands:
+        chosen = channels[..., [band - 1 for band in bands]]
+    else:
+        chosen = channels[..., : 3 if count > 2 else 1]
+    chosen = np.ascontiguousarray(chosen if chosen.shape[2] == 3 else chosen[..., 0])
+    if wanted.mask:
+        chosen = _whole_numbers(path, chosen)
+    unused = _unused(count, bands, alpha)
+    if chosen.dtype == np.uint8:
+        return Decoded(Image.fromarray(chosen), None, unused, orientation in _ORIENTATIONS)
+    return Decoded(None, chosen, unused, orientation in _ORIENTATIONS)
+
+
+def _whole_numbers(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """A mask's numbers as uint8 or uint16."""
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels
+    low, high = pixels.min().item(), pixels.max().item()
+    # In this form, it also refuses NaN.
+    if not (low >= 0 and high <= 65535):
+        raise DataError(
+            f"{path}: a mask with values from {low} to {high}, expected whole numbers from 0 to "
+            "65535; write pixels without a class as 255"
+        )
+    whole = pixels.astype(np.uint8 if high <= 255 else np.uint16)
+    if (whole != pixels).any():
+        found = pixels[whole != pixels][0]
+        raise DataError(
+            f"{path}: a mask with the value {found}, expected whole numbers; write the number of "
+            "a class for each pixel"
+        )
+    return whole

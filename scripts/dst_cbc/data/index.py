@@ -11,15 +11,18 @@ from typing import Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from ..runtime import pool
-from ..runtime.errors import DataError, Spoiled
+from ..runtime import escape, pool
+from ..runtime.errors import DataError, Spoiled, by_cause
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
+from ..settings.base import Bands
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window
+from .copies import alike_across, copies, identical_across, slopes
+from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window, size_problem
 from .layouts.layout import Record
+from .mask_notices import HeldMask, notices_of
 from .masks import LabelTable, label_table, open_label, read_label
 
 
@@ -58,17 +61,21 @@ def check(
     need_label: ids of training images that need a label, as all of val and test do (imported lists
     of labeled ids). Raises DataError that names *all* bad files: missing, damaged or truncated
     files, labels that differ in size from their image, mask values without a class, missing labels,
-    and 16-bit images without a window.
+    16-bit images without a window, and masks of identical images that contradict each other (of
+    published data sets, that is a warning).
     """
-    rows, problems, notices = [], [], Counter()
+    rows, hashes, problems, notices, masks = [], [], [], Counter(), []
     deep = np.zeros(1 << 16, np.int64)
-    examine = partial(_examine, root, label_table(dataset))
+    examine = partial(_examine, root, label_table(dataset), dataset.bands)
     results = pool.results(examine, records, processes, partial(_ended, root))
     for found in tqdm(results, "data check", len(records), unit="image", disable=None):
         problems += found.problems
         notices.update(found.notices)
+        if found.label:
+            masks.append(found.label)
         if found.row:
             rows.append((found.row, found.deep is not None))
+            hashes.append(found.hash)
             if found.deep is not None and found.row.subset == "train":
                 deep += found.deep
     window = dataset.window or (measured_window(deep) if deep.any() else None)
@@ -84,11 +91,43 @@ def check(
             for row, is_deep in rows
             if is_deep
         ]
+    checked = [row for row, _ in rows]
+    contradictions = _contradictions(root, checked, label_table(dataset))
+    if dataset.format in ("folder", "pairs"):
+        problems += contradictions
     if problems:
-        raise DataError(f"{len(problems)} problems in the data set:\n" + "\n".join(problems))
+        raise DataError(f"{len(problems)} problems in the data set:\n{by_cause(problems)}")
+    if dataset.format in ("folder", "pairs"):
+        for notice in notices_of(masks, dataset):
+            print(f"notice: {notice}", flush=True)
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
+    # Published data sets are used as they are.
+    warnings = [f"WARNING: {len(contradictions)} contradictions; {one}" for one in contradictions]
+    warnings = warnings[:1] + identical_across(checked)
+    for warning in warnings + alike_across(checked, hashes, dataset.pairs):
+        print(escape.terminal(warning), flush=True)
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
+
+
+def _contradictions(root: Path, rows: Iterable[Row], table: LabelTable) -> list[str]:
+    """Describe each mask that differs from that of an identical image."""
+    problems = []
+    for group in copies(rows):
+        first, *others = [row for row in group if row.label] or [group[0]]
+        differing = [row for row in others if row.label_sha256 != first.label_sha256]
+        problems += [
+            f"{root / row.label} contradicts {root / first.label}: their images, {row.image} and "
+            f"{first.image}, are identical; keep one of the two"
+            for row in differing
+            if not _same_mask(root, first, row, table)
+        ]
+    return problems
+
+
+def _same_mask(root: Path, first: Row, second: Row, table: LabelTable) -> bool:
+    one, other = (np.asarray(open_label(root / row.label, table)) for row in (first, second))
+    return np.array_equal(one, other)
 
 
 def _with_window(row: Row, window: Window) -> Row:
@@ -100,13 +139,16 @@ class _Finding:
     """What the check found for one image.
 
     row: None if there are problems. deep: number of pixels of each 16-bit value, int64 (65536,);
-    None for 8 bits.
+    None for 8 bits. label: what its mask holds, if it has one. hash: of what the image shows, as
+    `slopes` returns it.
     """
 
     row: Row | None
     problems: list[str]
     notices: list[str]
     deep: np.ndarray | None
+    label: HeldMask | None = None
+    hash: np.ndarray | None = None
 
 
 def _ended(root: Path, record: Record) -> _Finding:
@@ -114,23 +156,20 @@ def _ended(root: Path, record: Record) -> _Finding:
     return _Finding(None, [f"{files}: {DIED}"], [], None)
 
 
-def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
-    problems, image, label, by_colour = [], None, None, False
+def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record) -> _Finding:
+    problems, image, label, read = [], None, None, None
     try:
-        image = decode(root / record.image)
+        image = decode(root / record.image, bands=bands)
     except DataError as error:
         problems.append(str(error))
     try:
         if record.label:
-            label, by_colour = read_label(root / record.label, table)
+            read = read_label(root / record.label, table)
+            label = read.classes
     except DataError as error:
         problems.append(str(error))
-    if image and label and image.size != label.size:
-        turned = label.size == image.size[::-1]
-        problems.append(
-            f"{root / record.label}: size {label.size}, but its image has {image.size}"
-            + (", turned as its EXIF orientation says; turn its mask, too" if turned else "")
-        )
+    if image and label and (wrong := size_problem(root / record.label, label.size, image)):
+        problems.append(wrong)
     if problems or image is None:
         return _Finding(None, problems, [], None)
     width, height = image.size
@@ -144,9 +183,15 @@ def _examine(root: Path, table: LabelTable, record: Record) -> _Finding:
         sha256_file(root / record.image),
         sha256_file(root / record.label) if record.label else "",
     )
-    notices = ["alpha channel of the image is not used"] if image.alpha else []
-    notices += ["mask of colours, read by the colours of the format's classes"] if by_colour else []
-    return _Finding(row, [], notices, None if image.deep is None else _histogram(image.deep))
+    notices = image.notes
+    notices += (
+        ["mask of colours, read by the colours of the format's classes"]
+        if read and read.by_colour
+        else []
+    )
+    held = HeldMask.of(root / record.label, read) if read else None
+    deep = None if image.deep is None else _histogram(image.deep)
+    return _Finding(row, [], notices, deep, held, slopes(image))
 
 
 def _histogram(deep: np.ndarray) -> np.ndarray:

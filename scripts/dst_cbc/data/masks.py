@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..runtime.errors import DataError
 from ..runtime.files import write_bytes
 from ..settings.data import IGNORED, DatasetStage
-from .images import Decoded, decode
+from .images import Decoded, decode_mask
 
 VOC_BORDER = "#e0e0c0"
 """Colour of the pixels without a class in VOC's masks."""
@@ -24,23 +25,33 @@ VOC_BORDER = "#e0e0c0"
 def open_label(path: Path, table: LabelTable, sha256: str | None = None) -> Image.Image:
     """Read a mask as class numbers, mode L, 255 = ignored.
 
-    sha256: as for `decode`. Raises what `decode` raises, and DataError when the mask holds a value
-    that is neither under `labels` nor under `ignore`, and when `labels` names numbers but the mask
-    holds colours that its format does not define either.
+    sha256: as for `decode`. Raises what `decode_mask` raises, and DataError when the mask holds a
+    value that is neither under `labels` nor under `ignore`, and when `labels` names numbers but the
+    mask holds colours that its format does not define either.
     """
-    return read_label(path, table, sha256)[0]
+    return read_label(path, table, sha256).classes
 
 
-def read_label(
-    path: Path, table: LabelTable, sha256: str | None = None
-) -> tuple[Image.Image, bool]:
-    """Like `open_label`; also return whether it used the format's colours instead of numbers."""
-    mask = decode(path, sha256)
+class ReadLabel(NamedTuple):
+    """A mask that was read.
+
+    classes: class numbers, mode L, 255 = ignored. by_colour: whether the format's colours were used
+    instead of numbers. file: what it was read from.
+    """
+
+    classes: Image.Image
+    by_colour: bool
+    file: Decoded
+
+
+def read_label(path: Path, table: LabelTable, sha256: str | None = None) -> ReadLabel:
+    """Read a mask as `open_label` does, and say more about it."""
+    mask = decode_mask(path, sha256)
     if table.of_format and mask.image is not None and mask.image.mode in ("RGB", "RGBA"):
         classes = table.of_format.classes_of(colours_of(mask))
         # Otherwise the mask may hold class numbers, stored as grey RGB.
         if (classes >= 0).all():
-            return Image.fromarray(classes.astype(np.uint8)), True
+            return ReadLabel(Image.fromarray(classes.astype(np.uint8)), True, mask)
     values = _mask_values(path, mask, table)
     classes = table.classes_of(values)
     if (classes < 0).any():
@@ -48,7 +59,19 @@ def read_label(
         raise DataError(
             f"{path}: mask values {unknown} are neither under `labels` nor under `ignore`"
         )
-    return Image.fromarray(classes.astype(np.uint8)), False
+    return ReadLabel(Image.fromarray(classes.astype(np.uint8)), False, mask)
+
+
+def palette_of(mask: Decoded) -> dict[int, str]:
+    """Return the colours of the values of an indexed mask: value: '#rrggbb'; {} of other masks."""
+    if mask.image is None or mask.image.mode != "P":
+        return {}
+    table = mask.image.getpalette() or []
+    return {
+        value: "#" + bytes(table[3 * value : 3 * value + 3]).hex()
+        for value in np.unique(np.asarray(mask.image)).tolist()
+        if len(table) >= 3 * value + 3
+    }
 
 
 def list_values(values: np.ndarray, coloured: bool) -> str:

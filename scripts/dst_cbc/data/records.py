@@ -1,6 +1,5 @@
 """Lists the images of a data set as records, whatever its layout on disk."""
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..settings.data import DatasetStage
 from ..settings.experiment import Experiment
 from ..settings.stages import TrainStage
 from .layouts import LAYOUTS
-from .layouts.layout import Record
+from .layouts.layout import Record, same_name
 
 
 def dataset_stage(experiment: Experiment) -> DatasetStage:
@@ -46,6 +45,7 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
             labels=labels,
             ignore=ignore,
             window=experiment.window,
+            bands=experiment.bands,
             test_from_val=experiment.test_from_val,
             digits=experiment.digits if experiment.format == "digits" else None,
             pairs=experiment.pairs,
@@ -67,18 +67,7 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     records = sorted(LAYOUTS[dataset.format].records(root, dataset), key=lambda record: record.id)
     if not records:
         raise DataError(f"{root}: no images found in the layout `{dataset.format}`")
-    problems = [
-        f"{root}: id {id!r} occurs {count} times; ids must be unique"
-        for id, count in Counter(record.id for record in records).items()
-        if count > 1
-    ]
-    alike = Counter(id.casefold() for id in {record.id for record in records})
-    problems += [
-        f"{root}: id {record.id!r} and another id differ only in case; rename one of them, since "
-        "many disks cannot hold both"
-        for record in records
-        if alike[record.id.casefold()] > 1
-    ]
+    problems = _alike(root, records)
     problems += [
         f"{root}: {name!r} cannot be an id or a path; expected a relative path without `..`, "
         "backslashes and line breaks, in UTF-8"
@@ -89,6 +78,28 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     if problems:
         raise DataError("\n".join(problems))
     return _hold_back(records, dataset.test_from_val)
+
+
+def _alike(root: Path, records: Iterable[Record]) -> list[str]:
+    """Describe the images whose ids are equal, or differ only in case or in their Unicode form."""
+    images: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        ids = images.setdefault(same_name(record.id).casefold(), {})
+        ids.setdefault(record.id, []).append(record.image)
+    problems = [
+        f"{root}: id {id!r} occurs {len(files)} times, for {' and '.join(files)}; ids must be "
+        "unique: rename or remove all but one"
+        for ids in images.values()
+        for id, files in ids.items()
+        if len(files) > 1
+    ]
+    return problems + [
+        f"{root}: the ids of {' and '.join(files[0] for files in ids.values())} differ only in "
+        "case, or in how Unicode writes an accent; rename one of them, since many disks cannot "
+        "hold both"
+        for ids in images.values()
+        if len(ids) > 1
+    ]
 
 
 def selecting(images: Iterable, stage: TrainStage) -> list:

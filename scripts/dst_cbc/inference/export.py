@@ -77,6 +77,7 @@ def notes(model: SegmentationModel, digest: str) -> dict[str, str]:
         "input": f"{INPUT}: {TENSORS[0]}",
         "outputs": "; ".join(map(": ".join, zip(OUTPUTS, TENSORS[1:], strict=True))),
         "window": json.dumps(model.window),
+        **({"bands": json.dumps(model.bands)} if model.bands else {}),
         "model_sha256": digest,
         "made_by": "DST-CBC, scripts/export.py",
     }
@@ -97,7 +98,7 @@ def pictures(model: SegmentationModel, images: Mapping[Path, str | None]) -> Ite
     count, paths = min(COMPARED, len(images)), list(images)
     for number in range(count):
         path = paths[number * len(paths) // count]
-        image = open_image(path, model.window, images[path])
+        image = open_image(path, model.window, images[path], model.bands)
         yield image_tensor(np.asarray(image)[:LARGEST, :LARGEST])
 
 

@@ -5,7 +5,6 @@ SHA-256 of the image. So an interrupted pass continues with the images that have
 """
 
 import io
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..data.images import Window, decode, open_image
-from ..data.layouts.layout import IMAGE_SUFFIXES
+from ..data.images import decode, open_image
+from ..data.layouts.layout import IMAGE_SUFFIXES, files_below, same_name
 from ..data.masks import indexed_png, palette
 from ..models.segmentation import SegmentationModel
 from ..runtime import signals
@@ -58,8 +57,9 @@ class Outputs:
 
 
 def list_images(root: Path, out: Path) -> dict[str, Path]:
-    """List the images below `root` by id, the relative path without suffix; skip hidden files.
+    """List the images below `root` by id, the relative path without suffix.
 
+    Links to folders are followed; hidden files and what systems leave behind are left out.
     Raises DataError if there are no images, if two images would have the same mask, and if `out`
     lies inside `root`: the next pass would take masks for images.
     """
@@ -67,22 +67,20 @@ def list_images(root: Path, out: Path) -> dict[str, Path]:
         raise DataError(f"{root}: no such folder; expected a folder of images")
     if out.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{out} lies inside {root}, which is only read; choose an --out elsewhere")
-    found = [
-        path
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    ]
+    # A link below `root` may lead to masks of an earlier pass.
+    below = files_below(root, ".", IMAGE_SUFFIXES, str(out.resolve()))
+    found = sorted(root / path for _, path in below)
     if not found:
         raise DataError(f"{root}: no images found; expected files {', '.join(IMAGE_SUFFIXES)}")
     ids = [path.relative_to(root).with_suffix("").as_posix() for path in found]
-    alike = Counter(map(str.casefold, ids))
+    first: dict[str, Path] = {}
     for id, path in zip(ids, found, strict=True):
-        if alike[id.casefold()] > 1:
+        other = first.setdefault(same_name(id).casefold(), path)
+        if other != path:
             raise DataError(
-                f"{path}: the name of another image differs only in its suffix or in upper and "
-                f"lower case, and both would have the mask {id}.png; rename one"
+                f"{path}: the name of another image, {other}, differs only in its suffix, in upper "
+                "and lower case or in how Unicode writes an accent, and both would have the mask "
+                f"{id}.png; rename one"
             )
     return dict(zip(ids, found, strict=True))
 
@@ -103,11 +101,12 @@ def claim(out: Path, made_with: dict) -> None:
         write_json(manifest, made_with)
         return
     found = read_json(manifest)
-    for key, value in made_with.items():
-        if found.get(key) != value:
+    for key in {**made_with, **found}:
+        if found.get(key) != made_with.get(key):
             raise DataError(
                 f"{out} was made with another `{key}`: found {found.get(key)!r} in {MANIFEST}, "
-                f"asked for {value!r}; choose another folder as --out, or delete this one"
+                f"asked for {made_with.get(key)!r}; choose another folder as --out, or delete "
+                "this one"
             )
 
 
@@ -126,7 +125,7 @@ def segment_folder(
     signal.
     """
     loader = DataLoader(
-        _Missing(images, outputs, model.window),
+        _Missing(images, outputs, model),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=signals.leave_to_parent,
@@ -156,8 +155,9 @@ class _Missing(Dataset):
     For a bad image, None and the error message; for an image that has a mask, None and "".
     """
 
-    def __init__(self, images: dict[str, Path], outputs: Outputs, window: Window | None):
-        self.images, self.outputs, self.window = list(images.items()), outputs, window
+    def __init__(self, images: dict[str, Path], outputs: Outputs, model: SegmentationModel):
+        self.images, self.outputs = list(images.items()), outputs
+        self.window, self.bands = model.window, model.bands
 
     def __len__(self) -> int:
         return len(self.images)
@@ -168,7 +168,8 @@ class _Missing(Dataset):
             digest = sha256_file(path)
             if _is_done(self.outputs, id, digest):
                 return None, ""
-            return image_tensor(np.asarray(open_image(path, self.window))), digest
+            image = open_image(path, self.window, bands=self.bands)
+            return image_tensor(np.asarray(image)), digest
         except DataError as error:
             return None, str(error)
         except OSError as error:

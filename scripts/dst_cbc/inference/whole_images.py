@@ -41,7 +41,7 @@ class Images(Dataset):
         table: LabelTable | None = None,
     ):
         self.root, self.rows, self.settings, self.table = root, rows, settings, table
-        self.window = model.window
+        self.window, self.bands = model.window, model.bands
         self.fill = mean_colour(model) if settings.pad_colour == "mean" else (0, 0, 0)
 
     def __len__(self) -> int:
@@ -52,7 +52,8 @@ class Images(Dataset):
         own, size, pad = (row.height, row.width), self.settings.size, self.settings.pad
         kind = self.settings.resampling
         warp = whole(own, size or own, pad, kind) if size or pad else None
-        image = np.asarray(open_image(self.root / row.image, self.window, row.image_sha256))
+        path = self.root / row.image
+        image = np.asarray(open_image(path, self.window, row.image_sha256, self.bands))
         sample = (image_tensor(warp.image(image, self.fill) if warp else image),)
         if self.table is not None:
             label = np.array(open_label(self.root / row.label, self.table, row.label_sha256))

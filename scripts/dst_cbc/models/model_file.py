@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from ..runtime.errors import DataError
 from ..runtime.escape import problem, shown
-from ..settings.base import Deviation, Mean, Settings, Window
+from ..settings.base import Bands, Deviation, Mean, Settings, Window
 from ..settings.data import ClassColours
 from ..settings.network import NetworkSettings
 from ..settings.stages import Selection
@@ -40,7 +40,7 @@ class Record(Settings):
 class ModelFile(Settings):
     """The content of a model file; see `segmentation.SegmentationModel`.
 
-    record: None in a model that this workflow has not trained.
+    record: None in a model that this workflow has not trained. bands: missing in the file if None.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -52,6 +52,7 @@ class ModelFile(Settings):
     window: Window | None
     record: Record | None
     state: dict[str, torch.Tensor]
+    bands: Bands | None = None
 
 
 def read(path: Path) -> ModelFile:

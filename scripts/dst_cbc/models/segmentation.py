@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from ..data.images import Window
 from ..runtime.errors import DataError
 from ..runtime.files import write_bytes
+from ..settings.base import Bands
 from ..settings.network import NetworkSettings
 from . import model_file
 from .backbones import Backbone, build_backbone
@@ -30,7 +31,8 @@ class SegmentationModel:
 
     classes: colour '#rrggbb' by name, in the order of the class numbers. mean, std: normalisation
     of RGB in 0..1. window: values of 16-bit images that become black and white; None: it was
-    trained on 8-bit images. record: origin of the weights: `round` and `step` at which they were
+    trained on 8-bit images. bands: the channels of an image that become grey or RGB; None: the
+    first, or the first three. record: origin of the weights: `round` and `step` at which they were
     reached, `selected_on`, `score` (mIoU in percent on that subset; None for a last step that was
     not selected). It is empty if this workflow has not trained them.
     """
@@ -42,6 +44,7 @@ class SegmentationModel:
     std: tuple[float, ...]
     window: Window | None = None
     record: dict[str, Any] = field(default_factory=dict)
+    bands: Bands | None = None
 
 
 class Network(nn.Module):
@@ -78,6 +81,7 @@ def build(
     classes: dict[str, str],
     root: Path = Path(),
     window: Window | None = None,
+    bands: Bands | None = None,
 ) -> SegmentationModel:
     """Build a model with the initial weights that `settings` names; other weights are random.
 
@@ -87,16 +91,21 @@ def build(
     network, backbone = _assemble(settings, len(classes), root)
     if backbone.weights:
         load_head(network.head, backbone.weights)
-    return SegmentationModel(network, settings, classes, backbone.mean, backbone.std, window)
+    mean, std = backbone.mean, backbone.std
+    return SegmentationModel(network, settings, classes, mean, std, window, bands=bands)
 
 
 def going_on(
-    path: Path, settings: NetworkSettings, classes: dict[str, str], window: Window | None = None
+    path: Path,
+    settings: NetworkSettings,
+    classes: dict[str, str],
+    window: Window | None = None,
+    bands: Bands | None = None,
 ) -> SegmentationModel:
     """Build a model with the weights, the head and the window of the earlier model at `path`.
 
-    window: used if the earlier model has none. Raises DataError as `read_model` does, and when the
-    earlier model has other classes or another network.
+    window: used if the earlier model has none. bands: of the images from now on. Raises
+    DataError as `read_model` does, and when the earlier model has other classes or another network.
     """
     earlier = read_model(path)
     require_classes(f"start_from: {path}", earlier, classes)
@@ -109,8 +118,9 @@ def going_on(
             f"start_from: {path} has the network {theirs}; expected `network` of the experiment: "
             f"{ours}"
         )
+    window = earlier.window or window
     return replace(
-        earlier, settings=settings, classes=classes, window=earlier.window or window, record={}
+        earlier, settings=settings, classes=classes, window=window, record={}, bands=bands
     )
 
 
@@ -191,6 +201,8 @@ def model_bytes(
         "mean": list(model.mean),
         "std": list(model.std),
         "window": model.window,
+        # Without the key, models of images without `bands` keep their bytes.
+        **({"bands": list(model.bands)} if model.bands else {}),
         "record": record,
         "state": {key: value.cpu().contiguous() for key, value in state.items()},
     }
@@ -249,4 +261,5 @@ def read_model(path: Path, device: torch.device | str = "cpu") -> SegmentationMo
         found.std,
         found.window,
         found.record.model_dump(exclude_unset=True) if found.record else {},
+        found.bands,
     )

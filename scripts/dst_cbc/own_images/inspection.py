@@ -1,44 +1,68 @@
 """Inspects the user's folders: pairs of image and mask, kinds of files, sizes, mask values."""
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from os.path import commonpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from tqdm import tqdm
 
-from ..data.images import DIED, Decoded, decode
-from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below
-from ..data.layouts.pairs import groups_of, images_below, masks_below, paired, shared_name
-from ..data.masks import colours_of, numbers_of
+from ..data.account import SEVERAL, Account, account_of
+from ..data.copies import identical_files, slopes
+from ..data.images import DIED, Decoded, decode, decode_mask, size_of, size_problem
+from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
+from ..data.layouts.listing import entries
+from ..data.layouts.pairs import (
+    groups_of,
+    images_below,
+    masks_below,
+    name_cuts,
+    paired,
+    several_masks,
+    shared_name,
+)
+from ..data.masks import colours_of, numbers_of, palette_of
 from ..runtime import pool
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, by_cause
+from ..settings.base import Bands
 from ..settings.data import PairSettings
+from .class_list import ClassList
+from .mask_shapes import measured
+from .mask_values import MaskSeen, are_colours, require_numbers
 
 LOOKED_AT = 200
-"""At most this many unlabeled images are decoded, evenly spread; the data check decodes all."""
+"""At most this many images with a mask, and as many without, are decoded, evenly spread.
+
+Of other pairs the headers are read; the data check decodes all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")
+# Names that programs and data sets give: nnU-Net, Cityscapes, and masks named after a whole file.
+_IMAGE_NAMES = ("{}_0000", "{}_leftImg8bit")
+_MASK_NAMES = (
+    *(f"{{}}_gt{kind}_label{ids}" for kind in ("Fine", "Coarse") for ids in ("Ids", "TrainIds")),
+    *(f"{{}}{form}" for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())),
+)
 
 
 @dataclass(frozen=True)
 class Seen:
     """What one decoded pair holds.
 
-    kinds: of image and mask, such as `8-bit grey`. pixels: mask value: number of pixels. palette:
-    mask value: '#rrggbb'.
+    kind: of the image, such as `8-bit grey`. hash: of what it shows, as `copies.slopes` returns it.
+    notes: clauses about the image, such as that a channel is not used.
     """
 
     size: tuple[int, int]
-    kinds: tuple[str, str]
-    pixels: dict[int, int]
-    coloured: bool
-    palette: dict[int, str]
+    kind: str
+    mask: MaskSeen | None
+    hash: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +72,11 @@ class Inspection:
     pairs: (id, image, mask), paths below `root`; mask "" if there is none. pixels, images: mask
     value: number of pixels and of images that have it; the values are 0xrrggbb where `coloured`.
     palette: mask value: '#rrggbb', of indexed masks. sizes: (width, height) of the decoded images:
-    their number. kinds, mask_kinds: such as `8-bit grey`: number of files.
+    their number. kinds, mask_kinds: such as `8-bit grey`: number of files. warnings: of what the
+    files say about the meaning of the values. masks: all that were decoded. twins: ids of identical
+    images, with or without masks. hashes: of what each decoded image shows, by id. notes: clause
+    about an image: number of the decoded images of which it is true. bands: the channels that are
+    used.
     """
 
     root: Path
@@ -61,11 +89,22 @@ class Inspection:
     sizes: Counter[tuple[int, int]]
     kinds: Counter[str]
     mask_kinds: Counter[str]
+    warnings: Sequence[str] = ()
+    masks: Sequence[MaskSeen] = ()
+    twins: list[list[str]] = field(default_factory=list)
+    hashes: dict[str, np.ndarray | None] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    bands: Bands | None = None
 
     @property
     def masked(self) -> list[str]:
         """Ids of the images that have a mask."""
         return [id for id, _, mask in self.pairs if mask]
+
+    @property
+    def decoded(self) -> int:
+        """Number of the masks whose values were read."""
+        return min(len(self.masked), LOOKED_AT)
 
 
 def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
@@ -81,10 +120,16 @@ def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
     return shown, PairSettings(images=below[0], labels=below[1])
 
 
-def with_names(root: Path, settings: PairSettings) -> PairSettings:
+def with_names(
+    root: Path,
+    settings: PairSettings,
+    image_name: str | None = None,
+    mask_name: str | None = None,
+) -> PairSettings:
     """Return the settings with the name patterns that give the most pairs.
 
-    Raises DataError when there are no images, no masks, or no pairs.
+    image_name, mask_name: the pattern, if it is known, such as `{}_0000` or `{}_mask`. Raises
+    DataError when there are no images, no masks, or no pairs.
     """
     images = [id for id, _ in files_below(root, settings.images, IMAGE_SUFFIXES)]
     masks = [id for id, _ in files_below(root, settings.labels, MASK_SUFFIXES)]
@@ -93,7 +138,11 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
         (masks, settings.labels, MASK_SUFFIXES),
     ):
         if not found:
-            others = Counter(p.suffix for p in (root / folder).rglob("*") if p.is_file())
+            others = Counter(
+                PurePosixPath(entry.path).suffix
+                for entry in entries(root / folder)
+                if entry.kind == "file"
+            )
             raise DataError(
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
                 + (_counted(others) or "nothing")
@@ -104,18 +153,45 @@ def with_names(root: Path, settings: PairSettings) -> PairSettings:
                 )
             )
     same = settings.images == settings.labels
-    best = max(_patterns(same), key=lambda names: _pairs_of(images, masks, *names))
-    if not _pairs_of(images, masks, *best):
+    # Each pattern is in many pairs of patterns, so its names are searched once.
+    image_names = functools.cache(lambda pattern: _named(images, pattern))
+    mask_names = functools.cache(lambda pattern: _named(masks, pattern))
+
+    def pairs(names: tuple[str, str]) -> int:
+        return len(image_names(names[0]) & mask_names(names[1]))
+
+    most = min(len(images), len(masks))
+    patterns = _patterns(same, image_name, mask_name)
+    whole = next((names for names in patterns if pairs(names) == most), None)
+    best = whole or max(patterns, key=pairs)
+    if not pairs(best):
         raise DataError(
             f"no image and mask have matching names; images: {_some(images)}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
-            "as _mask, and the same subfolder"
+            "as _mask, and the same subfolder; or say how they are named, `{}` for what is common: "
+            "--image-name '{}_0000' --mask-name '{}_mask'"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
 
 
-def _patterns(same: bool) -> list[tuple[str, str]]:
-    """Return the (image, mask) name patterns to try, the simplest first."""
+def account(root: Path, settings: PairSettings) -> Account:
+    """Account for every file below the folders, by names only.
+
+    Raises DataError when images have several masks, such as x_mask and x_mask_1.
+    """
+    pairs = paired(root, settings)
+    found = account_of(root, settings, [(image, mask) for _, image, mask in pairs])
+    several = found.unused.get(SEVERAL, [])
+    if several:
+        raise DataError(several_masks(root, several))
+    return found
+
+
+def _patterns(same: bool, image_name: str | None, mask_name: str | None) -> list[tuple[str, str]]:
+    """Return the (image, mask) name patterns to try, the simplest first.
+
+    same: whether images and masks are in one folder. image_name, mask_name: if known.
+    """
 
     def of(words: Sequence[str]) -> list[str]:
         spelled = [form for word in words for form in (word, word.capitalize(), word.upper())]
@@ -126,13 +202,14 @@ def _patterns(same: bool) -> list[tuple[str, str]]:
             for pattern in (f"{{}}{mark}{word}", f"{word}{mark}{{}}")
         ]
 
-    masks = [*([] if same else ["{}"]), *of(_WORDS)]
-    return list(itertools.product(["{}", *of(_IMAGE_WORDS)], masks))
+    images = [image_name] if image_name else ["{}", *of(_IMAGE_WORDS), *_IMAGE_NAMES]
+    simple = [] if same else ["{}"]
+    masks = [mask_name] if mask_name else [*simple, *of(_WORDS), *_MASK_NAMES]
+    return list(itertools.product(images, masks))
 
 
-def _pairs_of(images: list[str], masks: list[str], image_name: str, mask_name: str) -> int:
-    named = {shared_name(id, image_name) for id in images} - {None}
-    return len(named & {shared_name(id, mask_name) for id in masks})
+def _named(ids: Sequence[str], pattern: str) -> set[str]:
+    return {same_name(name) for id in ids if (name := shared_name(id, pattern))}
 
 
 def _some(ids: list[str]) -> str:
@@ -144,10 +221,18 @@ def _counted(counter: Counter) -> str:
     return ", ".join(f"{count} of {key or 'no ending'}" for key, count in counter.most_common(5))
 
 
-def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspection:
-    """Decode every mask and its image, and some of the other images.
+def inspect(
+    root: Path,
+    settings: PairSettings,
+    processes: int = 1,
+    listed: ClassList | None = None,
+    bands: Bands | None = None,
+) -> Inspection:
+    """Decode some pairs and some images without a mask; of the other pairs read the headers.
 
-    Raises DataError that names all bad files at once.
+    listed: decides whether the masks are read by number or by colour; if None, the masks decide.
+    bands: the channels of the images that are used, as for `decode`. Raises DataError that names
+    all bad files at once, and for masks that contradict each other.
     """
     pairs = paired(root, settings)
     if not any(mask for _, _, mask in pairs):
@@ -158,48 +243,97 @@ def inspect(root: Path, settings: PairSettings, processes: int = 1) -> Inspectio
         )
     masked = [pair for pair in pairs if pair[2]]
     without = [pair for pair in pairs if not pair[2]]
-    some = without[:: max(1, len(without) // LOOKED_AT)][:LOOKED_AT]
-    chosen = [*masked, *some]
-    found = pool.results(partial(_look, root), chosen, processes, partial(_ended, root))
+    decoded = _spread(masked)
+    chosen = [*decoded, *_spread(without)]
+    found = pool.results(partial(_look, root, bands), chosen, processes, partial(_ended, root))
     looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
+    known = set(decoded)
     problems = [one for one in looked if isinstance(one, str)]
+    problems += filter(None, (_mismatch(root, pair) for pair in masked if pair not in known))
     if problems:
-        raise DataError(f"{len(problems)} files cannot be used:\n" + "\n".join(problems))
+        raise DataError(f"{len(problems)} files cannot be used:\n{by_cause(problems)}")
     seen = [one for one in looked if not isinstance(one, str)]
-    coloured = any(one.coloured for one in seen)
+    masks = [one.mask for one in seen if one.mask]
+    coloured, warnings = (listed.coloured, []) if listed else are_colours(masks)
+    if listed and not coloured:
+        require_numbers(masks, str(listed.file))
     pixels, images = Counter(), Counter()
-    for one in seen[: len(masked)]:
-        values = _as_colours(one) if coloured and not one.coloured else one.pixels
-        pixels.update(values)
-        images.update(values.keys())
+    if coloured:
+        masks = [mask.by_colour() for mask in masks]
+    for mask in masks:
+        pixels.update(mask.pixels)
+        images.update(mask.pixels.keys())
     return Inspection(
         root, settings, pairs, pixels, images, coloured,
-        {value: colour for one in seen for value, colour in one.palette.items()},
+        {} if coloured else {v: colour for mask in masks for v, colour in mask.palette.items()},
         Counter(one.size for one in seen),
-        Counter(one.kinds[0] for one in seen),
-        Counter(one.kinds[1] for one in seen if one.kinds[1]),
+        Counter(one.kind for one in seen),
+        Counter(mask.kind for mask in masks),
+        warnings,
+        masks,
+        _twins(root, pairs, coloured),
+        {id: one.hash for (id, _, _), one in zip(chosen, seen, strict=True)},
+        Counter(note for one in seen for note in one.notes),
+        bands,
     )  # fmt: skip
 
 
-def _as_colours(one: Seen) -> dict[int, int]:
-    """Count a grey mask's pixels by colour (0xrrggbb), because other masks have colours."""
-    return {value * 0x010101: count for value, count in one.pixels.items()}
+def _twins(root: Path, pairs: Sequence[tuple[str, str, str]], coloured: bool) -> list[list[str]]:
+    """Return the ids of identical images. Raises DataError if their masks contradict each other.
+
+    coloured: whether the masks are read by colour.
+    """
+    ids, masks = {image: id for id, image, _ in pairs}, {image: mask for _, image, mask in pairs}
+    groups = identical_files(root, ids)
+    problems = []
+    for images in groups:
+        first, *others = [masks[image] for image in images if masks[image]] or [""]
+        problems += [
+            f"{root / other} contradicts {root / first}: their images are identical, such as "
+            f"{images[0]} and {images[1]}; keep one of the two"
+            for other in others
+            if not np.array_equal(_values(root / first, coloured), _values(root / other, coloured))
+        ]
+    if problems:
+        raise DataError("\n".join(problems))
+    return [[ids[image] for image in images] for images in groups]
+
+
+def _values(path: Path, coloured: bool) -> np.ndarray:
+    mask = decode_mask(path)
+    numbers = None if coloured and mask.image is not None else numbers_of(mask)
+    return colours_of(mask) if numbers is None else numbers
+
+
+def _spread(pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    count = min(len(pairs), LOOKED_AT)
+    return [pairs[place * len(pairs) // count] for place in range(count)]
+
+
+def _mismatch(root: Path, pair: tuple[str, str, str]) -> str:
+    """Return how the headers of an image and its mask contradict each other; "" if they do not."""
+    try:
+        image, mask = (size_of(root / file) for file in pair[1:])
+    except DataError as error:
+        return str(error)
+    return "" if image == mask else f"{root / pair[2]}: size {mask}, but its image has {image}"
 
 
 def _ended(root: Path, pair: tuple[str, str, str]) -> str:
     return f"{' or '.join(str(root / file) for file in pair[1:] if file)}: {DIED}"
 
 
-def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
+def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen | str:
     """Decode one image and its mask; return what they hold, or what is wrong with them."""
     _, image_path, mask_path = pair
     try:
-        image = decode(root / image_path)
+        image = decode(root / image_path, bands=bands)
+        notes = tuple(image.notes)
         if not mask_path:
-            return Seen(image.size, (_kind(image), ""), {}, False, {})
-        mask = decode(root / mask_path)
-        if mask.size != image.size:
-            return f"{root / mask_path}: size {mask.size}, but its image has {image.size}"
+            return Seen(image.size, _kind(image), None, slopes(image), notes)
+        mask = decode_mask(root / mask_path)
+        if wrong := size_problem(root / mask_path, mask.size, image):
+            return wrong
         numbers = numbers_of(mask)
         if numbers is None and mask.deep is not None:
             return f"{root / mask_path}: a mask of 16-bit colours; expected 8 bits a channel"
@@ -208,8 +342,11 @@ def _look(root: Path, pair: tuple[str, str, str]) -> Seen | str:
     values = colours_of(mask) if numbers is None else numbers
     found, counts = np.unique(values, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    kinds = (_kind(image), _kind(mask))
-    return Seen(image.size, kinds, pixels, numbers is None, _palette(mask, pixels))
+    file, kind = str(root / mask_path), _kind(mask)
+    coloured = numbers is None
+    shapes = measured(values, coloured)
+    seen = MaskSeen(file, kind, pixels, coloured, palette_of(mask), shapes)
+    return Seen(image.size, _kind(image), seen, slopes(image), notes)
 
 
 def _kind(image: Decoded) -> str:
@@ -222,17 +359,6 @@ def _kind(image: Decoded) -> str:
     }.get(image.image.mode, "8-bit RGB")  # fmt: skip
 
 
-def _palette(mask: Decoded, values: Collection[int]) -> dict[int, str]:
-    if mask.image is None or mask.image.mode != "P":
-        return {}
-    table = mask.image.getpalette() or []
-    return {
-        value: "#" + bytes(table[3 * value : 3 * value + 3]).hex()
-        for value in values
-        if len(table) >= 3 * value + 3
-    }
-
-
 # --------------------------------------------------------------------------- groups
 
 
@@ -243,9 +369,7 @@ def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     where no cut gives three groups with masks, or the groups have under two images on average: then
     the names only number the images.
     """
-    part, mark = r"[^/_\- ]+", r"[/_\- ]"
-    for parts in range(1, 7):
-        pattern = f"^({f'{mark}+'.join([part] * parts)}){mark}"
+    for pattern in name_cuts()[:-1]:
         group = groups_of(ids, pattern)
         groups = Counter(group.values())
         with_masks = {group[id] for id in masked}

@@ -31,7 +31,9 @@ from ..settings.stages import ModelSettings
 from .models import PlannedModel
 from .plan import Plan
 
-STEPS, WARM_UP, IMAGES = 20, 5, 8
+STEPS, WARM_UP, IMAGES = 20, 3, 8
+SECONDS = 4.0
+"""A measurement takes as many steps as fit into this time: at least WARM_UP, at most STEPS."""
 JOB_SECONDS = 5.0
 """Seconds until a job computes: start of Python and torch, and Snakemake's own work."""
 LABEL_BYTES = 0.1
@@ -190,7 +192,10 @@ def _unlabeled(plan: Plan, model: PlannedModel) -> Sequence[str]:
 
 
 def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
-    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty."""
+    """Rows with sizes of up to `most` readable images; pixels are not decoded, SHA-256 is empty.
+
+    The sizes are those that `decode` gives, since images of equal size share a batch.
+    """
     rows = []
     for record in records[:: max(1, len(records) // most)][:most]:
         with suppress(DataError):
@@ -276,15 +281,25 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     device = devices.prepare(plan.experiment.device, stage)
     window = settings.dataset.window or (0, 65535)
     assert settings.network is not None
-    model = segmentation.build(settings.network, settings.dataset.classes, window=window)
+    classes, bands = settings.dataset.classes, settings.dataset.bands
+    model = segmentation.build(settings.network, classes, window=window, bands=bands)
     data = samples.Data(root, settings.dataset, labeled, [], None, validation)
-    for steps in (WARM_UP, STEPS):
+
+    def seconds_per_step(steps: int) -> float:
+        """Mean of all steps but the first, which prepares what later ones use again."""
         few = stage.model_copy(update={"steps": steps, "validate_at": (), "warmup": 0})
-        started = time.monotonic()
+        ended: list[float] = []
         with resume_folder(folder, str(steps)) as work:
             objective = objectives.make(model, data, few, device)
-            loop.train(objective, None, data, few, device, work, None, plan.experiment.workers, 1e9)
-        step = (time.monotonic() - started) / STEPS
+            loop.train(
+                objective, None, data, few, device, work, None, plan.experiment.workers, 1e9,
+                on_step=lambda _: ended.append(time.monotonic()),
+            )  # fmt: skip
+        return (ended[-1] - ended[0]) / (steps - 1)
+
+    step = seconds_per_step(WARM_UP)
+    if (steps := steps_in(SECONDS, step)) > WARM_UP:
+        step = seconds_per_step(steps)
     started = time.monotonic()
     whole_images.evaluate(model, root, validation, settings.dataset, stage.validation, device)
     image = (time.monotonic() - started) / len(validation)
@@ -296,6 +311,11 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     size = len(segmentation.model_bytes(model, model.network.state_dict(), {}))
     described = devices.describe(device.type)
     return Measured(described, step, image, peak, size)
+
+
+def steps_in(seconds: float, step: float) -> int:
+    """Number of steps to measure, WARM_UP to STEPS, if one takes `step` seconds."""
+    return int(min(STEPS, max(WARM_UP, seconds / max(step, 1e-6))))
 
 
 def remember(plan: Plan, study: Path, measured: Measured) -> None:

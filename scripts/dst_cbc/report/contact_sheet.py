@@ -97,7 +97,8 @@ def _tiles(
     dataset: DatasetStage, root: Path, place: int, row: Row, predictions: Path, labels: Path
 ) -> Iterator[Image.Image]:
     """Yield the thumbnails of one image, one for each column, all of the same size."""
-    image = open_image(root / row.image, window_of([row]), row.image_sha256)
+    window = window_of([row])
+    image = open_image(root / row.image, window, row.image_sha256, dataset.bands)
     scale = SIDE / max(image.size)
     size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
     colours = palette(list(dataset.classes.values()))

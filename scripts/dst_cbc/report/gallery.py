@@ -125,7 +125,7 @@ class _Album:
         self.scales: set[float] = set()
 
     def of_image(self, place: int, row: Row, measured: Sequence[Agreement]) -> dict[str, Any]:
-        photo = open_image(self.root / row.image, self.window, row.image_sha256)
+        photo = open_image(self.root / row.image, self.window, row.image_sha256, self.dataset.bands)
         scale = min(1, self.side / max(photo.size))
         self.scales.add(scale)
         size = (max(1, round(scale * photo.width)), max(1, round(scale * photo.height)))

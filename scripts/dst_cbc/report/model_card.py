@@ -84,11 +84,12 @@ def card(
     digest: str,
     around: Surroundings,
     files: Mapping[str, str],
+    bands: Sequence[int] | None = None,
 ) -> str:
     """Return the model card as Markdown.
 
-    network, classes, window, record: from the model file; digest: its SHA-256; files: {name of an
-    exported file: how far it agrees with PyTorch}.
+    network, classes, window, record, bands: from the model file; digest: its SHA-256; files: {name
+    of an exported file: how far it agrees with PyTorch}.
     """
     sizes = Counter((row.height, row.width) for row in around.rows)
     usual_size, of_usual_size = sizes.most_common(1)[0] if sizes else (None, 0)
@@ -109,6 +110,7 @@ def card(
         subsets=around.metrics["best"]["subsets"] if around.metrics else {},
         usual_size=usual_size,
         window=window,
+        bands=bands,
     )
 
 

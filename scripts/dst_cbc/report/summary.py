@@ -126,9 +126,12 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
             figures: Mapping = metrics["best"]["subsets"].get(subset, {}) if metrics else {}
             low, high = figures.get("miou_interval", (None, None))
             if low is not None:
+                # A bootstrap over one image draws this image each time.
+                one = figures["images"] == 1
+                count = "1 image" if one else f"{figures['images']} images"
+                interval = "unknown from one image" if one else f"{low:.2f} to {high:.2f}"
                 lines.append(
-                    f"* `{path}` on `{subset}`, {figures['images']} images: mIoU "
-                    f"{figures['miou']:.2f} % ({low:.2f} to {high:.2f})"
+                    f"* `{path}` on `{subset}`, {count}: mIoU {figures['miou']:.2f} % ({interval})"
                 )
     if not lines:
         return ""

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,3 +65,23 @@ def no_space(path: Path | str) -> str:
         "Delete predictions.h5 of rounds (not of `supervised`) or other files, or set "
         "keep_predictions: supervised; then run the same command again to continue"
     )
+
+
+NAMED = 20
+"""Most files that are named with a cause that they share."""
+
+
+def by_cause(problems: Sequence[str]) -> str:
+    """Lines that list problems, each `file: cause`; a cause of several files stands once."""
+    files: dict[str, list[str]] = {}
+    for problem in problems:
+        file, _, cause = problem.partition(": ")
+        files.setdefault(cause, []).append(file)
+    lines = []
+    for cause, names in files.items():
+        if len(names) < 3 or not cause:
+            lines += [f"{name}: {cause}" if cause else name for name in names]
+            continue
+        more = [f"  and {len(names) - NAMED} more"] if len(names) > NAMED else []
+        lines += [f"{len(names)} files: {cause}", *(f"  {name}" for name in names[:NAMED]), *more]
+    return "\n".join(lines)

@@ -98,6 +98,19 @@ Deviation = tuple[_Spread, _Spread, _Spread]
 Interval = Annotated[tuple[float, float], AfterValidator(increasing)]
 Factor = Annotated[float, Field(gt=0, le=100)]
 FactorInterval = Annotated[tuple[Factor, Factor], AfterValidator(increasing)]
+MOST_BANDS = 64
+"""The largest number of channels of an image of which `bands` can choose."""
+
+
+def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
+    if len(bands) not in (1, 3):
+        raise ValueError("expected one number (grey) or three (red, green, blue)")
+    return bands
+
+
+Bands = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MOST_BANDS)], ...], AfterValidator(_one_or_three)
+]
 Window = Annotated[
     tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],
     AfterValidator(_strictly_increasing),

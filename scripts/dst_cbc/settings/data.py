@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from .base import (
+    Bands,
     ClassName,
     Colour,
     FactorInterval,
@@ -146,13 +147,14 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
-    added: ClassVar = ("pairs",)
+    added: ClassVar = ("pairs", "bands")
 
     format: Format
     classes: Classes
     labels: dict[MaskValue, str]
     ignore: tuple[MaskValue, ...]
     window: Window | None = None
+    bands: Bands | None = None
     test_from_val: Annotated[int, Field(ge=0)]
     digits: DrawSettings | None
     pairs: PairSettings | None = None

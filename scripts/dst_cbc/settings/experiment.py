@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ..runtime.escape import shown
 from .base import (
+    Bands,
     BatchSize,
     ClassName,
     Colour,
@@ -227,6 +228,12 @@ class Experiment(Compute):
         default=None,
         description="for 16-bit images: the values that become black and white; `null`: measured "
         "on the training images, so that 0.1 % of their pixels are below and 0.1 % above",
+    )
+    bands: Bands | None = Field(
+        default=None,
+        description="the channels of the images, counted from 1, that the network gets: one (grey) "
+        "or three (as red, green and blue), e.g. `[4, 3, 2]`. Images may then have 64 channels. "
+        "`null`: the first, or the first three, of at most four",
     )
     test_from_val: Annotated[int, Field(ge=0)] = Field(
         default=0,

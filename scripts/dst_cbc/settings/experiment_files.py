@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import os
 import typing
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -103,6 +104,13 @@ def _with_extended(file: Path | Mapping[str, Any]) -> list[tuple[str, dict]]:
     """(Source, content) of a file and of all files that it extends, the extended ones first."""
     is_content = isinstance(file, Mapping)
     path = Path("config" if is_content else file)
+    # Snakemake makes the paths of config files absolute.
+    below = os.path.relpath(path)
+    if Path(below).parts[:1] == ("results",) and path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(
+            f"{below}: a file of results, and no experiment file; --configfile takes every word "
+            f"behind it, so write: snakemake --cores all {below} --configfile FILE"
+        )
     document = dict(file) if is_content else read_yaml(path)
     check_values(document, str(path))
     chain, seen = [(str(path), document)], {path.resolve()}
@@ -177,7 +185,18 @@ def _line(fault: Mapping[str, Any], model: type[BaseModel], documents) -> str:
             else f"{place}: found {found(fault['input'])}; too few values"
         )
     what = "" if isinstance(fault["input"], Mapping) else f"found {found(fault['input'])}; "
-    return f"{place}: {what}{fault['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {what}{_expected(fault) or fault['msg'].removeprefix('Value error, ')}"
+
+
+def _expected(fault: Mapping[str, Any]) -> str:
+    """What to write instead, where YAML has read another type than was meant; else ""."""
+    value, kind = fault["input"], fault["type"]
+    if kind == "string_type" and isinstance(value, bool):
+        words = "yes, on and true" if value else "no, off and false"
+        return f"expected text: {words} are text only in quotes, such as '{words.split(',')[0]}'"
+    if kind == "tuple_type" and isinstance(value, str | int | float):
+        return f"expected a list, in brackets: [{found(value)}]"
+    return ""
 
 
 def _as_written(loc: tuple, documents) -> tuple:

@@ -1,5 +1,6 @@
 """Read YAML files within limits: a harmful or damaged one is refused at once, and in words."""
 
+import itertools
 import math
 import re
 import reprlib
@@ -32,11 +33,18 @@ LONGEST = 10_000
 """Most characters of a text."""
 MOST_DIGITS = 18
 """Most digits of a whole number; larger ones do not fit into 64 bits."""
+MOST_COLOURS = 20
+"""Most colours without quotes that a message lists."""
+MOST_BEFORE = 1000
+"""Characters of a line that are searched before a colour."""
 TOO_LARGE = f"found more than {LARGEST} values after its aliases are expanded; write fewer"
 TOO_LONG = f"found a text of more than {LONGEST:,} characters; shorten it"
 TOO_DEEP = f"found more than {DEEPEST} levels of mappings and lists; write fewer"
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]").search
+_COLOUR = re.compile(r"#[0-9a-fA-F]{6}(?=[\s,:\]}]|$)").finditer
+# The line before a comment: no comment has begun, and no quote is open.
+_BEFORE_COMMENT = re.compile(r"""(?:[^'"#]|'[^']*'|"[^"]*")*""").fullmatch
 _TAG_DIRECTIVE = re.compile("(?:^\ufeff?|[\n\x85\u2028\u2029])%TAG").search
 _FOUND = reprlib.Repr()
 _FOUND.maxlevel, _FOUND.maxstring, _FOUND.maxother, _FOUND.maxlong = 4, 200, 200, 40
@@ -62,6 +70,9 @@ class _Loader(SafeLoader):  # pyright: ignore[reportGeneralTypeIssues]
             ) from None
 
 
+_WORDS = {None: "nothing", True: "true", False: "false"}
+
+
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     keys = set()
     for key_node, _ in node.value:
@@ -70,6 +81,11 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
             key = loader.construct_object(key_node)
             fault = f"key {found(key_node.value)} occurs twice" if key in keys else ""
             keys.add(key)
+            if key is None or isinstance(key, bool):
+                fault = (
+                    f"found the key {found(key_node.value)} without quotes, which YAML reads as "
+                    f"{_WORDS[key]}; write '{key_node.value}', with the quotes"
+                )
         if fault:
             raise yaml.constructor.ConstructorError(None, None, fault, key_node.start_mark)
     return SafeLoader.construct_mapping(loader, node, deep=True)
@@ -80,6 +96,13 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 
 def parse_yaml(text: str, place: str) -> Any:
     """Content of YAML text. Raises ConfigError, whose message begins with `place`."""
+    bare = [
+        f"{place}: line {line}: found {colour} without quotes, which is a comment in YAML; write "
+        f"'{colour}'"
+        for line, colour in itertools.islice(_bare_colours(text), MOST_COLOURS)
+    ]
+    if bare:
+        raise ConfigError("\n".join(bare))
     try:
         _check_size(text)
         content = yaml.load(text, _Loader)
@@ -88,6 +111,18 @@ def parse_yaml(text: str, place: str) -> Any:
         raise ConfigError(f"{place}: not valid YAML: {str(error)[:1000]}") from None
     check_values(content, place)
     return content
+
+
+def _bare_colours(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line number and colour of each value or key, such as #ff0000, that is a comment."""
+    for colour in _COLOUR(text):
+        start, end = colour.span()
+        before = text[max(0, start - MOST_BEFORE) : start].rpartition("\n")[2]
+        mark = before.rstrip()[-1:]
+        is_value = mark in tuple("[,{") or (mark in (":", "-") and before[-1].isspace())
+        is_key = not mark and text[end : end + 1] in tuple(":,]}")
+        if (is_value or is_key) and _BEFORE_COMMENT(before):
+            yield text.count("\n", 0, start) + 1, colour[0]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

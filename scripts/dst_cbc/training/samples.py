@@ -63,7 +63,8 @@ class Samples:
     ):
         self.rows, self.data, self.stage = rows, data, stage
         self.table = label_table(data.dataset)
-        self.input_scale, self.window = model.settings.input_scale, model.window
+        self.input_scale = model.settings.input_scale
+        self.window, self.bands = model.window, model.bands
         self.fill = mean_colour(model)
 
     def __call__(self, draw: Draw, random: np.random.Generator) -> Tensors:
@@ -71,7 +72,8 @@ class Samples:
         # The size of the image as the network sees it without augmentation.
         size = scaled_size((row.height, row.width), self.input_scale)
         warp = self._warp(size, random)
-        image = self._smaller(np.asarray(open_image(self.data.root / row.image, self.window)))
+        image = open_image(self.data.root / row.image, self.window, bands=self.bands)
+        image = self._smaller(np.asarray(image))
         pixels = warp.of(image.shape[:2], size).image(image, self.fill)
         # Without a key of jitter, it returns the pixels themselves, of any dtype.
         if self.augmented:

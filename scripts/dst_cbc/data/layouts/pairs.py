@@ -4,14 +4,15 @@ A mask has the name of its image, or a name made by a pattern such as `{}_mask`.
 group (a slide, a video, a patient) are in the same subset.
 """
 
+import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...runtime.errors import DataError
 from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
-from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below
+from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below, same_name
 
 LEAST_SECONDS, SEARCH_SECONDS = 1.0, 50e-6
 """Time that the search for groups may take in any case, and more for each image: some 50 times
@@ -23,14 +24,14 @@ def shared_name(id: str, pattern: str) -> str | None:
 
     For example `town/7` for `town/7_mask` and `{}_mask`; None if the pattern does not match.
     """
-    path = PurePosixPath(id)
+    # Without PurePosixPath, which takes much longer: names are searched with hundreds of patterns.
+    folder, slash, name = id.rpartition("/")
     before, after = pattern.split("{}")
-    name = path.name
     if len(name) <= len(before) + len(after) or not (
         name.startswith(before) and name.endswith(after)
     ):
         return None
-    return (path.parent / name[len(before) : len(name) - len(after)]).as_posix()
+    return f"{folder}{slash}{name[len(before) : len(name) - len(after)]}"
 
 
 def images_below(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
@@ -41,11 +42,23 @@ def images_below(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
     for folder in (pairs.images, pairs.labels):
         if not (root / folder).is_dir():
             raise DataError(f"{root / folder}: no such folder; `pairs` names it, below `data`")
-    found = sorted(files_below(root, pairs.images, IMAGE_SUFFIXES))
-    if PurePosixPath(pairs.images) == PurePosixPath(pairs.labels):
-        alike = pairs.mask_name == pairs.image_name
-        return found if alike else [f for f in found if shared_name(f[0], pairs.mask_name) is None]
-    return _without(found, pairs.labels, pairs.images)
+    found = sorted(files_below(root, pairs.images, IMAGE_SUFFIXES, pairs.labels))
+    if not in_one_folder(pairs) or pairs.mask_name == pairs.image_name:
+        return found
+    found = [f for f in found if shared_name(f[0], pairs.mask_name) is None]
+    # A mask in another case, such as x_MASK, is no image either.
+    names = {_folded(shared_name(id, pairs.image_name) or "") for id, _ in found}
+    pattern = pairs.mask_name.casefold()
+    return [f for f in found if shared_name(_folded(f[0]), pattern) not in names]
+
+
+def in_one_folder(pairs: PairSettings) -> bool:
+    """Whether images and masks lie in the same folder."""
+    return PurePosixPath(pairs.images) == PurePosixPath(pairs.labels)
+
+
+def _folded(name: str) -> str:
+    return same_name(name).casefold()
 
 
 def masks_below(root: Path, pairs: PairSettings) -> dict[str, str]:
@@ -54,9 +67,7 @@ def masks_below(root: Path, pairs: PairSettings) -> dict[str, str]:
     Raises DataError when two files could be the mask of one image.
     """
     masks: dict[str, str] = {}
-    for id, path in _without(
-        sorted(files_below(root, pairs.labels, MASK_SUFFIXES)), pairs.images, pairs.labels
-    ):
+    for id, path in sorted(files_below(root, pairs.labels, MASK_SUFFIXES, pairs.images)):
         shared = shared_name(id, pairs.mask_name)
         if shared is not None and masks.setdefault(shared, path) != path:
             raise DataError(
@@ -65,21 +76,57 @@ def masks_below(root: Path, pairs: PairSettings) -> dict[str, str]:
     return masks
 
 
-def _without(found: list[tuple[str, str]], other: str, own: str) -> list[tuple[str, str]]:
-    """Leave out the files of the folder `other`, if it lies inside the folder `own`."""
-    inside, around = PurePosixPath(other), PurePosixPath(own)
-    if inside == around or not inside.is_relative_to(around):
-        return found
-    return [f for f in found if not PurePosixPath(f[1]).is_relative_to(inside)]
-
-
 def paired(root: Path, pairs: PairSettings) -> list[tuple[str, str, str]]:
-    """Return (id, image, mask) of every image: paths below `root`, mask "" if there is none."""
+    """Return (id, image, mask) of every image: paths below `root`, mask "" if there is none.
+
+    Names are also alike if only their Unicode forms differ. Raises DataError when images and masks
+    lie in one folder, and an image has several masks, such as x_mask and x_mask_1.
+    """
     masks = masks_below(root, pairs)
-    return [
-        (id, image, masks.get(shared_name(id, pairs.image_name) or "", ""))
-        for id, image in images_below(root, pairs)
-    ]
+    composed = {same_name(name): path for name, path in masks.items()}
+    found = []
+    for id, image in images_below(root, pairs):
+        name = shared_name(id, pairs.image_name) or ""
+        found.append((id, image, masks.get(name) or composed.get(same_name(name), "")))
+    if in_one_folder(pairs) and pairs.mask_name != pairs.image_name:
+        stems = {os.path.splitext(mask)[0] for _, _, mask in found if mask}
+        several = [
+            image
+            for _, image, mask in found
+            if not mask and continued(os.path.splitext(image)[0], stems)
+        ]
+        if several:
+            raise DataError(several_masks(root, several))
+    return found
+
+
+def continued(name: str, names: Collection[str]) -> str | None:
+    """Return which of `names` this name continues: x_mask for x_mask_1, x_mask2 or x_mask (2).
+
+    x1 is not continued by x10, nor x_m by x_max. None if there is no such name.
+    """
+    for cut in range(len(name) - 1, 0, -1):
+        number = name[cut - 1].isdigit() and name[cut].isdigit()
+        if name[:cut] in names and not number and not name[cut].isalpha() and name[cut] != "/":
+            return name[:cut]
+    return None
+
+
+def several_masks(root: Path, masks: Sequence[str]) -> str:
+    """The message for images that have several masks, of which `masks` are not used."""
+    more = f" and {len(masks) - 3} more" if len(masks) > 3 else ""
+    return (
+        f"{root}: {len(masks)} files look like further masks of an image: {', '.join(masks[:3])}"
+        f"{more}. Each image has one mask: join its masks (PIL.ImageChops.lighter joins two of 0 "
+        "and 255), or move the files away if they are no masks"
+    )
+
+
+def name_cuts() -> list[str]:
+    """Patterns of groups: a name up to its first, second, … `/`, `_`, `-` or space, or number."""
+    part, mark = r"[^/_\- ]+", r"[/_\- ]"
+    cuts = [f"^({f'{mark}+'.join([part] * parts)}){mark}" for parts in range(1, 7)]
+    return [*cuts, r"^(.*?)\d+$"]
 
 
 def groups_of(ids: Collection[str], pattern: str | None) -> dict[str, str]:
@@ -130,4 +177,8 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
             yield Record(id, image, mask, subset or "train")
 
 
-LAYOUT = Layout(_records)
+LAYOUT = Layout(
+    _records,
+    folders=lambda dataset: dataset.pairs,
+    left_out="in a group of which other images are held out for val or test",
+)

@@ -1,0 +1,92 @@
+"""Reads the file of --classes: the user's own list of mask values and class names."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ..data.masks import mask_value
+from ..runtime.errors import DataError
+from ..runtime.reading import read_text
+from ..settings.base import ClassName, MaskValue
+from ..settings.data import IGNORED
+
+FORM = (
+    "one line for each mask value: the value, a number or a colour #rrggbb, then a space or comma "
+    "and the name of its class, e.g. `7 road`; `255 ignore`: these pixels have no class"
+)
+_MOST_BYTES = 10_000_000
+_LONGEST = 200
+_VALUE = r"\d+|#[0-9a-fA-F]{6}"
+_BETWEEN = r"[\s,;:=]+"
+_VALUE_FIRST = re.compile(rf"({_VALUE}){_BETWEEN}(\S.*)")
+_NAME_FIRST = re.compile(rf"(.*\S){_BETWEEN}({_VALUE})")
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """What a file lists.
+
+    names: mask value, 0xrrggbb where `coloured`: name of its class. ignore: values without a class.
+    """
+
+    file: Path
+    names: dict[int, str]
+    ignore: list[int]
+    coloured: bool
+
+
+def read_class_list(path: Path) -> ClassList:
+    """Read values and names, one a line, in either order; a first line without a value is a title.
+
+    Raises DataError that names the line where there is no value or no name, a name cannot be one of
+    a class, a value occurs twice, or numbers and colours are mixed.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; expected {FORM}")
+    found: dict[int | str, str] = {}
+    lines = [line.strip() for line in read_text(path, _MOST_BYTES).split("\n")]
+    for number, line in enumerate(lines, 1):
+        parts = _parts(line)
+        if parts is None and (not line or number == 1):
+            continue
+        where = f"{path}, line {number}"
+        if parts is None:
+            raise DataError(f"{where}: found {line[:60]!r}; expected {FORM}")
+        value, name = _checked(where, *parts)
+        if value in found:
+            raise DataError(f"{where}: value {value} has a line already; remove one of them")
+        found[value] = name
+    coloured = {isinstance(value, str) for value in found}
+    names = {mask_value(value): name for value, name in found.items() if name != "ignore"}
+    if len(coloured) > 1:
+        raise DataError(f"{path}: lists numbers and colours; expected numbers only or colours only")
+    if not 2 <= len({*names.values()}) <= IGNORED:
+        raise DataError(
+            f"{path}: lists {len({*names.values()})} classes; expected 2 to {IGNORED}: {FORM}"
+        )
+    ignore = [mask_value(value) for value, name in found.items() if name == "ignore"]
+    return ClassList(path, names, ignore, coloured == {True})
+
+
+def _parts(line: str) -> tuple[str, str] | None:
+    if len(line) > _LONGEST:
+        return None
+    if match := _VALUE_FIRST.fullmatch(line):
+        return match[1], match[2]
+    match = _NAME_FIRST.fullmatch(line)
+    return (match[2], match[1].rstrip(" ,;:=\t")) if match else None
+
+
+def _checked(where: str, value: str, name: str) -> tuple[int | str, str]:
+    # A letter or digit first, then also spaces, dots, - and _, as in every experiment file.
+    try:
+        number = int(value) if value.isdigit() else value
+        checked = TypeAdapter(MaskValue).validate_python(number)
+        return checked, TypeAdapter(ClassName).validate_python(name)
+    except ValidationError:
+        raise DataError(
+            f"{where}: found value {value!r} and name {name[:60]!r}; expected a number of 0 to "
+            "65535 or a colour, and a name of at most 60 letters, digits, spaces, dots, - and _"
+        ) from None
