@@ -129,6 +129,13 @@ def read_record_of(content):
     return checksums.Checksums("evaluate", "", {}, wrote)
 
 
+def test_a_record_that_another_job_removes_at_this_moment_is_no_error(folder):
+    gone = folder / "checksums/table.csv.timed.json"
+    # A link to nothing is listed and cannot be opened, like a file that goes in between.
+    gone.symlink_to("nowhere")
+    assert list(checksums.records_in(folder)) == [record_of(folder / "metrics.json")]
+
+
 def test_a_large_file_is_compared_while_it_is_used(folder, monkeypatch):
     monkeypatch.setattr(checksums, "SLOW", 1)
     path = folder / "metrics.json"

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -68,7 +69,12 @@ def records_in(folder: Path) -> dict[Path, Checksums]:
 
 @cache
 def _records(folder: Path, number: int, changed: int) -> dict[Path, Checksums]:
-    return {path: read_record(path) for path in sorted((folder / FOLDER).glob("*.json"))}
+    records = {}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        # Another job in this folder may begin now, and remove its own record.
+        with suppress(FileNotFoundError):
+            records[path] = read_record(path)
+    return records
 
 
 def read_record(path: Path) -> Checksums:
