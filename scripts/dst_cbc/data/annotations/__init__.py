@@ -1,0 +1,1 @@
+"""Annotation files of programs for labeling, as shapes, whatever program wrote them."""
