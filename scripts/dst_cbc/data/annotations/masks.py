@@ -42,12 +42,13 @@ class Entry:
     annotated: Annotated
 
 
-def draw_masks(root: Path, dataset: DatasetStage) -> None:
+def draw_masks(root: Path, dataset: DatasetStage, known: Annotations | None = None) -> None:
     """Draw the masks of `format: annotations` into `dataset.drawn`, if they are not up to date.
 
     It reads nothing but names, sizes and times if nothing has changed; other formats have nothing
-    to draw. Prints notices to stderr. Raises DataError that names everything that is wrong in the
-    annotation files; then no mask is written.
+    to draw. known: what the files hold, if they were read just now and people know what is in them;
+    if None, notices are printed to stderr. Raises DataError that names everything that is wrong in
+    the annotation files; then no mask is written.
     """
     if dataset.annotations is None:
         return
@@ -57,12 +58,11 @@ def draw_masks(root: Path, dataset: DatasetStage) -> None:
     stamp = _stamp(root, dataset, images)
     if _is_current(folder, stamp):
         return
-    program, found = read(source)
+    found = known or read(source)[1]
     entries, notices = entries_of(root, dict(images), found, dataset.annotations, source)
-    print(
-        escape.terminal("\n".join([f"annotations: {program.name}, in {source}", *notices])),
-        file=sys.stderr,
-    )
+    if known is None:
+        lines = [f"{source}: masks are drawn into {folder}", *notices]
+        print(escape.terminal("\n".join(lines)), file=sys.stderr)
     _draw_all(root, folder, entries, dataset)
     write_text(folder / STAMP, stamp)
 

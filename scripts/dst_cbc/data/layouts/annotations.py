@@ -26,9 +26,14 @@ def images_of(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
     return sorted(files_below(root, pairs.images, IMAGE_SUFFIXES))
 
 
+def drawn_masks(folder: Path) -> dict[str, str]:
+    """Return the mask of each image by id, a path in the folder of the drawn masks."""
+    return {row["id"]: row["mask"] for row in read_csv(folder / DRAWN_MASKS, COLUMNS)}
+
+
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     assert dataset.pairs is not None and dataset.drawn is not None
-    drawn = {row["id"]: row["mask"] for row in read_csv(Path(dataset.drawn, DRAWN_MASKS), COLUMNS)}
+    drawn = drawn_masks(Path(dataset.drawn))
     images = images_of(root, dataset.pairs)
     found = [(id, image, drawn.get(id, "")) for id, image in images]
     return in_subsets(root, dataset.pairs, found)
