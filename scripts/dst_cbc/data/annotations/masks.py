@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from .shapes import Annotated, Annotations
 from .sources import candidates, read
 
 STAMP = ".drawn_from"
-"""File in the folder of masks: SHA-256 of all that they depend on, with times instead of contents
-of files."""
+"""File in the folder of masks: SHA-256 of all that they depend on, and of the masks, with times
+instead of contents of files."""
 _MANY = 100
 """From this number of masks on, several processes draw."""
 _MOST_BYTES = 1000
@@ -64,7 +64,7 @@ def draw_masks(root: Path, dataset: DatasetStage, known: Annotations | None = No
         lines = [f"{source}: masks are drawn into {folder}", *notices]
         print(escape.terminal("\n".join(lines)), file=sys.stderr)
     _draw_all(root, folder, entries, dataset)
-    write_text(folder / STAMP, stamp)
+    write_text(folder / STAMP, stamp + _states(folder / mask for mask in sorted(_listed(folder))))
 
 
 def entries_of(
@@ -182,9 +182,17 @@ def mask_name(id: str) -> str:
 def _stamp(root: Path, dataset: DatasetStage, images: Sequence[tuple[str, str]]) -> str:
     assert dataset.pairs is not None and dataset.annotations is not None
     files = [root / path for _, path in images] + candidates(root / dataset.pairs.labels)
-    states = [(str(file), (now := file.stat()).st_size, now.st_mtime_ns) for file in files]
     settings = [dataset.annotations.canonical(), list(dataset.classes.items())]
-    return sha256(json.dumps([settings, states]).encode())
+    return sha256(json.dumps(settings).encode()) + _states(files)
+
+
+def _states(files: Iterable[Path]) -> str:
+    """Return one digest of the names, sizes and times of files; a missing one has none."""
+    states = []
+    for file in files:
+        now = file.stat() if file.is_file() else None
+        states.append((str(file), now and (now.st_size, now.st_mtime_ns)))
+    return sha256(json.dumps(states).encode())
 
 
 def _is_current(folder: Path, stamp: str) -> bool:
@@ -192,8 +200,7 @@ def _is_current(folder: Path, stamp: str) -> bool:
         known = read_text(folder / STAMP, _MOST_BYTES)
     except (OSError, DataError):
         return False
-    masks = _listed(folder)
-    return known == stamp and bool(masks) and all((folder / mask).is_file() for mask in masks)
+    return known == stamp + _states(folder / mask for mask in sorted(_listed(folder)))
 
 
 def _listed(folder: Path) -> set[str]:

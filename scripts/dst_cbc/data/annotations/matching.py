@@ -80,7 +80,7 @@ def matched(
     names_ = ", ".join(one.image for one in absent[:NAMED])
     more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
     said = (
-        f"{len(absent)} of {len(found.images)} images with shapes are not below {folder}: "
+        f"{len(absent)} of {sum(bool(one.shapes) for one in found.images)} images with shapes are not below {folder}: "
         f"{names_}{more}"
     )
     if partial:
