@@ -77,12 +77,10 @@ def matched(
             )
     if not absent:
         return by_id, problems, []
-    names_ = ", ".join(one.image for one in absent[:NAMED])
+    first = ", ".join(one.image for one in absent[:NAMED])
+    shaped = sum(bool(one.shapes) for one in found.images)
     more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-    said = (
-        f"{len(absent)} of {sum(bool(one.shapes) for one in found.images)} images with shapes are not below {folder}: "
-        f"{names_}{more}"
-    )
+    said = f"{len(absent)} of {shaped} images with shapes are not below {folder}: {first}{more}"
     if partial:
         return by_id, problems, [f"{said}; they are left out"]
     problems.append(
