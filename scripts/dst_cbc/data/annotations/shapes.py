@@ -176,7 +176,10 @@ def runs(
         raise DataError(f"a mask of {width} x {height} pixels at ({left}, {top})")
     if not 0 < height * width <= MOST_PIXELS:
         raise DataError(f"a mask of {width} x {height} pixels, expected 1 to {MOST_PIXELS:,}")
-    array = np.asarray(counts)
+    try:
+        array = np.asarray(counts)
+    except ValueError:  # lists of several lengths
+        array = np.empty(0)
     if array.ndim != 1 or array.dtype.kind not in "iu" or (array < 0).any():
         raise DataError("run lengths that are not whole numbers of 0 or more")
     if array.size > MOST_PIXELS or (total := int(array.astype(np.float64).sum())) != height * width:
