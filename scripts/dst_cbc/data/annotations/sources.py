@@ -7,9 +7,19 @@ from pathlib import Path
 from ...runtime.errors import DataError
 from ...runtime.files import open_regular
 from ..layouts.listing import entries
+from . import coco, cvat, imagej, label_studio, labelme, qupath, yolo
 from .shapes import PEEK, AnnotationFormat, Annotations
 
-FORMATS: Sequence[AnnotationFormat] = ()
+FORMATS: Sequence[AnnotationFormat] = (
+    coco.FORMAT,
+    cvat.FORMAT,
+    imagej.FORMAT,
+    label_studio.FORMAT,
+    labelme.FORMAT,
+    qupath.FORMAT,
+    yolo.FORMAT,
+)
+"""All formats; the first one that recognises a file reads it."""
 
 
 def candidates(path: Path) -> list[Path]:
