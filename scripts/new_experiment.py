@@ -19,8 +19,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.own_images import draft, experiment_text, inspection, next_study
-from dst_cbc.own_images.class_list import FORM, read_class_list
+from dst_cbc.own_images import draft, experiment_text, exported_lists, inspection, next_study
+from dst_cbc.own_images.class_list import FORM
 from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
@@ -45,7 +45,8 @@ def parse():
         ("--images", "folder of images; subfolders are included"),
         (
             "--labels",
-            "folder of masks; each has the name of its image, perhaps with an ending such as _mask",
+            "folder of masks; each has the name of its image, perhaps with an ending such as "
+            "_mask; an export of CVAT that has the folder SegmentationClass stands for that folder",
         ),
         (
             "--update",
@@ -76,7 +77,13 @@ def parse():
         help="regular expression, searched in an image's id; its first part in parentheses is the "
         "image's group, such as a slide or video (default: guessed from the names)",
     )
-    parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="PATH",
+        help=f"file of classes; {FORM} "
+        "(default: labelmap.txt or _classes.csv, as CVAT and Roboflow export them with masks)",
+    )
     parser.add_argument(
         "--bands",
         type=int,
@@ -158,14 +165,18 @@ def start(arguments) -> None:
     taken = next((path for path in (out, Path("results", name)) if path.exists()), None)
     if taken and not arguments.look:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
-    root, folders = inspection.common_folder(arguments.images, arguments.labels)
+    images, labels = exported_lists.folders_of(arguments.images, arguments.labels)
+    root, folders = inspection.common_folder(images, labels)
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
     files = inspection.account(root, names)
     print(escape.terminal("\n".join(files.lines())), flush=True)
-    listed = read_class_list(arguments.classes) if arguments.classes else None
+    if arguments.classes:
+        listed = exported_lists.read(arguments.classes)
+    elif listed := exported_lists.find(labels):
+        print(escape.terminal("\n".join(exported_lists.describe(listed))), flush=True)
     found = inspection.inspect(root, names, cores, listed, arguments.bands)
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)

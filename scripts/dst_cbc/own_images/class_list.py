@@ -1,7 +1,10 @@
 """Reads the file of --classes: the user's own list of mask values and class names."""
 
+from __future__ import annotations
+
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,12 +32,24 @@ class ClassList:
     """What a file lists.
 
     names: mask value, 0xrrggbb where `coloured`: name of its class. ignore: values without a class.
+    form: how a line of the file is written. colours: name of a class: '#rrggbb', where the values
+    do not say it. notices: sentences about what was changed. by_line: of a list of colours, the
+    same list for masks that hold the numbers of its lines, from 0; None if there are no such masks.
     """
 
     file: Path
     names: dict[int, str]
     ignore: list[int]
     coloured: bool
+    form: str = "VALUE NAME"
+    colours: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[str] = ()
+    by_line: ClassList | None = None
+
+    @property
+    def values(self) -> set[int]:
+        """All values that the file lists."""
+        return {*self.names, *self.ignore}
 
 
 def read_class_list(path: Path) -> ClassList:
@@ -45,16 +60,26 @@ def read_class_list(path: Path) -> ClassList:
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; expected {FORM}")
-    found: dict[int | str, str] = {}
-    lines = [line.strip() for line in read_text(path, _MOST_BYTES).split("\n")]
-    for number, line in enumerate(lines, 1):
-        parts = _parts(line)
+    rows = []
+    for number, line in enumerate(read_text(path, _MOST_BYTES).split("\n"), 1):
+        parts = _parts(line := line.strip())
         if parts is None and (not line or number == 1):
             continue
         where = f"{path}, line {number}"
         if parts is None:
             raise DataError(f"{where}: found {line[:60]!r}; expected {FORM}")
-        value, name = _checked(where, *parts)
+        rows.append((where, *_checked(where, *parts)))
+    return class_list(path, rows, FORM)
+
+
+def class_list(path: Path, rows: Iterable[tuple[str, int | str, str]], form: str) -> ClassList:
+    """Return the list of rows (place in the file, value, name); the name `ignore`: no class.
+
+    form: what the file should hold, for messages. Raises DataError where a value occurs twice,
+    numbers and colours are mixed, or there are too few or too many classes.
+    """
+    found: dict[int | str, str] = {}
+    for where, value, name in rows:
         if value in found:
             raise DataError(f"{where}: value {value} has a line already; remove one of them")
         found[value] = name
@@ -64,7 +89,7 @@ def read_class_list(path: Path) -> ClassList:
         raise DataError(f"{path}: lists numbers and colours; expected numbers only or colours only")
     if not 2 <= len({*names.values()}) <= IGNORED:
         raise DataError(
-            f"{path}: lists {len({*names.values()})} classes; expected 2 to {IGNORED}: {FORM}"
+            f"{path}: lists {len({*names.values()})} classes; expected 2 to {IGNORED}: {form}"
         )
     ignore = [mask_value(value) for value, name in found.items() if name == "ignore"]
     return ClassList(path, names, ignore, coloured == {True})

@@ -33,7 +33,7 @@ from ..settings.base import Bands
 from ..settings.data import PairSettings
 from .class_list import ClassList
 from .mask_shapes import measured
-from .mask_values import MaskSeen, are_colours, require_numbers
+from .mask_values import MaskSeen, are_colours, listed_as_colours
 
 LOOKED_AT = 200
 """At most this many images with a mask, and as many without, are decoded, evenly spread.
@@ -254,9 +254,7 @@ def inspect(
         raise DataError(f"{len(problems)} files cannot be used:\n{by_cause(problems)}")
     seen = [one for one in looked if not isinstance(one, str)]
     masks = [one.mask for one in seen if one.mask]
-    coloured, warnings = (listed.coloured, []) if listed else are_colours(masks)
-    if listed and not coloured:
-        require_numbers(masks, str(listed.file))
+    coloured, warnings = listed_as_colours(masks, listed) if listed else are_colours(masks)
     pixels, images = Counter(), Counter()
     if coloured:
         masks = [mask.by_colour() for mask in masks]
