@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from dst_cbc.data.layouts import voc
+from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.own_images import exported_lists, inspection
 from dst_cbc.own_images.classes import class_table
-from dst_cbc.own_images.inspection import common_folder, with_names
+from dst_cbc.own_images.inspection import ROBOFLOW_COPIES, common_folder, with_names
 from dst_cbc.runtime.errors import DataError
 from workflow import REPOSITORY
 
@@ -235,6 +236,52 @@ def test_a_value_that_roboflow_s_list_lacks_is_named_with_the_line_to_add(robofl
     top = roboflow(train="Pixel Value, Class\n0, background\n1, cell\n")
     with pytest.raises(DataError, match=r"_classes\.csv: has no line for 2, .*`VALUE, NAME`"):
         table_of(top / "train")
+
+
+def warning_of_copies(top, monkeypatch, capsys, *options):
+    """The warning about Roboflow's copies, or ""."""
+    said = look(monkeypatch, capsys, "--images", top, "--labels", top, *options)
+    return next((line for line in said.split("\n") if "Roboflow gives" in line), "")
+
+
+FOLDERS = ("train", "valid", "test")
+FIRST_PART = r"^([^/_\- ]+)[/_\- ]"
+
+
+@pytest.mark.parametrize(
+    "ids, pattern",
+    [
+        # Copies in the folders of a whole export: these are no groups.
+        ([f"{part}/a{n}_jpg.rf.{c}" for part in FOLDERS for n in "12" for c in "xy"], None),
+        # Without copies, they are groups like the folders of any other data set.
+        ([f"{part}/a{n}_jpg.rf.x" for part in FOLDERS for n in "12"], FIRST_PART),
+        # One copy: the names only number the images.
+        ([f"a_{n}_jpg.rf.{c}" for n in range(9) for c in "xy"[: n // 8 + 1]], None),
+        # Copies of the frames of three videos: a group for each video.
+        ([f"v{v}_{n}_jpg.rf.{c}" for v in "123" for n in "123" for c in "xy"], FIRST_PART),
+        # The part of the names that parts videos parts the copies of b, too.
+        ([*(f"v_{v}_{n}_jpg.rf.x" for v in "123" for n in "1234"), "b.rf.x", "b.rf.y"], None),
+    ],
+)
+def test_copies_that_roboflow_made_of_one_image_are_in_one_group(ids, pattern):
+    guessed = inspection.guess_group(ids, ids)
+    assert guessed == (pattern or ROBOFLOW_COPIES)
+    groups = groups_of(ids, guessed)
+    assert all(groups[id] == groups[id.replace(".rf.y", ".rf.x")] for id in ids)
+
+
+def test_copies_are_warned_of_and_most_where_they_are_in_two_subsets(roboflow, monkeypatch, capsys):
+    top = roboflow()
+    said = warning_of_copies(top, monkeypatch, capsys)
+    assert "WARNING: 8 images are augmented copies of others" in said
+    assert "they are in the same subset as these. Better export without augmentation" in said
+    said = warning_of_copies(top, monkeypatch, capsys, "--group", "(.+)")
+    assert (
+        r"two of train, val and test, which makes results too good: --group '^(.+)\.rf\.'" in said
+    )
+    for file in top.glob("train/*.rf.[12]f*"):
+        file.unlink()
+    assert warning_of_copies(top, monkeypatch, capsys) == ""
 
 
 # --------------------------------------------------------------------------- damaged lists

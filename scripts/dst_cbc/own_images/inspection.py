@@ -360,13 +360,29 @@ def _kind(image: Decoded) -> str:
 # --------------------------------------------------------------------------- groups
 
 
+ROBOFLOW_COPIES = r"^(.+)\.rf\."
+"""Pattern of groups: augmented copies of one image, `a_jpg.rf.1f` and `a_jpg.rf.2b`, are one."""
+_ROBOFLOW_FOLDERS = {"train", "valid", "test"}
+
+
 def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     """Guess the pattern of groups: the shortest beginning of the names that gives three or more.
 
-    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group `scene1`. Returns None
-    where no cut gives three groups with masks, or the groups have under two images on average: then
-    the names only number the images.
+    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group `scene1`. Copies that
+    Roboflow made of one image are always in one group; its folders are none. Returns None where
+    no cut gives three groups with masks, or the groups have under two images on average: then the
+    names only number the images.
     """
+    pattern = _shortest_beginning(ids, masked)
+    originals = groups_of(ids, ROBOFLOW_COPIES)
+    if len({*originals.values()}) == len(ids):
+        return pattern
+    groups = groups_of(ids, pattern)
+    parted = len({(originals[id], groups[id]) for id in ids}) > len({*originals.values()})
+    return ROBOFLOW_COPIES if parted or {*groups.values()} <= _ROBOFLOW_FOLDERS else pattern
+
+
+def _shortest_beginning(ids: Sequence[str], masked: Collection[str]) -> str | None:
     for pattern in name_cuts()[:-1]:
         group = groups_of(ids, pattern)
         groups = Counter(group.values())
