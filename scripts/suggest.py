@@ -24,7 +24,7 @@ from dst_cbc.planning.models import PlannedModel
 from dst_cbc.planning.plan import Plan, load_plan
 from dst_cbc.runtime import escape
 from dst_cbc.runtime.errors import DataError
-from dst_cbc.runtime.files import write_bytes, write_text
+from dst_cbc.runtime.files import write_bytes
 from dst_cbc.runtime.paths import inside
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.tables import write_csv
@@ -74,7 +74,7 @@ def run() -> None:
             drafted.append(with_shapes(doubt.id, image, classes, plan, form))
         else:
             name = draft_name(doubt.id, experiment.pairs)
-            write_bytes(inside(out, f"{folder}/{name}"), draft(classes, plan.dataset))
+            write_draft(inside(out, f"{folder}/{name}"), draft(classes, plan.dataset))
         told = {"uncertainty": round(doubt.uncertainty, 4), "draft": f"{folder}/{name}"}
         rows.append({"rank": rank, "id": doubt.id, "image": image} | {"group": doubt.group, **told})
         print(escape.terminal(f"{rank:3}  {doubt.uncertainty:.3f}  {doubt.id}"))
@@ -117,9 +117,19 @@ def write_shapes(
     colours = list(plan.dataset.classes.values())
     texts = form.write(drafted, {label: colours[i] for i, label in labels(plan).items()})
     for name, text in texts.items():
-        write_text(inside(folder, name), text)
+        write_draft(inside(folder, name), text.encode())
     images = images_folder(drafted[0])
     return form.advice.format(folder=folder.absolute(), images=images, above=images.parent)
+
+
+def write_draft(path: Path, content: bytes) -> None:
+    """Write a draft. Raises DataError where it would replace another file: a corrected draft."""
+    if path.is_file() and path.read_bytes() != content:
+        raise DataError(
+            f"{path}: exists, and is not the draft that would replace it; if you have corrected "
+            "it, move it to your labels, otherwise delete it"
+        )
+    write_bytes(path, content)
 
 
 def native(classes: np.ndarray, plan: Plan, id: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from dst_cbc.own_images import outlines as module
 from dst_cbc.own_images.draft_files import FORMATS, DraftedImage, labels_of
 from dst_cbc.own_images.outlines import LEAST_PIXELS, outlines
 from dst_cbc.own_images.suggestions import COLUMNS
+from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.tables import read_csv
 from dst_cbc.self_training.predictions import Prediction, store
 from workflow import REPOSITORY
@@ -308,3 +309,13 @@ def test_without_a_format_the_command_drafts_masks(suggest):
         "drafts/a/one.png", "drafts/a/two.png", "drafts/b.png",
     }  # fmt: skip
     assert not list(Path("results/cells/suggestions").glob("drafts-*"))
+
+
+@pytest.mark.parametrize("options", [(), ("--as", "labelme"), ("--as", "coco")])
+def test_a_corrected_draft_is_never_replaced(suggest, options):
+    draft = Path("results/cells/suggestions", suggest(*options)[1]["draft"])
+    suggest(*options)  # an unchanged one may be there
+    draft.write_text("corrected")
+    with pytest.raises(DataError, match=f"{draft}: exists"):
+        suggest(*options)
+    assert draft.read_text() == "corrected"
