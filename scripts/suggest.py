@@ -95,7 +95,10 @@ def last_predicted(plan: Plan, study: Path, file: Path) -> PlannedModel:
 
 def labels(plan: Plan) -> dict[int, str]:
     """Return the label of each class that becomes shapes, by the number of the class."""
-    return labels_of(plan.dataset.classes, {})
+    annotations = plan.dataset.annotations
+    if annotations is None:
+        return labels_of(plan.dataset.classes, {})
+    return labels_of(plan.dataset.classes, annotations.names, annotations.unannotated)
 
 
 def with_shapes(
