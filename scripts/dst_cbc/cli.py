@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,10 @@ def main(run: Callable[[], None]) -> None:
         job_record.finish(job) if job else job_record.note_written()
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         _fail(error)
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough; Python flushes again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except FileNotFoundError as error:
         _fail(f"{error.filename}: no such file; results computed so far are kept")
     except PermissionError as error:
@@ -142,6 +147,8 @@ def _run(run: Callable[[], None]) -> None:
         # Damage of a file that was read is the better explanation.
         checksums.settle()
         raise
+    finally:
+        sys.stdout.flush()
     checksums.settle()
 
 
