@@ -167,8 +167,8 @@ def start(arguments) -> None:
     print(escape.terminal("\n".join(files.lines())), flush=True)
     listed = read_class_list(arguments.classes) if arguments.classes else None
     found = inspection.inspect(root, names, cores, listed, arguments.bands)
-    ids = [id for id, _, _ in found.pairs]
-    group = arguments.group or inspection.guess_group(ids, found.masked)
+    ids, stacks = [id for id, _, _ in found.pairs], inspection.stacks_of(found.pairs)
+    group = arguments.group or inspection.guess_group(ids, found.masked, stacks)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
     proposed = draft.make(name, found, group, machine, listed)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
