@@ -77,14 +77,7 @@ def parse():
         "image's group, such as a slide or video (default: guessed from the names)",
     )
     parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
-    parser.add_argument(
-        "--bands",
-        type=int,
-        nargs="+",
-        metavar="NUMBER",
-        help="one or three channels of the images, from 1, that become grey or red, green and blue "
-        "(default: the first, or the first three, of at most four)",
-    )
+    parser.bands("the first, or the first three, of at most four")
     parser.add_argument(
         "--out",
         type=Path,

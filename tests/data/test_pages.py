@@ -1,4 +1,4 @@
-"""The pages of a TIFF stack are images of one group, unless the file calls them channels."""
+"""The pages of a TIFF stack are images of one group; the channels of an OME-TIFF have names."""
 
 import struct
 import tempfile
@@ -204,23 +204,27 @@ def composite(path, channels, axes="CYX", names=NAMES, **options):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_channels_of_an_ome_tiff_are_chosen_by_number(dtype, tmp_path):
+def test_channels_of_an_ome_tiff_are_chosen_by_name_or_number(dtype, tmp_path):
     pixels = composite(tmp_path / "a.ome.tif", noise(3, *SIZE, dtype=dtype))
     assert listed(tmp_path, "a.ome.tif") == ["a.ome.tif"]
     for bands, chosen in (
-        ((2,), pixels[1]),
-        ((3, 1, 2), pixels[[2, 0, 1]].transpose(1, 2, 0)),
+        (("GFP",), pixels[1]),
+        (("Cy5", "DAPI", "GFP"), pixels[[2, 0, 1]].transpose(1, 2, 0)),
+        (("Cy5", 1, 1), pixels[[2, 0, 0]].transpose(1, 2, 0)),
         (None, pixels.transpose(1, 2, 0)),
     ):
         np.testing.assert_array_equal(values(decode(tmp_path / "a.ome.tif", bands=bands)), chosen)
     assert size_of(tmp_path / "a.ome.tif") == SIZE[::-1]
+    said = r"`bands` names channel 'Cy3', but the channels of the file are 'DAPI', 'GFP', 'Cy5'"
+    with pytest.raises(DataError, match=said):
+        decode(tmp_path / "a.ome.tif", bands=("Cy3",))
 
 
 def test_what_becomes_of_the_channels_is_said(tmp_path):
     composite(tmp_path / "a.tif", noise(3, *SIZE))
     (note,) = decode(tmp_path / "a.tif").notes
     assert note.endswith("red, green and blue of one image, as the file says (DAPI, GFP, Cy5)")
-    (note,) = decode(tmp_path / "a.tif", bands=(1,)).notes
+    (note,) = decode(tmp_path / "a.tif", bands=("DAPI",)).notes
     assert note == "2 of 3 channels of the image are not used (`bands`)"
     pixels = composite(tmp_path / "b.tif", noise(2, *SIZE), names=NAMES[:2])
     found = decode(tmp_path / "b.tif")
@@ -230,7 +234,7 @@ def test_what_becomes_of_the_channels_is_said(tmp_path):
     composite(tmp_path / "c.tif", noise(5, *SIZE), names=names)
     with pytest.raises(DataError, match=r"5 channels \('stain 0', .*'stain 4'\), expected at most"):
         decode(tmp_path / "c.tif")
-    assert values(decode(tmp_path / "c.tif", bands=(5,))).shape == SIZE
+    assert values(decode(tmp_path / "c.tif", bands=("stain 4",))).shape == SIZE
 
 
 @pytest.mark.parametrize("axes", ["ZCYX", "CZYX", "TZCYX", "TCZYX"])
@@ -254,6 +258,13 @@ def test_with_depth_or_time_each_place_is_a_page_with_its_channels(kind, axes, t
     for number, image in enumerate(images, 1):
         found = decode(tmp_path / f"a.tif/{number:04}", bands=(2,))
         np.testing.assert_array_equal(values(found), image[..., 1])
+    bands = ("GFP",)
+    if kind == "ome":
+        found = decode(tmp_path / "a.tif/0002", bands=bands)
+        np.testing.assert_array_equal(values(found), images[1][..., 1])
+        return
+    with pytest.raises(DataError, match="does not name its channels, as an OME-TIFF does"):
+        decode(tmp_path / "a.tif/0001", bands=bands)
 
 
 def test_tiff_data_may_store_the_planes_in_any_order(tmp_path):
@@ -263,7 +274,7 @@ def test_tiff_data_may_store_the_planes_in_any_order(tmp_path):
     tifffile.tiffcomment(
         tmp_path / "a.tif", said.replace('<TiffData IFD="0" PlaneCount="3"/>', parts).encode()
     )
-    found = decode(tmp_path / "a.tif", bands=(1,))
+    found = decode(tmp_path / "a.tif", bands=("DAPI",))
     np.testing.assert_array_equal(values(found), pixels[2])
 
 
@@ -401,6 +412,13 @@ def test_channels_of_different_types_are_refused(tmp_path):
         tiff.write(noise(8, 8, dtype=np.uint16), metadata=None)
     with pytest.raises(DataError, match="pages of different size or type, but the file says"):
         decode(tmp_path / "a.tif")
+
+
+def test_names_that_occur_twice_are_chosen_by_number(tmp_path):
+    composite(tmp_path / "a.tif", noise(3, *SIZE), names=["DAPI", "DAPI", "GFP"])
+    with pytest.raises(DataError, match="2 channels of the file have this name"):
+        decode(tmp_path / "a.tif", bands=("DAPI",))
+    assert decode(tmp_path / "a.tif", bands=("GFP",))
 
 
 # --------------------------------------------------------------------------- data sets

@@ -116,9 +116,9 @@ def decode(path: Path, sha256: str | None = None, bands: Bands | None = None) ->
     """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
     path: a file, or a page of a stack (`pages.split`). sha256: of the file at the data check,
-    compared with what is decoded. bands: the channels, from 1, that become grey or RGB; None: the
-    first, or the first three. Raises Changed if the file has another SHA-256 now, or is missing.
-    Raises DataError when the file is missing, damaged or truncated, is none of FORMATS,
+    compared with what is decoded. bands: the channels, numbers from 1 or names, that become grey or
+    RGB; None: the first, or the first three. Raises Changed if the file has another SHA-256 now, or
+    is missing. Raises DataError when the file is missing, damaged or truncated, is none of FORMATS,
     has more than MOST_PIXELS, is a stack of several images, has more than four channels and `bands`
     is None, lacks a channel of `bands`, or is of another kind (CMYK, floating point, 32-bit).
     """
@@ -145,6 +145,21 @@ class _Wanted:
     names: tuple[str, ...] = ()
 
 
+def _number(path: Path, band: int | str, names: Sequence[str]) -> int:
+    """The number of a channel that `bands` may name."""
+    if isinstance(band, int):
+        return band
+    if names.count(band) == 1:
+        return names.index(band) + 1
+    if band in names:
+        found = f"{names.count(band)} channels of the file have this name; write their numbers"
+    elif any(names):
+        found = f"the channels of the file are {', '.join(map(shown, names))}"
+    else:
+        found = "the file does not name its channels, as an OME-TIFF does; write their numbers"
+    raise DataError(f"{path}: `bands` names channel {shown(band)}, but {found}")
+
+
 def _decode_checked(
     path: Path, sha256: str | None, bands: Bands | None = None, mask: bool = False
 ) -> Decoded:
@@ -154,7 +169,8 @@ def _decode_checked(
             raise Changed(f"{path}: no such file, but the data check has read it. {GO_ON}")
         with _planes(path, mask) as (planes, names):
             try:
-                wanted = _Wanted(bands, mask, names)
+                numbers = tuple(_number(path, band, names) for band in bands or ())
+                wanted = _Wanted(numbers or None, mask, names)
                 if len(planes) > 1:
                     return _decode_planes(path, planes, wanted)
                 return _decode(path, planes[0], wanted)
