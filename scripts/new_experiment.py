@@ -77,14 +77,7 @@ def parse():
         "image's group, such as a slide or video (default: guessed from the names)",
     )
     parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
-    parser.add_argument(
-        "--bands",
-        type=int,
-        nargs="+",
-        metavar="NUMBER",
-        help="one or three channels of the images, from 1, that become grey or red, green and blue "
-        "(default: the first, or the first three, of at most four)",
-    )
+    parser.bands("the first, or the first three, of at most four")
     parser.add_argument(
         "--out",
         type=Path,
@@ -167,8 +160,8 @@ def start(arguments) -> None:
     print(escape.terminal("\n".join(files.lines())), flush=True)
     listed = read_class_list(arguments.classes) if arguments.classes else None
     found = inspection.inspect(root, names, cores, listed, arguments.bands)
-    ids = [id for id, _, _ in found.pairs]
-    group = arguments.group or inspection.guess_group(ids, found.masked)
+    ids, stacks = [id for id, _, _ in found.pairs], inspection.stacks_of(found.pairs)
+    group = arguments.group or inspection.guess_group(ids, found.masked, stacks)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
     proposed = draft.make(name, found, group, machine, listed)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)

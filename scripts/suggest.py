@@ -49,13 +49,11 @@ def run() -> None:
     out, rows = arguments.out or study / "suggestions", []
     for rank, doubt in enumerate(chosen, 1):
         classes = read_prediction(predictions, doubt.row, doubt.id).classes
-        name = f"drafts/{draft_name(doubt.id, experiment.pairs)}"
+        image = images.get(doubt.id, "")
+        name = f"drafts/{draft_name(doubt.id, experiment.pairs, image)}"
         write_bytes(inside(out, name), draft(native(classes, plan, doubt.id), plan.dataset))
         told = {"uncertainty": round(doubt.uncertainty, 4), "draft": name}
-        rows.append(
-            {"rank": rank, "id": doubt.id, "image": images.get(doubt.id, "")}
-            | {"group": doubt.group, **told}
-        )
+        rows.append({"rank": rank, "id": doubt.id, "image": image} | {"group": doubt.group, **told})
         print(escape.terminal(f"{rank:3}  {doubt.uncertainty:.3f}  {doubt.id}"))
     write_csv(out / "suggest.csv", COLUMNS, rows)
     print(f"written: {out}/suggest.csv and {out}/drafts, from {predictions}")

@@ -61,6 +61,17 @@ class Parser(argparse.ArgumentParser):
         except ValidationError as error:
             self.error(f"{option}: {escape.problem(error).removeprefix(': ')}")
 
+    def bands(self, default: str) -> None:
+        """Add --bands CHANNEL …: numbers, or names. default: what is used without it."""
+        self.add_argument(
+            "--bands",
+            type=lambda text: int(text) if text.isdecimal() else text,
+            nargs="+",
+            metavar="CHANNEL",
+            help="one or three channels of the images, by number from 1 or by the name that an "
+            f"OME-TIFF gives, that become grey or red, green and blue (default: {default})",
+        )
+
     def shard(self) -> None:
         """Add --shard I N: this job is number I of N jobs that share the work; default (1, 1)."""
         self.add_argument(

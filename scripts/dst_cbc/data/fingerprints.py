@@ -17,6 +17,7 @@ from ..runtime.reading import read_json
 from ..settings.data import DatasetStage
 from .index import Row
 from .layouts.layout import Record
+from .pages import file_of
 
 
 class Fingerprints:
@@ -32,8 +33,8 @@ class Fingerprints:
         self._drawn = dataset.digits.canonical() if dataset.digits else None
         self._sha256: dict[str, str] = {}
         if self._drawn is None:
-            paths = [path for r in records for path in (r.image, r.label) if path]
-            self._sha256 = _digests(root, paths, cache)
+            paths = [file_of(path) for r in records for path in (r.image, r.label) if path]
+            self._sha256 = _digests(root, list(dict.fromkeys(paths)), cache)
 
     def used(self, ids: Iterable[str], labels: bool) -> str:
         """Return one digest of the images `ids`, in this order, and of their masks if `labels`."""
@@ -54,8 +55,8 @@ class Fingerprints:
 
     def _of(self, id: str, labels: bool) -> tuple[str, str]:
         record = self._records[id]
-        label = self._sha256[record.label] if labels and record.label else ""
-        return self._sha256[record.image], label
+        label = self._sha256[file_of(record.label)] if labels and record.label else ""
+        return self._sha256[file_of(record.image)], label
 
 
 def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:

@@ -19,19 +19,22 @@ from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.base import Bands
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .copies import alike_across, copies, identical_across, slopes
+from .copies import alike_across, content, copies, identical_across, slopes
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window, size_problem
 from .layouts.layout import Record
 from .mask_notices import HeldMask, notices_of
 from .masks import LabelTable, label_table, open_label, read_label
+from .pages import file_of, sha256_of
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of `dataset.csv`: an image that has passed the data check.
 
-    label, label_sha256: "" for an image without a label. height, width: in pixels. black, white:
-    the values of a 16-bit image that become 0 and 255, the same in all rows; None for 8 bits.
+    image, label: a file, or a page of a stack, such as `stack.tif/0003`; its SHA-256 is that of the
+    file. label, label_sha256: "" for an image without a label. height, width: in pixels. black,
+    white: the values of a 16-bit image that become 0 and 255, the same in all rows; None for 8
+    bits.
     """
 
     id: str
@@ -115,7 +118,7 @@ def _contradictions(root: Path, rows: Iterable[Row], table: LabelTable) -> list[
     problems = []
     for group in copies(rows):
         first, *others = [row for row in group if row.label] or [group[0]]
-        differing = [row for row in others if row.label_sha256 != first.label_sha256]
+        differing = [row for row in others if content(row, "label") != content(first, "label")]
         problems += [
             f"{root / row.label} contradicts {root / first.label}: their images, {row.image} and "
             f"{first.image}, are identical; keep one of the two"
@@ -180,8 +183,8 @@ def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record)
         height,
         width,
         record.subset,
-        sha256_file(root / record.image),
-        sha256_file(root / record.label) if record.label else "",
+        sha256_of(root / record.image),
+        sha256_of(root / record.label) if record.label else "",
     )
     notices = image.notes
     notices += (
@@ -285,9 +288,9 @@ def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
     """
     files = {}
     for row in rows:
-        files[row.image] = row.image_sha256
+        files[file_of(row.image)] = row.image_sha256
         if labels and row.label:
-            files[row.label] = row.label_sha256
+            files[file_of(row.label)] = row.label_sha256
     with ThreadPoolExecutor() as threads:
         found = threads.map(lambda file: sha256_file(root / file), files)
         changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]

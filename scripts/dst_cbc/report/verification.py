@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from ..data.index import read_index
+from ..data.pages import file_of
 from ..runtime.checksums import FOLDER, is_given, place, read_record, recorded
 from ..runtime.errors import DataError
 from ..runtime.files import sha256_file
@@ -118,7 +119,8 @@ def _images(index: Path, data: Path) -> Iterator[tuple[str, Path]]:
         rows = read_index(index)
     except (DataError, FileNotFoundError):
         return
-    for row in rows.values():
-        for name, digest in ((row.image, row.image_sha256), (row.label, row.label_sha256)):
-            if name and (state := _state(data / name, digest)):
-                yield state, data / name
+    digests = {file_of(row.image): row.image_sha256 for row in rows.values()}
+    digests |= {file_of(row.label): row.label_sha256 for row in rows.values() if row.label}
+    for name, digest in digests.items():
+        if state := _state(data / name, digest):
+            yield state, data / name
