@@ -45,14 +45,7 @@ def parse():
         help="longest side that the network takes in one piece (default 1024); larger images are "
         "cut into overlapping tiles; larger tiles need more memory",
     )
-    parser.add_argument(
-        "--bands",
-        type=int,
-        nargs="+",
-        metavar="NUMBER",
-        help="one or three channels of the images, from 1, that become grey or red, green and blue "
-        "(default: as in the model's training)",
-    )
+    parser.bands("as in the model's training")
     parser.add_argument(
         "--window",
         type=int,

@@ -108,14 +108,7 @@ def parse():
         help=f"file of classes; {FORM} "
         "(default: labelmap.txt or _classes.csv, as CVAT and Roboflow export them with masks)",
     )
-    parser.add_argument(
-        "--bands",
-        type=int,
-        nargs="+",
-        metavar="NUMBER",
-        help="one or three channels of the images, from 1, that become grey or red, green and blue "
-        "(default: the first, or the first three, of at most four)",
-    )
+    parser.bands("the first, or the first three, of at most four")
     parser.add_argument(
         "--out",
         type=Path,
@@ -201,8 +194,8 @@ def start(arguments) -> None:
             found, listed, annotations = of_annotations(arguments, root, folders, cores, masks)
     else:
         found, listed, annotations = *of_masks(arguments, root, folders, cores), None
-    ids = [id for id, _, _ in found.pairs]
-    group = arguments.group or inspection.guess_group(ids, found.masked)
+    ids, stacks = [id for id, _, _ in found.pairs], inspection.stacks_of(found.pairs)
+    group = arguments.group or inspection.guess_group(ids, found.masked, stacks)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
     proposed = draft.make(name, found, group, machine, listed)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)

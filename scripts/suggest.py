@@ -73,7 +73,7 @@ def run() -> None:
             name = form.file.replace("{}", doubt.id)
             drafted.append(with_shapes(doubt.id, image, classes, plan, form))
         else:
-            name = draft_name(doubt.id, experiment.pairs)
+            name = draft_name(doubt.id, experiment.pairs, image)
             write_draft(inside(out, f"{folder}/{name}"), draft(classes, plan.dataset))
         told = {"uncertainty": round(doubt.uncertainty, 4), "draft": f"{folder}/{name}"}
         rows.append({"rank": rank, "id": doubt.id, "image": image} | {"group": doubt.group, **told})

@@ -155,3 +155,19 @@ def test_every_option_says_what_it_is_for(script):
     parser = parser_of(script)
     for action in parser._actions:
         assert action.help, f"{script.name}: {action.dest} has no help"
+
+
+def test_a_command_whose_reader_ends_says_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from dst_cbc.cli import main; main(lambda: print('found: 60 images'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")},
+    )
+    os.close(writer)
+    # The status of a program that the signal SIGPIPE ends.
+    assert (done.returncode, done.stderr) == (141, "")

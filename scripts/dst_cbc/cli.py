@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,17 @@ class Parser(argparse.ArgumentParser):
             return None if value is None else TypeAdapter(kind).validate_python(value)
         except ValidationError as error:
             self.error(f"{option}: {escape.problem(error).removeprefix(': ')}")
+
+    def bands(self, default: str) -> None:
+        """Add --bands CHANNEL …: numbers, or names. default: what is used without it."""
+        self.add_argument(
+            "--bands",
+            type=lambda text: int(text) if text.isdecimal() else text,
+            nargs="+",
+            metavar="CHANNEL",
+            help="one or three channels of the images, by number from 1 or by the name that an "
+            f"OME-TIFF gives, that become grey or red, green and blue (default: {default})",
+        )
 
     def shard(self) -> None:
         """Add --shard I N: this job is number I of N jobs that share the work; default (1, 1)."""
@@ -120,6 +132,10 @@ def main(run: Callable[[], None]) -> None:
         job_record.finish(job) if job else job_record.note_written()
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
         _fail(error)
+    except BrokenPipeError:
+        # The reader of a pipe, such as `head`, has seen enough; Python flushes again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except FileNotFoundError as error:
         _fail(f"{error.filename}: no such file; results computed so far are kept")
     except PermissionError as error:
@@ -142,6 +158,8 @@ def _run(run: Callable[[], None]) -> None:
         # Damage of a file that was read is the better explanation.
         checksums.settle()
         raise
+    finally:
+        sys.stdout.flush()
     checksums.settle()
 
 

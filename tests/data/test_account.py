@@ -6,7 +6,9 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +132,19 @@ def links(tree, folder, name):
     tree.link(causes.AGAIN, tree.root, tree.masks, folder, f"{name} up")
 
 
+def a_stack(tree, folder, name):
+    """An image of two pages whose mask has two pages, too, and one whose pages have own masks."""
+    for image in (name, f"s{name}"):
+        tree.image(folder, image, ".tif")
+        path = tree.root / tree.images / folder / f"{image}.tif"
+        tifffile.imwrite(path, np.zeros((2, 4, 5), np.uint8), metadata=None)
+    tree.mask(folder, name, ".tif")
+    mask = Path(folder, tree.pattern.replace("{}", name))
+    tifffile.imwrite(tree.root / tree.masks / f"{mask}.tif", np.zeros((2, 4, 5)), metadata=None)
+    tree.mask(f"{folder}/s{name}".lstrip("/"), "0002")
+    tree.mask(f"{folder}/s{name}".lstrip("/"), "0003", what=causes.ORPHAN)
+
+
 def a_pipe(tree, folder, name):
     (tree.root / tree.images / folder).mkdir(parents=True, exist_ok=True)
     os.mkfifo(tree.root / tree.images / folder / f"{name}.png")
@@ -144,7 +159,7 @@ THINGS = {
     make.__name__: make
     for make in (
         pair, other_form, other_case, several, unread, left_behind, others, linked_folder, links,
-        a_pipe,
+        a_pipe, a_stack,
     )
 }  # fmt: skip
 

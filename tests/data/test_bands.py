@@ -173,11 +173,11 @@ def test_the_check_counts_what_is_not_used_and_measures_the_chosen_channels(
 def test_the_settings_name_one_or_three_channels_and_are_as_before_without(folder_dataset):
     kept = folder_dataset.canonical()
     assert "bands" not in kept
-    for bands in ([4], [4, 3, 2]):
+    for bands in ([4], [4, 3, 2], ["DAPI"], ["GFP", 2, "DAPI"]):
         chosen = DatasetStage.model_validate_json(kept).model_copy(update={"bands": tuple(bands)})
         assert DatasetStage.model_validate_json(chosen.canonical()) == chosen
-    for wrong in ([], [1, 2], [1, 2, 3, 4], [0], [65]):
-        with pytest.raises(ValueError, match=r"one number \(grey\) or three|greater|less"):
+    for wrong in ([], [1, 2], [1, 2, 3, 4], [0], [65], [" "], ["a\nb"]):
+        with pytest.raises(ValueError, match=r"one channel \(grey\) or three|greater|less|pattern"):
             DatasetStage.model_validate({**folder_dataset.model_dump(), "bands": wrong})
 
 

@@ -24,8 +24,8 @@ def test_files_are_identical_if_all_their_bytes_are(tmp_path, monkeypatch):
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     read = []
-    whole = copies.sha256_file
-    monkeypatch.setattr(copies, "sha256_file", lambda path: read.append(path.name) or whole(path))
+    whole = copies.sha256_of
+    monkeypatch.setattr(copies, "sha256_of", lambda path: read.append(path.name) or whole(path))
     assert identical_files(tmp_path, contents) == [["a", "c"], ["d", "f"]]
     assert sorted(read) == ["a", "b", "c", "d", "f"]
     assert identical_files(Path("nowhere"), []) == []

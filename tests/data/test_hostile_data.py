@@ -58,19 +58,28 @@ GOOD_IMAGES = {
     "turned": (".png", lambda path, seed: save(path, picture(seed), **turned(seed))),
     "16 bits": (".tif", lambda path, seed: save(path, picture(seed)[..., 0].astype(np.uint16))),
 }
+
+
+def circle(path):
+    """Write a TIFF whose second page is followed by the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, np.zeros((2, *SIZE), np.uint8), metadata=None)
+    with tifffile.TiffFile(path) as tiff:
+        first, second = (page.offset for page in tiff.pages)
+    content = bytearray(path.read_bytes())
+    entries = int.from_bytes(content[second : second + 2], "little")
+    place = second + 2 + 12 * entries
+    content[place : place + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
 BAD_IMAGES = {
     "empty": (".png", lambda path, seed: save(path, picture(seed)).write_bytes(b"")),
     "truncated": (".png", lambda path, seed: cut(save(path, picture(seed)))),
     "text": (".jpg", lambda path, seed: save(path, picture(seed)).write_bytes(b"no image")),
     "cmyk": (".jpg", lambda path, seed: save(path, picture(seed), "CMYK")),
     "float": (".tif", lambda path, seed: save(path, picture(seed)[..., 0].astype(np.float32))),
-    "two pages": (
-        ".tif",
-        lambda path, seed: (
-            path.parent.mkdir(parents=True, exist_ok=True)
-            or tifffile.imwrite(path, np.zeros((2, *SIZE), np.uint8))
-        ),
-    ),
+    "stack in a circle": (".tif", lambda path, seed: circle(path)),
 }
 GOOD_MASKS = {
     "grey": lambda path, seed: save(path, mask(seed)),

@@ -551,7 +551,7 @@ def test_pixels_that_are_neither_8_nor_16_bits_are_refused(dtype, tmp_path):
 def test_a_file_of_several_images_is_refused(name, tmp_path):
     pages = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1])]
     pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match=r"several (pages or )?frames; expected one image"):
+    with pytest.raises(DataError, match=r"several (pages, 2|frames); expected one image"):
         decode(tmp_path / name)
 
 
@@ -584,7 +584,10 @@ def test_other_pages_are_refused_also_behind_a_reduced_copy(kinds, tmp_path):
                 tiff.write(
                     pixels, photometric="minisblack", subfiletype=kind, metadata=None, **planes
                 )
-        with pytest.raises(DataError, match=r"a\.tif: several pages or frames.*'NAME/"):
+        said = (
+            "more than 32 reduced copies" if len(kinds) > 2 else r"several pages, 2; expected one"
+        )
+        with pytest.raises(DataError, match=rf"a\.tif: {said}"):
             decode(tmp_path / "a.tif")
 
 

@@ -283,6 +283,21 @@ def band_tiffs(study: Path) -> list[bytes]:
     return found
 
 
+def stacks(study: Path) -> list[bytes]:
+    found = []
+    for axes, options in (
+        ("TCYX", {"ome": True, "metadata": {"axes": "TCYX", "Channel": {"Name": ["a", "b"]}}}),
+        ("TCYX", {"imagej": True, "metadata": {"axes": "TCYX"}}),
+        ("TYX", {"metadata": {"axes": "TYX"}, "compression": "zlib"}),
+        ("TYX", {"metadata": {"axes": "TYX"}, "bigtiff": True, "byteorder": ">"}),
+    ):
+        pixels = np.random.default_rng(0).integers(0, 256, (3, 2, 9, 12)[-len(axes) :])
+        buffer = io.BytesIO()
+        tifffile.imwrite(buffer, pixels.astype(np.uint8), photometric="minisblack", **options)
+        found.append(buffer.getvalue())
+    return found
+
+
 def number_masks(study: Path) -> list[bytes]:
     numbers = np.random.default_rng(0).integers(0, len(CLASSES), (9, 12))
     found = []
@@ -810,6 +825,8 @@ READERS = [
            group="images"),
     Reader("bands.tif", lambda s: read_image(s / "bands.tif", (4, 3, 2)), _RAW[:1], is_tiff,
            band_tiffs, group="images"),
+    Reader("stack.tif", lambda s: read_image(s / "stack.tif/0002"), _RAW[:1], is_tiff, stacks,
+           group="images"),
     Reader("image.jpg", lambda s: read_image(s / "image.jpg"), _RAW, is_image,
            pictures(("RGB", {"format": "JPEG"}), ("L", {"format": "JPEG"}),
                     ("RGB", {"format": "JPEG", "progressive": True})),

@@ -229,7 +229,7 @@ def test_a_model_of_8_bits_and_three_channels_takes_what_the_options_say(deep_ba
         folders.claim(tmp_path / "0", said)
     wrong = (*options[:3], *options[4:])
     said = infer(tmp_path / "0.pt", images, tmp_path / "x", *wrong, expect=2)
-    assert "--bands: found [4, 3]; expected one number (grey) or three" in said
+    assert "--bands: found [4, 3]; expected one channel (grey) or three" in said
 
 
 def test_a_folder_of_another_model_or_other_options_is_not_mixed(

@@ -283,13 +283,13 @@ def test_equal_seeds_give_equal_weights():
     ids=lambda settings: settings["backbone"],
 )
 def test_a_model_file_alone_says_all_that_its_use_needs(settings, tmp_path):
-    model = replace(make(**settings, input_scale=0.5), window=(7, 4000), bands=(4, 3, 2))
+    model = replace(make(**settings, input_scale=0.5), window=(7, 4000), bands=("DAPI", 3, "Cy5"))
     write_model(tmp_path / "model.pt", model, model.network.state_dict(), RECORD)
     read = read_model(tmp_path / "model.pt")
     assert read.settings == model.settings
     assert read.classes == CLASSES and list(read.classes) == list(CLASSES)
     assert (read.mean, read.std, read.record) == (model.mean, model.std, RECORD)
-    assert tuple(read.window) == (7, 4000) and read.bands == (4, 3, 2)
+    assert tuple(read.window) == (7, 4000) and read.bands == ("DAPI", 3, "Cy5")
     images = torch.randint(0, 256, (1, 3, 33, 40), dtype=torch.uint8)
     for one in (model, read):
         one.network.eval()

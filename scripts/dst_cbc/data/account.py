@@ -15,6 +15,7 @@ from .layouts import LAYOUTS
 from .layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Record, same_name
 from .layouts.listing import Kind, entries
 from .layouts.pairs import continued, in_one_folder, shared_name
+from .pages import file_of, listed, numbered, split
 
 NAMED = 3
 """So many files of each cause are named; the others are counted."""
@@ -76,13 +77,15 @@ _BY_KIND = {
 class Account:
     """Every file below the folders. unused: paths below the data set's folder, by cause.
 
-    images, masks: the numbers of files that are used. likely: for some masks that match no image,
-    the name that may be meant.
+    images, masks: the numbers of files that are used. pages: the numbers of images and of masks in
+    them, which are more if there are stacks. likely: for some masks that match no image, the name
+    that may be meant.
     """
 
     folders: PairSettings
     images: int
     masks: int
+    pages: tuple[int, int]
     unused: dict[Cause, list[str]]
     likely: dict[str, str]
 
@@ -93,12 +96,17 @@ class Account:
     def lines(self) -> list[str]:
         """Return the paragraph that says what is used, and what is not; warnings come last."""
         folders = " and ".join(dict.fromkeys((self.folders.images, self.folders.labels)))
-        used = f"{self.images} images and {self.masks} masks"
+        used = f"{self._used('images')} and {self._used('masks')}"
         start = f"what is used, and what is not, of {self.total} files below {folders}: {used}"
         if not self.unused:
             return [f"{start}, all are used"]
         causes = sorted(self.unused, key=lambda cause: not cause.expected)
         return [f"{start} are used", *map(self._line, causes)]
+
+    def _used(self, what: str) -> str:
+        files, count = getattr(self, what), self.pages[what == "masks"]
+        inside = "" if count == files else f" in {files} file{'s' if files > 1 else ''}"
+        return f"{count} {what}{inside}"
 
     def _line(self, cause: Cause) -> str:
         paths = self.unused[cause]
@@ -136,7 +144,8 @@ def account_of(
     used: paths of the image, and of its mask or "". left_out: says which other images there can be.
     parts: subfolders that the layout lists by themselves.
     """
-    images, masks = {image for image, _ in used}, {mask for _, mask in used if mask}
+    image_pages, mask_pages = {image for image, _ in used}, {mask for _, mask in used if mask}
+    images, masks = {*map(file_of, image_pages)}, {*map(file_of, mask_pages)}
     names = _Names(root, folders, used)
     unused: dict[Cause, list[str]] = defaultdict(list)
     unmatched = []
@@ -162,7 +171,8 @@ def account_of(
     for path, cause in names.causes(unmatched).items():
         unused[cause].append(path)
     likely = names.likely(unused.get(ORPHAN, [])[:NAMED])
-    return Account(folders, len(images), len(masks), dict(unused), likely)
+    pages = (len(image_pages), len(mask_pages))
+    return Account(folders, len(images), len(masks), pages, dict(unused), likely)
 
 
 def _lying(root: Path, folders: PairSettings, parts: Sequence[str]) -> dict[str, tuple[Kind, bool]]:
@@ -200,20 +210,30 @@ def _below(path: str, folder: str) -> str:
 class _Names:
     """The names of the images, to say why a mask matches none of those that are used."""
 
-    def __init__(self, root: Path, folders: PairSettings, used: Iterable[tuple[str, str]]):
+    def __init__(self, root: Path, folders: PairSettings, used: Collection[tuple[str, str]]):
         self._root, self._folders = root, folders
-        self._masks = {self._name(image): mask for image, mask in used}
+        self._masks: dict[str, str] = {}
+        self._others: set[str] = set()
+        for image, mask in used:
+            for name in self._names(image):
+                self._masks[name] = self._masks.get(name) or (mask and file_of(mask))
+        # Of a stack, some pages may not be used.
+        for stack in {file_of(image) for image, _ in used} - {image for image, _ in used}:
+            self.leave_out(stack)
         self._folded = {name.casefold() for name in self._masks}
         self._stems = {_below(mask, folders.labels) for mask in self._masks.values() if mask}
-        self._others: set[str] = set()
 
-    def _name(self, image: str) -> str:
-        id = _below(image, self._folders.images)
-        return same_name(shared_name(id, self._folders.image_name) or id)
+    def _names(self, image: str) -> list[str]:
+        """The name of an image; of a page, the names of its stack and its own."""
+        file, page = split(PurePosixPath(image))
+        id = _below(file.as_posix(), self._folders.images)
+        name = same_name(shared_name(id, self._folders.image_name) or id)
+        return [name] if page is None else [name, f"{name}/{numbered(page)}"]
 
     def leave_out(self, image: str) -> None:
-        """Note that an image is not used."""
-        self._others.add(self._name(image))
+        """Note that an image, or each page of a stack, is not used; those in use do not count."""
+        for page in listed(self._root, image):
+            self._others.update(self._names(page))
 
     def causes(self, masks: Sequence[str]) -> dict[str, Cause]:
         """Return why each of these masks is not used."""
@@ -229,7 +249,7 @@ class _Names:
             folded = shared_name(id.casefold(), self._folders.mask_name.casefold())
             if os.path.realpath(self._root / mask) in used:
                 causes[mask] = AGAIN
-            elif name in self._others:
+            elif name in self._others and name not in self._masks:
                 causes[mask] = OF_UNUSED
             elif {name, begun[mask]} & several or continued(id, self._stems):
                 causes[mask] = SEVERAL

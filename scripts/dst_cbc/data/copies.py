@@ -2,17 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Protocol, TypeVar, get_args
+from pathlib import Path, PurePath
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 from PIL import Image
 
-from ..runtime.files import sha256, sha256_file
+from ..runtime.files import sha256
 from ..settings.data import PairSettings
 from ..settings.stages import Subset
 from .images import Decoded
 from .layouts.pairs import groups_of, name_cuts
+from .pages import sha256_of, split
 
 SHOWN = 3
 """So many pairs are named; the others are counted."""
@@ -42,21 +43,26 @@ Row = TypeVar("Row", bound=_Row)
 def identical_files(root: Path, paths: Iterable[str]) -> list[list[str]]:
     """Return the groups of two or more files of the same bytes, in the order of `paths`.
 
-    Files are compared by size first, then by 4 KiB of their middle, so few are read whole.
+    Pages are identical if they have the same number in such files. Files are compared by size
+    first, then by 4 KiB of their middle, so few are read whole.
     """
     groups = [list(paths)]
-    steps: Sequence[Callable[[Path], object]] = (_size, _middle, sha256_file)
+    steps: Sequence[Callable[[Path], object]] = (_page, _size, _middle, sha256_of)
     for step in steps:
         groups = [alike for group in groups for alike in _by(step, root, group) if len(alike) > 1]
     return groups
 
 
+def _page(path: PurePath) -> int | None:
+    return split(path)[1]
+
+
 def _size(path: Path) -> int:
-    return path.stat().st_size
+    return split(path)[0].stat().st_size
 
 
 def _middle(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open(split(path)[0], "rb") as file:
         file.seek(max(0, _size(path) - _PART) // 2)
         return sha256(file.read(_PART))
 
@@ -68,11 +74,16 @@ def _by(step: Callable[[Path], object], root: Path, paths: Sequence[str]) -> lis
     return list(alike.values())
 
 
+def content(row: Any, what: str = "image") -> tuple[str, int | None]:
+    """What is equal for equal images, or for what="label" masks: SHA-256 of the file, and page."""
+    return getattr(row, f"{what}_sha256"), _page(PurePath(getattr(row, what)))
+
+
 def copies(rows: Iterable[Row]) -> list[list[Row]]:
     """Return the groups of two or more rows whose images are identical."""
     alike = defaultdict(list)
     for row in rows:
-        alike[row.image_sha256].append(row)
+        alike[content(row)].append(row)
     return [group for group in alike.values() if len(group) > 1]
 
 
@@ -148,7 +159,7 @@ def alike_across(
         near = [one for one in usable if one[0].subset == held]
         far = [one for one in usable if one[0].subset in others]
         found += [(far[j][0], near[i][0]) for i, j in _alike(near, far)]
-    found = [(a, b) for a, b in found if a.image_sha256 != b.image_sha256]
+    found = [(a, b) for a, b in found if content(a) != content(b)]
     advice = "keep all frames of a video in one subset; ignore this if only a border is alike"
     pattern = pairs and _parting([row.id for row in rows], [(a.id, b.id) for a, b in found])
     if pattern:

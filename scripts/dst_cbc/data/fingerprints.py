@@ -17,6 +17,7 @@ from ..runtime.reading import read_json
 from ..settings.data import DatasetStage
 from .index import Row
 from .layouts.layout import Record
+from .pages import file_of
 
 
 class Fingerprints:
@@ -34,8 +35,10 @@ class Fingerprints:
         self._sha256: dict[str, str] = {}
         if self._drawn is None:
             masks = dataset.mask_root(root)
-            files = {r.image: root / r.image for r in records}
-            files |= {self._masks + r.label: masks / r.label for r in records if r.label}
+            images = [file_of(record.image) for record in records]
+            labels = [file_of(record.label) for record in records if record.label]
+            files = {name: root / name for name in images}
+            files |= {self._masks + name: masks / name for name in labels}
             self._sha256 = _digests(files, cache)
 
     def used(self, ids: Iterable[str], labels: bool) -> str:
@@ -57,8 +60,8 @@ class Fingerprints:
 
     def _of(self, id: str, labels: bool) -> tuple[str, str]:
         record = self._records[id]
-        label = self._sha256[self._masks + record.label] if labels and record.label else ""
-        return self._sha256[record.image], label
+        label = self._sha256[self._masks + file_of(record.label)] if labels and record.label else ""
+        return self._sha256[file_of(record.image)], label
 
 
 def _digests(files: Mapping[str, Path], cache: Path) -> dict[str, str]:

@@ -1,25 +1,25 @@
 """Decodes images of any usual kind: 8 or 16 bits, grey, colour or bands, any orientation."""
 
-import hashlib
 import io
-import itertools
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..runtime.errors import Changed, DataError
+from ..runtime.escape import shown
 from ..runtime.files import open_regular
 from ..runtime.reading import read_bytes
 from ..settings.base import MOST_BANDS, Bands
+from .pages import TIFF_SUFFIXES, Plane, numbered, sha256_of, split, stack_of
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """The formats, in Pillow's names, that are read. Pillow knows more, and runs a program for one."""
@@ -47,11 +47,12 @@ Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2
 # What harms the pixels, Pillow raises; it warns of metadata and colours that are not used here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+_File = io.BufferedReader | Plane
+
 Window = tuple[int, int]
 """The two values of a 16-bit image that become black (0) and white (255)."""
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _ORIENTATION = 258, 262, 277, 274
-_TIFF_SUFFIXES = (".tif", ".tiff")
 # TIFF's numbers of associated and unassociated alpha.
 _ALPHA = {1, 2}
 # BMP's numbers of its two compressions, which Pillow decodes byte by byte in Python.
@@ -62,14 +63,6 @@ _SMALLER = (
     "cut it and its mask into smaller images, or raise MOST_PIXELS in "
     "scripts/dst_cbc/data/images.py if your memory holds several such images"
 )
-_STACK = (
-    "several pages or frames; expected one image, or one with its reduced copies and masks; write "
-    "the pages of a stack to a folder of its name, for the mask, too, and keep them together by "
-    "--group '^(.+)/': for n, page in enumerate(tifffile.imread(OLD)): "
-    "tifffile.imwrite(f'NAME/{n:03}.tif', page)"
-)
-# A pyramid of any image that is read has fewer.
-_MOST_COPIES = 32
 _TO_16_BITS = (
     "; convert floating point or 32-bit pixels x to 16 bits, with the same low and high for all "
     "images: "
@@ -122,14 +115,14 @@ def size_problem(mask: Path, size: tuple[int, int], image: Decoded) -> str:
 def decode(path: Path, sha256: str | None = None, bands: Bands | None = None) -> Decoded:
     """Decode an image: 8-bit or 16-bit; grey, palette or RGB; with or without alpha.
 
-    sha256: of the file at the data check, compared with what is decoded. bands: the channels, from
-    1, that become grey or RGB; None: the first, or the first three. Raises Changed if the file has
-    another SHA-256 now, or is missing. Raises DataError when the file is missing, damaged or
-    truncated, is none of FORMATS, has more than MOST_PIXELS or several pages, has more than four
-    channels and `bands` is None, lacks a channel of `bands`, or is of another kind (CMYK, floating
-    point, 32-bit).
+    path: a file, or a page of a stack (`pages.split`). sha256: of the file at the data check,
+    compared with what is decoded. bands: the channels, numbers from 1 or names, that become grey or
+    RGB; None: the first, or the first three. Raises Changed if the file has another SHA-256 now, or
+    is missing. Raises DataError when the file is missing, damaged or truncated, is none of FORMATS,
+    has more than MOST_PIXELS, is a stack of several images, has more than four channels and `bands`
+    is None, lacks a channel of `bands`, or is of another kind (CMYK, floating point, 32-bit).
     """
-    return _decode_checked(path, sha256, _Wanted(bands))
+    return _decode_checked(path, sha256, bands)
 
 
 def decode_mask(path: Path, sha256: str | None = None) -> Decoded:
@@ -137,33 +130,78 @@ def decode_mask(path: Path, sha256: str | None = None) -> Decoded:
 
     Raises what `decode` raises, and DataError for numbers below 0, above 65535 or with a fraction.
     """
-    return _decode_checked(path, sha256, _Wanted(mask=True))
+    return _decode_checked(path, sha256, mask=True)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What becomes of the channels. mask: whether 32 bits, 64 bits and floating point are read."""
+    """What becomes of the channels. mask: whether 32 bits, 64 bits and floating point are read.
 
-    bands: Bands | None = None
+    bands: numbers from 1. names: of the channels of the file, if it names them.
+    """
+
+    bands: tuple[int, ...] | None = None
     mask: bool = False
+    names: tuple[str, ...] = ()
 
 
-def _decode_checked(path: Path, sha256: str | None, wanted: _Wanted) -> Decoded:
+def _number(path: Path, band: int | str, names: Sequence[str]) -> int:
+    """The number of a channel that `bands` may name."""
+    if isinstance(band, int):
+        return band
+    if names.count(band) == 1:
+        return names.index(band) + 1
+    if band in names:
+        found = f"{names.count(band)} channels of the file have this name; write their numbers"
+    elif any(names):
+        found = f"the channels of the file are {', '.join(map(shown, names))}"
+    else:
+        found = "the file does not name its channels, as an OME-TIFF does; write their numbers"
+    raise DataError(f"{path}: `bands` names channel {shown(band)}, but {found}")
+
+
+def _decode_checked(
+    path: Path, sha256: str | None, bands: Bands | None = None, mask: bool = False
+) -> Decoded:
+    file, _ = split(path)
     with _explained(path):
-        if sha256 is not None and not path.exists():
+        if sha256 is not None and not file.exists():
             raise Changed(f"{path}: no such file, but the data check has read it. {GO_ON}")
-        with open_regular(path) as file:
+        with _planes(path, mask) as (planes, names):
             try:
-                return _decode(path, file, wanted)
+                numbers = tuple(_number(path, band, names) for band in bands or ())
+                wanted = _Wanted(numbers or None, mask, names)
+                if len(planes) > 1:
+                    return _decode_planes(path, planes, wanted)
+                return _decode(path, planes[0], wanted)
             finally:
                 # After decoding, so that a change in the meantime shows, too.
                 if sha256 is not None:
-                    _require_same(path, file, sha256)
+                    _require_same(path, sha256)
 
 
-def _require_same(path: Path, file: io.BufferedReader, sha256: str) -> None:
-    file.seek(0)
-    found = hashlib.file_digest(file, "sha256").hexdigest()
+@contextmanager
+def _planes(path: Path, mask: bool) -> Iterator[tuple[list[_File], tuple[str, ...]]]:
+    """Open an image; yields a file for each of its channels that is a page, and their names."""
+    file, page = split(path)
+    stack = stack_of(file)
+    pages = stack.pages(mask)
+    if page is None and len(pages) > 1:
+        raise DataError(
+            f"{path}: several pages, {len(pages)}; expected one image, or one with its reduced "
+            "copies and masks. Only `format: pairs`, `format: folder` and scripts/infer.py read "
+            "stacks; for others, write each page to a file"
+        )
+    if page is not None and not 1 <= page <= len(pages):
+        raise DataError(
+            f"{path}: no such page; the file has {numbered(1)} to {numbered(len(pages))}"
+        )
+    with open_regular(file) as opened:
+        yield [Plane(opened, one) if one else opened for one in pages[(page or 1) - 1]], stack.names
+
+
+def _require_same(path: Path, sha256: str) -> None:
+    found = sha256_of(path)
     if found != sha256:
         raise Changed(
             f"{path}: has changed since the data check: its SHA-256 starts with {found[:8]}, "
@@ -171,11 +209,15 @@ def _require_same(path: Path, file: io.BufferedReader, sha256: str) -> None:
         )
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Return (width, height) as `decode` does, from the header. Raises DataError as `decode`."""
-    with _explained(path), open_regular(path) as file:
+def size_of(path: Path, mask: bool = False) -> tuple[int, int]:
+    """Return (width, height) as `decode` does, from the header. Raises DataError as `decode`.
+
+    mask: whether the file is a mask, as for `decode_mask`.
+    """
+    with _explained(path), _planes(path, mask) as (planes, _):
+        file = planes[0]
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(cast(Any, file), formats=FORMATS) as image:
                 # Of a TIFF, Pillow says the size after the turn. In a PNG without an orientation in
                 # its header, it would decode all pixels to look for one.
                 if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
@@ -183,11 +225,15 @@ def size_of(path: Path) -> tuple[int, int]:
                 width, height = image.size
                 return (height, width) if _quarters(_orientation(image)) % 2 else (width, height)
         except UnidentifiedImageError:
-            if path.suffix.lower() not in _TIFF_SUFFIXES:
+            if not _is_tiff(path):
                 raise
         with _tiff_page(path, file) as page:
             height, width = _shape(page)[:2]
             return (height, width) if _quarters(_page_orientation(page)) % 2 else (width, height)
+
+
+def _is_tiff(path: Path) -> bool:
+    return split(path)[0].suffix.lower() in TIFF_SUFFIXES
 
 
 @contextmanager
@@ -257,12 +303,14 @@ def measured_window(counts: np.ndarray) -> Window:
     return int(black), max(int(white), int(black) + 1)
 
 
-def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
+def _decode(path: Path, file: _File, wanted: _Wanted) -> Decoded:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(cast(Any, file), formats=FORMATS) as image:
             # Phones may store a second picture in a JPEG (MPO); the first one is the photograph.
-            if getattr(image, "is_animated", False) and image.format != "MPO":
-                _require_one_image(path, file, image)
+            if getattr(image, "is_animated", False) and image.format not in ("MPO", "TIFF"):
+                raise DataError(
+                    f"{path}: several frames; expected one image: write only one of them"
+                )
             if image.format == "BMP" and image.info.get("compression") in _RUN_LENGTHS:
                 raise DataError(
                     f"{path}: a compressed BMP; write it without compression, or as PNG"
@@ -276,7 +324,7 @@ def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except UnidentifiedImageError:
-        if path.suffix.lower() not in _TIFF_SUFFIXES:
+        if not _is_tiff(path):
             raise
         return _of_array(path, *_read_tiff(path, file, wanted), wanted)
     if image.mode in ("I;16", "I;16L", "I;16B", "I;16N"):
@@ -292,7 +340,7 @@ def _decode(path: Path, file: io.BufferedReader, wanted: _Wanted) -> Decoded:
         found = _of_array(path, np.asarray(image.convert(kind)), False, 1, wanted)
         return replace(found, turned=turned)
     alpha = image.mode.endswith("A") or "transparency" in image.info
-    unused = _ALPHA_UNUSED if alpha else _unused(channels, None, False)
+    unused = _ALPHA_UNUSED if alpha else _unused(channels, wanted, False)
     return Decoded(image, None, unused, turned)
 
 
@@ -321,7 +369,14 @@ def _channels(image: Any) -> int:
     return 3 if image.mode in ("P", "PA") else len(image.getbands())
 
 
-def _require_bands(path: Path, channels: int, wanted: _Wanted) -> None:
+_IMAGES = (
+    "; if the pages are images instead, write them so: "
+    "tifffile.imwrite(NEW, tifffile.imread(OLD), photometric='minisblack')"
+)
+
+
+def _require_bands(path: Path, channels: int, wanted: _Wanted, more: str = "") -> None:
+    """Raise DataError for too many channels. more: end of the message that a choice is missing."""
     bands = wanted.bands
     if channels > 4 and wanted.mask:
         raise DataError(f"{path}: {channels} channels; expected a mask of one channel, or of RGB")
@@ -331,10 +386,11 @@ def _require_bands(path: Path, channels: int, wanted: _Wanted) -> None:
             "the channels that you need to a file of their own"
         )
     if channels > 4 and not bands:
+        names = f" ({', '.join(map(shown, wanted.names))})" if wanted.names else ""
         raise DataError(
-            f"{path}: {channels} channels, expected at most 4, or a choice of one (grey) or three "
-            "(red, green, blue) of them: `bands: [4, 3, 2]` in an experiment file, or --bands "
-            "4 3 2 for scripts/new_experiment.py and scripts/infer.py"
+            f"{path}: {channels} channels{names}, expected at most 4, or a choice of one (grey) or "
+            "three (red, green, blue) of them: `bands: [4, 3, 2]` in an experiment file, or "
+            f"--bands 4 3 2 for scripts/new_experiment.py and scripts/infer.py{more}"
         )
     if bands and max(bands) > channels:
         raise DataError(
@@ -346,20 +402,22 @@ def _require_bands(path: Path, channels: int, wanted: _Wanted) -> None:
 _ALPHA_UNUSED = "alpha channel of the image is not used"
 
 
-def _unused(channels: int, bands: Bands | None, alpha: bool) -> str:
+def _unused(channels: int, wanted: _Wanted, alpha: bool) -> str:
     """A clause about the channels of an image that are not used; "" if all are.
 
     alpha: whether the last channel is alpha.
     """
-    if bands:
-        rest = channels - len(set(bands))
+    if wanted.bands:
+        rest = channels - len(set(wanted.bands))
         return f"{rest} of {channels} channels of the image are not used (`bands`)" if rest else ""
     if channels in (1, 3):
         return ""
     if alpha:
         return _ALPHA_UNUSED
+    names = wanted.names if len(wanted.names) == channels else ()
+    name = f" ({names[-1]})" if names else ""
     others = "[2]" if channels == 2 else "[4, 3, 2]"
-    return f"channel {channels} of the image is not used (to use it: `bands: {others}`)"
+    return f"channel {channels}{name} of the image is not used (to use it: `bands: {others}`)"
 
 
 def _is_deep_colour(image: Any) -> bool:
@@ -372,7 +430,7 @@ def _is_deep_colour(image: Any) -> bool:
 
 
 def _decode_deep(
-    path: Path, file: io.BufferedReader, image: Image.Image, wanted: _Wanted
+    path: Path, file: _File, image: Image.Image, wanted: _Wanted
 ) -> tuple[np.ndarray, bool, Any]:
     """All channels of an image before any turn, whether the last one is alpha, the orientation."""
     if image.format == "TIFF":
@@ -383,12 +441,34 @@ def _decode_deep(
     return pixels, pixels.ndim == 3 and pixels.shape[2] in (2, 4), _orientation(image)
 
 
-def _read_tiff(
-    path: Path, file: io.BufferedReader, wanted: _Wanted
-) -> tuple[np.ndarray, bool, Any]:
-    """Read a TIFF of one page that Pillow cannot read, or only in part; all of its channels.
+def _decode_planes(path: Path, planes: Sequence[_File], wanted: _Wanted) -> Decoded:
+    """`_decode` of an image whose channels are pages."""
+    _require_bands(path, len(planes), wanted, _IMAGES)
+    found: list[np.ndarray] = []
+    orientation = None
+    for plane in planes:
+        pixels, _, orientation = _read_tiff(path, plane, replace(wanted, bands=None), len(planes))
+        found.append(pixels)
+    if len({(one.shape, one.dtype) for one in found}) > 1 or found[0].ndim > 2:
+        raise DataError(
+            f"{path}: pages of different size or type, but the file says that they are channels of "
+            f"one image{_IMAGES}"
+        )
+    decoded = _of_array(path, np.stack(found, -1), False, orientation, wanted)
+    if wanted.bands or len(planes) != 3:
+        return decoded
+    names = f" ({', '.join(wanted.names)})" if wanted.names else ""
+    return replace(
+        decoded, unused=f"three pages are red, green and blue of one image, as the file says{names}"
+    )
 
-    Returns the same as `_decode_deep`.
+
+def _read_tiff(
+    path: Path, file: _File, wanted: _Wanted, pages: int = 1
+) -> tuple[np.ndarray, bool, Any]:
+    """Read a page of a TIFF that Pillow cannot read, or only in part; all of its channels.
+
+    pages: that the image has. Returns the same as `_decode_deep`.
     """
     with _tiff_page(path, file) as page:
         shape = _shape(page)
@@ -399,10 +479,11 @@ def _read_tiff(
                 f"{path}: {shape[0]} x {shape[1]} pixels in tiles of {tile}, more than "
                 f"{MOST_PIXELS} pixels, the most that are read; {_SMALLER}"
             )
-        bytes_ = max(math.prod(shape[:2]), tile) * page.samplesperpixel * page.dtype.itemsize
+        channels = pages * page.samplesperpixel
+        bytes_ = max(math.prod(shape[:2]), tile) * channels * page.dtype.itemsize
         if bytes_ > 8 * MOST_PIXELS:
             raise DataError(
-                f"{path}: {bytes_} bytes in {page.samplesperpixel} channels, more than "
+                f"{path}: {bytes_} bytes in {channels} channels, more than "
                 f"{8 * MOST_PIXELS}, the most that are read; cut it into smaller images, or write "
                 "fewer channels"
             )
@@ -424,30 +505,15 @@ def _page_orientation(page: Any) -> Any:
 
 
 @contextmanager
-def _tiff_page(path: Path, file: io.BufferedReader) -> Iterator[Any]:
-    """Open a TIFF by tifffile; yields its page, of which no pixels are read.
-
-    Raises DataError if the file has further pages that are no reduced copies or masks of it.
-    """
+def _tiff_page(path: Path, file: _File) -> Iterator[Any]:
+    """Open a TIFF by tifffile; yields its first page, of which no pixels are read."""
     import tifffile
 
     # What it logs, it also raises.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     file.seek(0)
-    with tifffile.TiffFile(file, name=str(path)) as tiff:
-        others: list[Any] = list(itertools.islice(tiff.pages, 1, _MOST_COPIES + 2))
-        if len(others) > _MOST_COPIES or not all(
-            page.is_reduced or page.is_mask for page in others
-        ):
-            raise DataError(f"{path}: {_STACK}")
+    with tifffile.TiffFile(cast(Any, file), name=str(path)) as tiff:
         yield tiff.pages[0]
-
-
-def _require_one_image(path: Path, file: io.BufferedReader, image: Image.Image) -> None:
-    if image.format != "TIFF":
-        raise DataError(f"{path}: several frames; expected one image: write only one of them")
-    with _tiff_page(path, file):
-        pass
 
 
 def _shape(page: Any) -> tuple[int, ...]:
@@ -498,7 +564,7 @@ def _of_array(
     chosen = np.ascontiguousarray(chosen if chosen.shape[2] == 3 else chosen[..., 0])
     if wanted.mask:
         chosen = _whole_numbers(path, chosen)
-    unused = _unused(count, bands, alpha)
+    unused = _unused(count, wanted, alpha)
     if chosen.dtype == np.uint8:
         return Decoded(Image.fromarray(chosen), None, unused, orientation in _ORIENTATIONS)
     return Decoded(None, chosen, unused, orientation in _ORIENTATIONS)

@@ -18,11 +18,12 @@ from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
-from .copies import alike_across, copies, identical_across, slopes
+from .copies import alike_across, content, copies, identical_across, slopes
 from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window, size_problem
 from .layouts.layout import Record
 from .mask_notices import HeldMask, notices_of
 from .masks import LabelTable, label_table, open_label, read_label
+from .pages import file_of, sha256_of
 
 OWN_FORMATS = ("annotations", "folder", "pairs")
 """Formats of the user's own images; published data sets are used as they are."""
@@ -32,8 +33,10 @@ OWN_FORMATS = ("annotations", "folder", "pairs")
 class Row:
     """One row of `dataset.csv`: an image that has passed the data check.
 
-    label, label_sha256: "" for an image without a label. height, width: in pixels. black, white:
-    the values of a 16-bit image that become 0 and 255, the same in all rows; None for 8 bits.
+    image, label: a file, or a page of a stack, such as `stack.tif/0003`; its SHA-256 is that of the
+    file. label, label_sha256: "" for an image without a label. height, width: in pixels. black,
+    white: the values of a 16-bit image that become 0 and 255, the same in all rows; None for 8
+    bits.
     """
 
     id: str
@@ -116,7 +119,7 @@ def _contradictions(masks: Path, rows: Iterable[Row], table: LabelTable) -> list
     problems = []
     for group in copies(rows):
         first, *others = [row for row in group if row.label] or [group[0]]
-        differing = [row for row in others if row.label_sha256 != first.label_sha256]
+        differing = [row for row in others if content(row, "label") != content(first, "label")]
         problems += [
             f"{masks / row.label} contradicts {masks / first.label}: their images, {row.image} and "
             f"{first.image}, are identical; keep one of the two"
@@ -182,8 +185,8 @@ def _examine(root: Path, dataset: DatasetStage, table: LabelTable, record: Recor
         height,
         width,
         record.subset,
-        sha256_file(root / record.image),
-        sha256_file(mask) if record.label else "",
+        sha256_of(root / record.image),
+        sha256_of(mask) if record.label else "",
     )
     notices = image.notes
     notices += (
@@ -290,9 +293,9 @@ def require_same(root: Path, rows: Iterable[Row], masks: Path | None = None) -> 
     """
     files = {}
     for row in rows:
-        files[root / row.image] = row.image_sha256
+        files[root / file_of(row.image)] = row.image_sha256
         if masks and row.label:
-            files[masks / row.label] = row.label_sha256
+            files[masks / file_of(row.label)] = row.label_sha256
     with ThreadPoolExecutor() as threads:
         found = threads.map(sha256_file, files)
         changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data.images import decode, open_image
-from ..data.layouts.layout import IMAGE_SUFFIXES, files_below, same_name
+from ..data.layouts.layout import IMAGE_SUFFIXES, each_page, files_below, same_name
 from ..data.masks import indexed_png, palette
+from ..data.pages import sha256_of
 from ..models.segmentation import SegmentationModel
 from ..runtime import signals
 from ..runtime.errors import DataError, loaded
-from ..runtime.files import sha256_file, sweep, write_bytes, write_json
+from ..runtime.files import sweep, write_bytes, write_json
 from ..runtime.paths import inside
 from ..runtime.reading import read_json
 from ..settings.stages import Inference
@@ -57,7 +58,7 @@ class Outputs:
 
 
 def list_images(root: Path, out: Path) -> dict[str, Path]:
-    """List the images below `root` by id, the relative path without suffix.
+    """List the images below `root` by id, the relative path without suffix; pages: `stack/0003`.
 
     Links to folders are followed; hidden files and what systems leave behind are left out.
     Raises DataError if there are no images, if two images would have the same mask, and if `out`
@@ -69,12 +70,15 @@ def list_images(root: Path, out: Path) -> dict[str, Path]:
         raise DataError(f"{out} lies inside {root}, which is only read; choose an --out elsewhere")
     # A link below `root` may lead to masks of an earlier pass.
     below = files_below(root, ".", IMAGE_SUFFIXES, str(out.resolve()))
-    found = sorted(root / path for _, path in below)
+    found = {
+        root / page: one
+        for id, path in below
+        for one, page, _ in each_page(root, id, path, id, lambda name: "")
+    }
     if not found:
         raise DataError(f"{root}: no images found; expected files {', '.join(IMAGE_SUFFIXES)}")
-    ids = [path.relative_to(root).with_suffix("").as_posix() for path in found]
     first: dict[str, Path] = {}
-    for id, path in zip(ids, found, strict=True):
+    for path, id in sorted(found.items()):
         other = first.setdefault(same_name(id).casefold(), path)
         if other != path:
             raise DataError(
@@ -82,7 +86,7 @@ def list_images(root: Path, out: Path) -> dict[str, Path]:
                 "and lower case or in how Unicode writes an accent, and both would have the mask "
                 f"{id}.png; rename one"
             )
-    return dict(zip(ids, found, strict=True))
+    return {id: path for path, id in sorted(found.items())}
 
 
 def claim(out: Path, made_with: dict) -> None:
@@ -165,7 +169,7 @@ class _Missing(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor | None, str]:
         id, path = self.images[index]
         try:
-            digest = sha256_file(path)
+            digest = sha256_of(path)
             if _is_done(self.outputs, id, digest):
                 return None, ""
             image = open_image(path, self.window, bands=self.bands)

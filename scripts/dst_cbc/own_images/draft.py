@@ -16,7 +16,7 @@ from ..runtime.errors import DataError
 from ..runtime.paths import package_folder
 from .class_list import ClassList
 from .classes import ClassTable, class_table
-from .inspection import Inspection
+from .inspection import Inspection, stacks_of
 
 MOST_HELD_OUT = 100
 """At most this many images are held out for val, and as many for test."""
@@ -131,6 +131,16 @@ class Draft:
             for ids in self.found.twins
             if len({held.get(id, "train") for id in ids if id not in out}) > 1
         ]
+
+    @property
+    def parted_stacks(self) -> list[str]:
+        """Files of the stacks of which some pages, but not all, are in train, in val or in test."""
+        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
+        out, sides = {*self.left_out}, defaultdict(set)
+        for id, file in stacks_of(self.found.pairs).items():
+            if id not in out:
+                sides[file].add(held.get(id, "train"))
+        return [file for file, subsets in sides.items() if len(subsets) > 1]
 
     def frames_apart(self) -> list[str]:
         """Warnings of looked-at images that look alike but are in two subsets."""

@@ -134,6 +134,13 @@ def describe(d: Draft) -> list[str]:
             f"first {' and '.join(d.parted_twins[0])}, since too few images are no copies; "
             "remove the copies"
         )
+    if d.parted_stacks:
+        warnings.append(
+            f"pages of the same stack ({', '.join(d.parted_stacks[:3])}) are in two of train, val "
+            "and test. Neighbouring pages look alike, so the results on val and test are too good: "
+            "they do not say how good the masks of another stack are. Three stacks or more with "
+            "masks are kept whole"
+        )
     warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if copies := _roboflow_copies(d):
         warnings.append(copies)

@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from os.path import commonpath
@@ -27,6 +27,8 @@ from ..data.layouts.pairs import (
     shared_name,
 )
 from ..data.masks import colours_of, numbers_of, palette_of
+from ..data.pages import listed as pages_of
+from ..data.pages import numbered, split
 from ..runtime import pool
 from ..runtime.errors import DataError, by_cause
 from ..settings.base import Bands
@@ -42,8 +44,8 @@ Of other pairs the headers are read; the data check decodes all."""
 
 _WORDS = ("mask", "masks", "label", "labels", "seg", "segmentation", "gt", "annotation", "manual")
 _IMAGE_WORDS = ("image", "img", "im", "raw")
-# Names that programs and data sets give: nnU-Net, Cityscapes, and masks named after a whole file.
-_IMAGE_NAMES = ("{}_0000", "{}_leftImg8bit")
+# Names that programs and data sets give: nnU-Net, Cityscapes, OME-TIFF, masks named after a file.
+_IMAGE_NAMES = ("{}_0000", "{}_leftImg8bit", "{}.ome")
 _MASK_NAMES = (
     *(f"{{}}_gt{kind}_label{ids}" for kind in ("Fine", "Coarse") for ids in ("Ids", "TrainIds")),
     *(f"{{}}{form}" for suffix in IMAGE_SUFFIXES for form in (suffix, suffix.upper())),
@@ -135,7 +137,7 @@ def with_names(
     image_name, mask_name: the pattern, if it is known, such as `{}_0000` or `{}_mask`. Raises
     DataError when there are no images, no masks, or no pairs.
     """
-    images = [id for id, _ in files_below(root, settings.images, IMAGE_SUFFIXES)]
+    images = dict(files_below(root, settings.images, IMAGE_SUFFIXES))
     masks = [id for id, _ in files_below(root, settings.labels, MASK_SUFFIXES)]
     for found, folder, kinds in (
         (images, settings.images, IMAGE_SUFFIXES),
@@ -158,7 +160,9 @@ def with_names(
             )
     same = settings.images == settings.labels
     # Each pattern is in many pairs of patterns, so its names are searched once.
-    image_names = functools.cache(lambda pattern: _named(images, pattern))
+    pages = {id: len(pages_of(root, path)) for id, path in images.items()}
+    stacks = {id: count for id, count in pages.items() if count > 1}
+    image_names = functools.cache(lambda p: _named(images, p) | _page_names(stacks, p))
     mask_names = functools.cache(lambda pattern: _named(masks, pattern))
 
     def pairs(names: tuple[str, str]) -> int:
@@ -170,7 +174,7 @@ def with_names(
     best = whole or max(patterns, key=pairs)
     if not pairs(best):
         raise DataError(
-            f"no image and mask have matching names; images: {_some(images)}; masks: "
+            f"no image and mask have matching names; images: {_some(list(images))}; masks: "
             f"{_some(masks)}. Give each mask the name of its image, with or without an ending such "
             "as _mask, and the same subfolder; or say how they are named, `{}` for what is common: "
             "--image-name '{}_0000' --mask-name '{}_mask'"
@@ -212,7 +216,20 @@ def _patterns(same: bool, image_name: str | None, mask_name: str | None) -> list
     return list(itertools.product(images, masks))
 
 
-def _named(ids: Sequence[str], pattern: str) -> set[str]:
+def _page_names(stacks: Mapping[str, int], pattern: str) -> set[str]:
+    """Return the names of the pages, which may have masks of their own.
+
+    stacks: number of pages by id.
+    """
+    return {
+        f"{name}/{numbered(page)}"
+        for id, count in stacks.items()
+        for name in _named([id], pattern)
+        for page in range(1, count + 1)
+    }
+
+
+def _named(ids: Iterable[str], pattern: str) -> set[str]:
     return {same_name(name) for id in ids if (name := shared_name(id, pattern))}
 
 
@@ -325,7 +342,7 @@ def _mismatch(root: Path, mask_root: Path, pair: tuple[str, str, str]) -> str:
     """Return how the headers of an image and its mask contradict each other; "" if they do not."""
     file = mask_root / pair[2]
     try:
-        image, mask = size_of(root / pair[1]), size_of(file)
+        image, mask = size_of(root / pair[1]), size_of(file, mask=True)
     except DataError as error:
         return str(error)
     return "" if image == mask else f"{file}: size {mask}, but its image has {image}"
@@ -379,17 +396,22 @@ def _kind(image: Decoded) -> str:
 ROBOFLOW_COPIES = r"^(.+)\.rf\."
 """Pattern of groups: augmented copies of one image, `a_jpg.rf.1f` and `a_jpg.rf.2b`, are one."""
 _ROBOFLOW_FOLDERS = {"train", "valid", "test"}
+PAGE_GROUPS = (r"^(.+)/\d+$", r"^(.+/\d+)\d$")
+"""Patterns of groups for the pages of stacks: a stack, or ten neighbouring pages."""
 
 
-def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
+def guess_group(
+    ids: Sequence[str], masked: Collection[str], stacks: Mapping[str, str] | None = None
+) -> str | None:
     """Guess the pattern of groups: the shortest beginning of the names that gives three or more.
 
-    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group `scene1`. Copies that
-    Roboflow made of one image are always in one group; its folders are none. Returns None where
-    no cut gives three groups with masks, or the groups have under two images on average: then the
-    names only number the images.
+    stacks: of `stacks_of`. Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group
+    `scene1`. No stack is cut; of under three stacks with masks, neighbouring pages are groups.
+    Copies that Roboflow made of one image are always in one group; its folders are none. Returns
+    None where no cut gives three groups with masks, or the groups have under two images on average:
+    then the names only number the images.
     """
-    pattern = _shortest_beginning(ids, masked)
+    pattern = _shortest_beginning(ids, masked, stacks or {})
     originals = groups_of(ids, ROBOFLOW_COPIES)
     if len({*originals.values()}) == len(ids):
         return pattern
@@ -398,11 +420,26 @@ def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     return ROBOFLOW_COPIES if parted or {*groups.values()} <= _ROBOFLOW_FOLDERS else pattern
 
 
-def _shortest_beginning(ids: Sequence[str], masked: Collection[str]) -> str | None:
+def _shortest_beginning(
+    ids: Sequence[str], masked: Collection[str], stacks: Mapping[str, str]
+) -> str | None:
     for pattern in name_cuts()[:-1]:
         group = groups_of(ids, pattern)
         groups = Counter(group.values())
         with_masks = {group[id] for id in masked}
         if len(with_masks) >= 3:
-            return pattern if 2 * len(groups) <= len(ids) else None
+            whole = len({(stack, group[id]) for id, stack in stacks.items()})
+            if 2 * len(groups) <= len(ids) and whole == len({*stacks.values()}):
+                return pattern
+            break
+    for pattern in PAGE_GROUPS if stacks else ():
+        group = groups_of(ids, pattern)
+        if len({group[id] for id in masked}) >= 3:
+            return pattern
     return None
+
+
+def stacks_of(pairs: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """Return the file of each image that is a page, by id."""
+    files = {id: split(PurePosixPath(image)) for id, image, _ in pairs}
+    return {id: str(file) for id, (file, page) in files.items() if page is not None}

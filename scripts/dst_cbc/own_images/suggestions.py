@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..data.layouts.pairs import groups_of, shared_name
 from ..data.masks import indexed_png, palette
+from ..data.pages import file_of
 from ..self_training import confidence
 from ..self_training.predictions import Prediction
 from ..settings.data import DatasetStage, PairSettings
@@ -70,10 +71,14 @@ def draft(classes: np.ndarray, dataset: DatasetStage) -> bytes:
     return indexed_png(numbers.astype(np.uint8), table)
 
 
-def draft_name(id: str, pairs: PairSettings | None) -> str:
-    """Return a draft's path in the folder of drafts: its mask's path in the folder of masks."""
-    shared = shared_name(id, pairs.image_name) if pairs else None
+def draft_name(id: str, pairs: PairSettings | None, image: str = "") -> str:
+    """Return a draft's path in the folder of drafts: its mask's path in the folder of masks.
+
+    image: its path; a page of a stack has its mask in a folder named as the stack.
+    """
+    page = f"/{PurePosixPath(id).name}" if image and file_of(image) != image else ""
+    shared = shared_name(id.removesuffix(page), pairs.image_name) if pairs else None
     if pairs is None or shared is None:
         return f"{id}.png"
-    path = PurePosixPath(shared)
+    path = PurePosixPath(shared + page)
     return (path.parent / f"{pairs.mask_name.replace('{}', path.name)}.png").as_posix()

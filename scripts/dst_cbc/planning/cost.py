@@ -22,10 +22,11 @@ from typing_extensions import TypedDict
 from ..data.images import size_of
 from ..data.index import Row
 from ..data.layouts.layout import Record
+from ..data.pages import sha256_of
 from ..data.records import selecting
 from ..runtime import devices
 from ..runtime.errors import DataError
-from ..runtime.files import digest, sha256_file, write_json
+from ..runtime.files import digest, write_json
 from ..runtime.reading import read_json
 from ..settings.stages import ModelSettings
 from .models import PlannedModel
@@ -212,8 +213,8 @@ def _digested(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     return [
         replace(
             row,
-            image_sha256=sha256_file(root / row.image),
-            label_sha256=sha256_file(masks / row.label),
+            image_sha256=sha256_of(root / row.image),
+            label_sha256=sha256_of(masks / row.label),
         )
         for row in rows
     ]

@@ -84,7 +84,7 @@ def card(
     digest: str,
     around: Surroundings,
     files: Mapping[str, str],
-    bands: Sequence[int] | None = None,
+    bands: Sequence[int | str] | None = None,
 ) -> str:
     """Return the model card as Markdown.
 

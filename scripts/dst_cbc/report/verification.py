@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..data.index import read_index
 from ..data.layouts.annotations import DRAWN_MASKS
+from ..data.pages import file_of
 from ..runtime.checksums import FOLDER, is_given, place, read_record, recorded
 from ..runtime.errors import DataError
 from ..runtime.files import sha256_file
@@ -125,10 +126,8 @@ def _images(index: Path, data: Path) -> Iterator[tuple[str, Path]]:
         rows = read_index(index)
     except (DataError, FileNotFoundError):
         return
-    for row in rows.values():
-        files = {data / row.image: row.image_sha256}
-        if row.label:
-            files[masks / row.label] = row.label_sha256
-        for path, digest in files.items():
-            if state := _state(path, digest):
-                yield state, path
+    digests = {data / file_of(row.image): row.image_sha256 for row in rows.values()}
+    digests |= {masks / file_of(row.label): row.label_sha256 for row in rows.values() if row.label}
+    for path, digest in digests.items():
+        if state := _state(path, digest):
+            yield state, path

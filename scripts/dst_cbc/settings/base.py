@@ -102,15 +102,18 @@ MOST_BANDS = 64
 """The largest number of channels of an image of which `bands` can choose."""
 
 
-def _one_or_three(bands: tuple[int, ...]) -> tuple[int, ...]:
+def _one_or_three(bands: tuple[int | str, ...]) -> tuple[int | str, ...]:
     if len(bands) not in (1, 3):
-        raise ValueError("expected one number (grey) or three (red, green, blue)")
+        raise ValueError("expected one channel (grey) or three (red, green, blue)")
     return bands
 
 
-Bands = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=MOST_BANDS)], ...], AfterValidator(_one_or_three)
+_BandName = Annotated[
+    str, Field(strict=True, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$")
 ]
+Band = Annotated[int, Field(ge=1, le=MOST_BANDS)] | _BandName
+"""The number of a channel, from 1, or its name in an OME-TIFF."""
+Bands = Annotated[tuple[Band, ...], AfterValidator(_one_or_three)]
 Window = Annotated[
     tuple[Annotated[int, Field(ge=0, le=65534)], Annotated[int, Field(ge=1, le=65535)]],
     AfterValidator(_strictly_increasing),

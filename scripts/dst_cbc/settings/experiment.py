@@ -232,8 +232,9 @@ class Experiment(Compute):
     )
     bands: Bands | None = Field(
         default=None,
-        description="the channels of the images, counted from 1, that the network gets: one (grey) "
-        "or three (as red, green and blue), e.g. `[4, 3, 2]`. Images may then have 64 channels. "
+        description="the channels of the images that the network gets: one (grey) or three (as "
+        "red, green and blue), by number from 1, e.g. `[4, 3, 2]`, or by the name that an OME-TIFF "
+        "gives, e.g. `[DAPI]`. Images may then have 64 channels. "
         "`null`: the first, or the first three, of at most four",
     )
     test_from_val: Annotated[int, Field(ge=0)] = Field(

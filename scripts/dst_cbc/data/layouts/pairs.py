@@ -1,7 +1,8 @@
 """A folder of images and a folder of masks, used in place: their pairs and their subsets.
 
-A mask has the name of its image, or a name made by a pattern such as `{}_mask`. All images of one
-group (a slide, a video, a patient) are in the same subset.
+A mask has the name of its image, or a name made by a pattern such as `{}_mask`. The pages of a
+TIFF stack are images; its mask has as many pages, or each page has a mask of its own. All images of
+one group (a slide, a video, a patient) are in the same subset.
 """
 
 import os
@@ -12,7 +13,17 @@ from pathlib import Path, PurePosixPath
 from ...runtime.errors import DataError
 from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
-from .layout import IMAGE_SUFFIXES, MASK_SUFFIXES, Layout, Record, files_below, same_name
+from ..pages import file_of
+from .layout import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    Layout,
+    Record,
+    each_page,
+    files_below,
+    masks_by_name,
+    same_name,
+)
 
 LEAST_SECONDS, SEARCH_SECONDS = 1.0, 50e-6
 """Time that the search for groups may take in any case, and more for each image: some 50 times
@@ -79,21 +90,21 @@ def masks_below(root: Path, pairs: PairSettings) -> dict[str, str]:
 def paired(root: Path, pairs: PairSettings) -> list[tuple[str, str, str]]:
     """Return (id, image, mask) of every image: paths below `root`, mask "" if there is none.
 
-    Names are also alike if only their Unicode forms differ. Raises DataError when images and masks
-    lie in one folder, and an image has several masks, such as x_mask and x_mask_1.
+    Each page of a stack is an image. Names are also alike if only their Unicode forms differ.
+    Raises DataError when images and masks lie in one folder, and an image has several masks, such
+    as x_mask and x_mask_1, and when a stack has a mask of another number of pages.
     """
-    masks = masks_below(root, pairs)
-    composed = {same_name(name): path for name, path in masks.items()}
+    mask_of = masks_by_name(masks_below(root, pairs))
     found = []
     for id, image in images_below(root, pairs):
         name = shared_name(id, pairs.image_name) or ""
-        found.append((id, image, masks.get(name) or composed.get(same_name(name), "")))
+        found += each_page(root, id, image, name, mask_of)
     if in_one_folder(pairs) and pairs.mask_name != pairs.image_name:
-        stems = {os.path.splitext(mask)[0] for _, _, mask in found if mask}
+        stems = {os.path.splitext(file_of(mask))[0] for _, _, mask in found if mask}
         several = [
             image
             for _, image, mask in found
-            if not mask and continued(os.path.splitext(image)[0], stems)
+            if not mask and continued(os.path.splitext(file_of(image))[0], stems)
         ]
         if several:
             raise DataError(several_masks(root, several))
