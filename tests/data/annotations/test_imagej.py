@@ -26,6 +26,7 @@ PIXELS = {
     "ellipse": 7066,
     "rotrect": 5250,
     "round": 2316,
+    "bigoval": 28288,
 }
 """Pixels of the masks that ImageJ 1.54 makes of the ROIs in the file."""
 
