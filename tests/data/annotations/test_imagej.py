@@ -186,6 +186,18 @@ def test_the_class_of_a_roi(tmp_path, name, group, label):
     assert list(read(FORMAT, [file]).classes) == [label]
 
 
+def test_many_classes_that_only_differ_in_a_number_are_said(tmp_path):
+    names = ["cell1", "cell2", "cell10", "CD4", "CD8", "leaf-1", "leaf-2", "leaf-3"]
+    grouped = [polygon(group=number) for number in (1, 2, 3)]
+    rois = [polygon(name=name) for name in names]
+    found = read(FORMAT, [zip_of(tmp_path / "a.zip", *rois, *grouped)])
+    assert len(found.classes) == 9
+    assert found.notices == [
+        "3 classes are called cell and a number; if they are one class, rename the ROIs to cell-1, "
+        "cell-2, ..."
+    ]
+
+
 def test_a_roi_that_is_saved_alone_has_the_name_of_its_file(tmp_path):
     (file := tmp_path / "leaf.roi").write_bytes(polygon(name="leaf").tobytes())
     assert FORMAT.recognises(file, file.read_bytes())

@@ -17,9 +17,11 @@ import itertools
 import logging
 import re
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from string import digits
 
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
@@ -65,7 +67,15 @@ def _recognises(file: Path, start: bytes) -> bool:
 
 
 def _read(files: Sequence[Path]) -> Annotations:
-    return read_each(files, _read_file)
+    found = read_each(files, _read_file)
+    numbered = Counter(label.rstrip(digits) for label in found.classes if label[-1] in digits)
+    notices = [
+        f"{number} classes are called {stem} and a number; if they are one class, rename the ROIs "
+        f"to {stem}-1, {stem}-2, ..."
+        for stem, number in numbered.items()
+        if number > 2 and stem[-1:].isalpha()
+    ]
+    return replace(found, notices=[*found.notices, *notices])
 
 
 def _read_file(file: Path, found: Collector) -> None:
