@@ -145,13 +145,18 @@ def test_a_fitted_curve_goes_through_its_corners(tmp_path):
     assert 2400 < drawn(shape).sum() < 2700
 
 
-def test_parts_of_a_composite_that_are_apart_are_polygons_of_their_own(tmp_path):
+@pytest.mark.parametrize(("most", "polygons"), [(3, [1, 2]), (2, [3])])
+def test_parts_of_a_composite_that_are_apart_are_polygons_of_their_own(
+    tmp_path, monkeypatch, most, polygons
+):
     def box(left, top, right, bottom):
         return (0, left, top, 1, right, top, 1, right, bottom, 1, left, bottom, 4)
 
+    # With very many parts, to compare each with each would take too much memory.
+    monkeypatch.setattr(imagej, "_MOST_APART", most)
     path = (*box(0, 0, 2, 2), *box(5, 5, 6, 6), *box(4, 4, 8, 8), 0, 9, 9)
     (shape,) = shapes_of(tmp_path, composite(*path))
-    assert sorted(map(len, shape.polygons)) == [1, 2]
+    assert sorted(map(len, shape.polygons)) == polygons
     assert drawn(shape, 10, 10).sum() == 2 * 2 + 4 * 4 - 1
 
 
