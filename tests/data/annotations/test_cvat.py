@@ -152,12 +152,14 @@ def test_each_fault_of_a_shape_is_named_with_its_place(tmp_path, wrong):
 def test_faults_of_images_are_listed_at_once(tmp_path):
     image = '<image name="a.jpg" width="9" height="9"/>'
     images = [image, '<image width="9" height="9"/>', '<image name="b" width="9"/>', image]
+    images.append('<image name="d" width="0" height="9"/>')
     box = '<image name="c"><box xtl="1" ytl="1" xbr="2" ybr="2"/></image>'
     (file := tmp_path / "a.xml").write_text(f"<annotations>{''.join(images)}{box}</annotations>")
     assert problems_of(file) == [
         "image None: no name",
         "image 'b': an image of 9 x None pixels, expected whole numbers of 1 or more",
         f"describes the image 'a.jpg', which {file} describes, too; keep one of the two",
+        "image 'd': an image of 0 x 9 pixels, expected whole numbers of 1 or more",
         "image 'c', shape 1 (None): the label None, expected the name of a class",
     ]
 
@@ -184,8 +186,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
         FIELD.replace("tree", "tr&ee", 1),
         f"{BOMB}<annotations>&y;</annotations>",
         f"{OUTSIDE}<annotations>&x;</annotations>",
-        "<annotations>" + "<a>" * 200_000,
-        "<annotations>" * 99 + "<a>" * 9,
+        '<!DOCTYPE annotations SYSTEM "a.dtd"><annotations></annotations>',
     ],
 )
 def test_a_damaged_or_hostile_file_is_one_problem_beside_a_good_one(tmp_path, text):
@@ -194,6 +195,11 @@ def test_a_damaged_or_hostile_file_is_one_problem_beside_a_good_one(tmp_path, te
     found = read(FORMAT, [bad, good])
     assert [image.file for image in found.images][-1] == good
     assert len(found.problems) == 1 and found.problems[0].startswith(f"{bad}: ")
+
+
+def test_elements_that_are_deep_in_each_other_are_refused(tmp_path):
+    (file := tmp_path / "a.xml").write_text("<annotations>" + "<a>" * 1000)
+    assert problems_of(file) == ["more than 100 elements in each other"]
 
 
 def test_a_polygon_of_a_million_points(tmp_path):

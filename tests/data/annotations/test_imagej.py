@@ -26,6 +26,7 @@ PIXELS = {
     "ellipse": 7066,
     "rotrect": 5250,
     "round": 2316,
+    "bigoval": 28288,
 }
 """Pixels of the masks that ImageJ 1.54 makes of the ROIs in the file."""
 
@@ -144,13 +145,18 @@ def test_a_fitted_curve_goes_through_its_corners(tmp_path):
     assert 2400 < drawn(shape).sum() < 2700
 
 
-def test_parts_of_a_composite_that_are_apart_are_polygons_of_their_own(tmp_path):
+@pytest.mark.parametrize(("most", "polygons"), [(3, [1, 2]), (2, [3])])
+def test_parts_of_a_composite_that_are_apart_are_polygons_of_their_own(
+    tmp_path, monkeypatch, most, polygons
+):
     def box(left, top, right, bottom):
         return (0, left, top, 1, right, top, 1, right, bottom, 1, left, bottom, 4)
 
+    # With very many parts, to compare each with each would take too much memory.
+    monkeypatch.setattr(imagej, "_MOST_APART", most)
     path = (*box(0, 0, 2, 2), *box(5, 5, 6, 6), *box(4, 4, 8, 8), 0, 9, 9)
     (shape,) = shapes_of(tmp_path, composite(*path))
-    assert sorted(map(len, shape.polygons)) == [1, 2]
+    assert sorted(map(len, shape.polygons)) == polygons
     assert drawn(shape, 10, 10).sum() == 2 * 2 + 4 * 4 - 1
 
 
@@ -183,6 +189,18 @@ def test_curves_of_a_composite(tmp_path):
 def test_the_class_of_a_roi(tmp_path, name, group, label):
     file = zip_of(tmp_path / "a.zip", polygon(name=name, group=group))
     assert list(read(FORMAT, [file]).classes) == [label]
+
+
+def test_many_classes_that_only_differ_in_a_number_are_said(tmp_path):
+    names = ["cell1", "cell2", "cell10", "CD4", "CD8", "leaf-1", "leaf-2", "leaf-3"]
+    grouped = [polygon(group=number) for number in (1, 2, 3)]
+    rois = [polygon(name=name) for name in names]
+    found = read(FORMAT, [zip_of(tmp_path / "a.zip", *rois, *grouped)])
+    assert len(found.classes) == 9
+    assert found.notices == [
+        "3 classes are called cell and a number; if they are one class, rename the ROIs to cell-1, "
+        "cell-2, ..."
+    ]
 
 
 def test_a_roi_that_is_saved_alone_has_the_name_of_its_file(tmp_path):

@@ -16,11 +16,12 @@ import io
 import itertools
 import logging
 import re
-import struct
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from string import digits
 
 import numpy as np
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi
@@ -66,7 +67,15 @@ def _recognises(file: Path, start: bytes) -> bool:
 
 
 def _read(files: Sequence[Path]) -> Annotations:
-    return read_each(files, _read_file)
+    found = read_each(files, _read_file)
+    numbered = Counter(label.rstrip(digits) for label in found.classes if label[-1] in digits)
+    notices = [
+        f"{number} classes are called {stem} and a number; if they are one class, rename the ROIs "
+        f"to {stem}-1, {stem}-2, ..."
+        for stem, number in numbered.items()
+        if number > 2 and stem[-1:].isalpha()
+    ]
+    return replace(found, notices=[*found.notices, *notices])
 
 
 def _read_file(file: Path, found: Collector) -> None:
@@ -180,13 +189,9 @@ def _polygons(roi: ImagejRoi) -> list[Polygon]:
                 )
             ]
         ]
-    if roi.roitype == ROI_TYPE.FREEHAND and roi.subtype in (
-        ROI_SUBTYPE.ELLIPSE,
-        ROI_SUBTYPE.ROTATED_RECT,
-    ):
-        return [[_turned(roi)]]
     if roi.integer_coordinates is None:
         raise DataError(f"the type {int(roi.roitype)}, which is not known here; draw a polygon")
+    # ImageJ also writes the corners of its ellipses and of its rotated rectangles.
     corners = roi.subpixel_coordinates
     if corners is None:
         corners = roi.integer_coordinates + np.array([roi.left, roi.top])
@@ -211,22 +216,6 @@ def _rectangle(left: float, top: float, right: float, bottom: float, rounding: i
     inner = np.array([right - left, bottom - top]) / 2 - (across, down)
     signs = np.where(np.abs(round_) < 1e-9, 0, np.sign(round_))
     return round_ + inner * signs + ((left + right) / 2, (top + bottom) / 2)
-
-
-def _turned(roi: ImagejRoi) -> Ring:
-    """Return an ellipse or a rotated rectangle from its main axis and its width."""
-    first, last = np.array([(roi.x1, roi.y1), (roi.x2, roi.y2)])
-    along = last - first
-    # roifile reads the number in parts.
-    parts = roi.arrow_style_or_aspect_ratio, roi.arrow_head_size, roi.rounded_rect_arc_size
-    (width,) = struct.unpack(">f", struct.pack(">BBh", *parts))
-    length = float(np.hypot(*along))
-    if roi.subtype == ROI_SUBTYPE.ELLIPSE:
-        angle = float(np.degrees(np.arctan2(along[1], along[0])))
-        x, y = (first + last) / 2
-        return ellipse(x, y, length / 2, length * width / 2, angle)
-    across = np.array([along[1], -along[0]]) * width / 2 / max(length, 1e-9)
-    return ring([first + across, last + across, last - across, first - across])
 
 
 def _spline(outline: Ring) -> Ring:
