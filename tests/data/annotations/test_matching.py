@@ -13,6 +13,7 @@ PATHS = {
     "val/x": "photos/val/x.png",
     "b.c": "photos/b.c.tif",
     "Ä": "photos/A\u0308.png",
+    "stack/0003": "photos/stack.tif/0003",
 }
 
 
@@ -28,13 +29,17 @@ PATHS = {
         ("b.c", "b.c"),
         ("\u00c4.png", "Ä"),
         ("elsewhere/a.jpg", "a"),
+        ("stack/0003", "stack/0003"),
+        ("stack.tif/0003", "stack/0003"),
     ],
 )
 def test_the_longest_end_of_a_name_decides(name, id):
     assert Images(PATHS).named(name) == {id}
 
 
-@pytest.mark.parametrize("name", ["", "..", "/", "c.jpg", "a.jpg/b", "A.JPG", "0a1b2c3d-"])
+@pytest.mark.parametrize(
+    "name", ["", "..", "/", "c.jpg", "a.jpg/b", "A.JPG", "0a1b2c3d-", "0003", "other/0003"]
+)
 def test_other_names_find_nothing(name):
     assert Images(PATHS).named(name) == set()
 

@@ -4,8 +4,10 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 from ..layouts.layout import IMAGE_SUFFIXES, same_name
+from ..pages import split
 from .shapes import Annotated, Annotations
 
 NAMED = 3
@@ -22,9 +24,11 @@ class Images:
     def __init__(self, images: Mapping[str, str]):
         self._ids: dict[str, set[str]] = defaultdict(set)
         for id, path in images.items():
-            for name in (path, os.path.splitext(path)[0]):
+            # The number of a page alone names no image.
+            least = 2 if split(PurePosixPath(path))[1] else 1
+            for name in (id, path, os.path.splitext(path)[0]):
                 parts = same_name(name).split("/")
-                for start in range(len(parts)):
+                for start in range(len(parts) - least + 1):
                     self._ids["/".join(parts[start:])].add(id)
 
     def named(self, name: str) -> set[str]:
