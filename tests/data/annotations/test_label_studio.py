@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,18 @@ def test_polygons_rectangles_and_brushes(tmp_path):
     assert corners(polygon.polygons[0]) == [[[0, 0], [3, 0], [3, 3]]]
     assert corners(rectangle.polygons[0]) == [[[0, 1], [1.5, 1], [1.5, 2], [0, 2]]]
     assert brush.label == "dirt" and rows(brush.mask.pixels()) == ["011", "100"]
+
+
+def test_a_file_as_label_studio_converts_it():
+    # The corners and the mask are those of label_studio_sdk 2.1.2 (YOLO_OBB, BRUSH_TO_NUMPY).
+    result = read(FORMAT, [Path(__file__).parent / "files/label_studio.json"])
+    assert (result.problems, result.notices) == ([], [])
+    polygon, rectangle, brush = result.images[0].shapes
+    assert corners(polygon.polygons[0]) == [[[0, 0], [3, 0], [3, 3]]]
+    assert corners(rectangle.polygons[0]) == [
+        [[3, 1], [5.598076, 2.5], [4.598076, 4.232051], [2, 2.732051]]
+    ]
+    assert rows(brush.mask.pixels()) == ["000000", "011100", "010100", "011100"]
 
 
 def test_a_rectangle_turns_clockwise_around_its_top_left_corner(tmp_path):
