@@ -226,6 +226,14 @@ def test_everything_wrong_is_listed_at_once(tmp_path):
     assert len(problems) == 3 and problems[2].startswith(f"{files[1]}: byte 1 is not UTF-8")
 
 
+def test_of_many_different_problems_twenty_are_listed(tmp_path):
+    content = json.loads(json.dumps(COCO))
+    content["annotations"] = [{"image_id": number} for number in range(10, 40)]
+    file = write_json(tmp_path / "c.json", content)
+    problems = read(FORMAT, [file]).problems
+    assert len(problems) == 21 and problems[20] == f"{file}: and 10 more problems"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\x00\xff" * 99, b'{"images": 1'])
 def test_a_file_that_is_no_json_is_one_problem(tmp_path, content):
     (tmp_path / "c.json").write_bytes(content)

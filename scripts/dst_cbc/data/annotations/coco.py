@@ -1,9 +1,9 @@
 """COCO JSON: one file for many images, with polygons or run lengths of masks.
 
 Polygons of one annotation are united. Crowds are ignored, but not in files of CVAT and Datumaro,
-which mark every mask as a crowd. An image has the `file_name` that its
-file gives. With several files, the folder of its file stands before it, below the folder that all
-files are in: Roboflow's files give `train/a.jpg` and `valid/a.jpg`.
+which mark every mask as a crowd. An image has the `file_name` that its file gives. With several
+files, the folder of its file stands before it, from the folder on that all files are in: Roboflow's
+files give `train/a.jpg` and `valid/a.jpg`.
 """
 
 from __future__ import annotations
@@ -239,7 +239,11 @@ def _classes(read: Sequence[_File]) -> dict[str, str | None]:
     """Names and colours; Roboflow's first category, the group of the others, is no class."""
     categories = [one for file in read for one in file.categories.values()]
     used = {shape.label for one in read for shapes in one.shapes.values() for shape in shapes}
-    groups = [group for one in categories if (group := one.get("supercategory")) != one["name"]]
+    groups = {
+        group
+        for one in categories
+        if isinstance(group := one.get("supercategory"), str) and group != one["name"]
+    }
     classes: dict[str, str | None] = {}
     for one in categories:
         if one["name"] in used or one["name"] not in groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from ...runtime.reading import explained, read_text
 
 MOST_NAMED = 3
 """Most places that are named with a cause that they share."""
+MOST_CAUSES = 20
+"""Most causes of one file that are listed."""
 
 
 class Faults:
@@ -29,11 +32,13 @@ class Faults:
     def lines(self) -> list[str]:
         """Return lines `file: places: cause`."""
         lines = []
-        for cause, places in self._places.items():
+        for cause, places in itertools.islice(self._places.items(), MOST_CAUSES):
             named = ", ".join(dict.fromkeys(filter(None, places[:MOST_NAMED])))
             if len(places) > MOST_NAMED and named:
                 named += f" and {len(places) - MOST_NAMED:,} more"
             lines.append(": ".join(filter(None, (str(self.file), named, cause))))
+        if len(self._places) > MOST_CAUSES:
+            lines.append(f"{self.file}: and {len(self._places) - MOST_CAUSES:,} more problems")
         return lines
 
     def objects(self, content: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:

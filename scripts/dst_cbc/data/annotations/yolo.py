@@ -67,7 +67,7 @@ class _Names:
 
 def _read(files: Sequence[Path]) -> Annotations:
     given = [file for file in files if file.suffix.lower() == ".yaml"]
-    labels = [file for file in files if file not in set(given)]
+    labels = [file for file in files if file.suffix.lower() != ".yaml"]
     result, faults = Annotations(), {file: Faults(file) for file in files}
     if not labels:
         cause = "it names classes, but no labels are given; give the folder that holds both"
