@@ -13,15 +13,19 @@ import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.own_images import draft, experiment_text, inspection, next_study
-from dst_cbc.own_images.class_list import FORM, read_class_list
+from dst_cbc.own_images import annotated, draft, experiment_text, inspection, next_study
+from dst_cbc.own_images.class_list import FORM, ClassList, read_class_list
 from dst_cbc.own_images.draft import Draft, Machine
+from dst_cbc.own_images.inspection import Inspection
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime import escape
@@ -31,7 +35,7 @@ from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
 from dst_cbc.runtime.reading import read_ids, read_text
 from dst_cbc.settings.base import Bands
-from dst_cbc.settings.data import GroupPattern, NamePattern
+from dst_cbc.settings.data import AnnotationSettings, GroupPattern, NamePattern, PairSettings
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -45,7 +49,8 @@ def parse():
         ("--images", "folder of images; subfolders are included"),
         (
             "--labels",
-            "folder of masks; each has the name of its image, perhaps with an ending such as _mask",
+            "folder of masks; each has the name of its image, perhaps with an ending such as "
+            "_mask; or a file or folder of annotations, as labeling tools export them",
         ),
         (
             "--update",
@@ -75,6 +80,18 @@ def parse():
         metavar="REGEX",
         help="regular expression, searched in an image's id; its first part in parentheses is the "
         "image's group, such as a slide or video (default: guessed from the names)",
+    )
+    parser.add_argument(
+        "--unannotated",
+        choices=get_args(AnnotationSettings.model_fields["unannotated"].annotation),
+        default="background",
+        help="for annotations: pixels outside of all shapes are of the class `background`, or have "
+        "no class (default background)",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="for annotations: leave out shapes of images that are not there",
     )
     parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
     parser.add_argument(
@@ -155,18 +172,20 @@ def update(file: Path, name: str | None, out: Path | None) -> None:
 def start(arguments) -> None:
     name = arguments.name or draft.study_name(arguments.images.resolve().name)
     out = arguments.out or Path(f"{name}.yaml")
-    taken = next((path for path in (out, Path("results", name)) if path.exists()), None)
+    study = Path("results", name)
+    begun = study.exists() and {path.name for path in study.iterdir()} != {"masks"}
+    taken = out if out.exists() else study if begun else None
     if taken and not arguments.look:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
     root, folders = inspection.common_folder(arguments.images, arguments.labels)
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
-    files = inspection.account(root, names)
-    print(escape.terminal("\n".join(files.lines())), flush=True)
-    listed = read_class_list(arguments.classes) if arguments.classes else None
-    found = inspection.inspect(root, names, cores, listed, arguments.bands)
+    if annotated.holds_annotations(root, folders):
+        with masks_folder(study, arguments.look) as masks:
+            found, listed, annotations = of_annotations(arguments, root, folders, cores, masks)
+    else:
+        found, listed, annotations = *of_masks(arguments, root, folders, cores), None
     ids = [id for id, _, _ in found.pairs]
     group = arguments.group or inspection.guess_group(ids, found.masked)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
@@ -174,12 +193,52 @@ def start(arguments) -> None:
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
     if arguments.look:
         return
-    text = fit(proposed, arguments.hours, str(root))
+    text = fit(proposed, annotations, arguments.hours, str(root))
     write_text(out, text)
     print(f"written: {out}. Read it, then run: snakemake --cores {cores} --configfile {out}")
 
 
-def fit(proposed: Draft, hours: float, root: str) -> str:
+def of_masks(
+    arguments, root: Path, folders: PairSettings, cores: int
+) -> tuple[Inspection, ClassList | None]:
+    """What folders of images and masks hold, and the list of classes that was given."""
+    names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
+    files = inspection.account(root, names)
+    print(escape.terminal("\n".join(files.lines())), flush=True)
+    listed = read_class_list(arguments.classes) if arguments.classes else None
+    return inspection.inspect(root, names, cores, listed, arguments.bands), listed
+
+
+def of_annotations(
+    arguments, root: Path, folders: PairSettings, cores: int, masks: Path
+) -> tuple[Inspection, ClassList, AnnotationSettings]:
+    """What images and annotations hold, of which masks are drawn into the folder `masks`."""
+    for option in ("classes", "image_name", "mask_name"):
+        if getattr(arguments, option):
+            raise DataError(
+                f"--{option.replace('_', '-')}: is for folders of masks, but {arguments.labels} "
+                "holds annotations; remove it"
+            )
+    found = annotated.propose(root, folders, arguments.unannotated, arguments.partial, masks)
+    print(escape.terminal("\n".join(found.notes)), flush=True)
+    drawn = (masks, found.pairs)
+    seen = inspection.inspect(root, folders, cores, found.listed, arguments.bands, drawn)
+    return seen, found.listed, found.settings
+
+
+@contextmanager
+def masks_folder(study: Path, is_look: bool) -> Iterator[Path]:
+    """Yield the folder for masks that are drawn: that of the study, or one that is removed."""
+    if not is_look:
+        yield study / "masks"
+        return
+    state = Path("results/.resume")
+    make_folder(state)
+    with tempfile.TemporaryDirectory(dir=state) as folder:
+        yield Path(folder, "masks")
+
+
+def fit(proposed: Draft, annotations: AnnotationSettings | None, hours: float, root: str) -> str:
     """Return the text of the experiment file, with sizes and steps that fit; print the cost."""
     command = f"python scripts/new_experiment.py {shlex.join(sys.argv[1:])}"
     state = Path("results/.resume")
@@ -188,7 +247,7 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
 
         def planned(proposed: Draft):
             path = Path(folder, "experiment.yaml")
-            write_text(path, experiment_text.text(proposed, root, command))
+            write_text(path, experiment_text.text(proposed, root, command, annotations))
             return load_plan(REPOSITORY, [path], {})
 
         def measured_with(proposed: Draft) -> cost.Measured:
@@ -220,7 +279,7 @@ def fit(proposed: Draft, hours: float, root: str) -> str:
             measured = measured_with(halved)
             proposed, enough = draft.fitted(halved, measured, hours)
         experiment, records, plan = planned(proposed)
-        text = experiment_text.text(proposed, root, command)
+        text = experiment_text.text(proposed, root, command, annotations)
     study = Path("results", experiment.name)
     cost.remember(plan, study, measured)
     if not enough:

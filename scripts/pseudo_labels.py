@@ -85,6 +85,7 @@ def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
     """Write the PNGs one by one and yield their manifest rows; adds counts to `quality`."""
     dataset, rows = arguments.settings, read_index(arguments.index)
     table, names = label_table(dataset), list(dataset.classes)
+    masks = dataset.mask_root(arguments.data)
     ids = read_ids(arguments.unlabeled)
     mine = images_of_shard(len(ids), *arguments.shard)
     ids = ids[mine]
@@ -96,7 +97,7 @@ def label(arguments, quality: np.ndarray) -> Iterator[Labeled]:
         arguments.out,
         tqdm(found, "label", len(ids), disable=None),
         list(dataset.classes.values()),
-        lambda name: ground_truth(arguments.data, rows[name], table),
+        lambda name: ground_truth(masks, rows[name], table),
         quality,
         dataset.resampling,
     )

@@ -174,8 +174,8 @@ def run() -> None:
 
 
 def require_checked_files(data) -> None:
-    require_same(data.root, [*data.labeled, *data.validation], labels=True)
-    require_same(data.root, data.pseudo, labels=False)
+    require_same(data.root, [*data.labeled, *data.validation], data.masks)
+    require_same(data.root, data.pseudo)
 
 
 def starting_point(previous: Path | None, settings: ModelSettings, window):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,14 @@ class Project:
         return sorted(
             job.split()[1] for job in self.jobs(*arguments) if job.startswith(("train", "finetune"))
         )
+
+
+def new_experiment(monkeypatch, work: Path, *arguments: object) -> None:
+    """Run new_experiment.py in this process, in the folder `work`."""
+    work.mkdir(exist_ok=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setattr(sys, "argv", ["new_experiment.py", *map(str, arguments)])
+    runpy.run_path(str(SCRIPTS / "new_experiment.py"))["run"]()
 
 
 @cache

@@ -61,14 +61,14 @@ def test_the_index_comes_back_as_it_was_written(pictures, folder_dataset, tmp_pa
 
 def test_files_that_have_changed_since_the_check_are_named(pictures, folder_dataset, write_image):
     rows = checked(pictures, folder_dataset)
-    require_same(pictures, rows, labels=True)
+    require_same(pictures, rows, pictures)
     write_image(pictures / "labels/val/c.png", 1 - MASK.clip(0, 1))
-    require_same(pictures, rows, labels=False)
+    require_same(pictures, rows)
     with pytest.raises(Spoiled, match=r"1 files have changed.*first .*labels/val/c\.png"):
-        require_same(pictures, rows, labels=True)
+        require_same(pictures, rows, pictures)
     (pictures / "images/test/d.png").unlink()
     with pytest.raises(FileNotFoundError):
-        require_same(pictures, rows, labels=False)
+        require_same(pictures, rows)
 
 
 def test_an_id_without_a_row_is_named_with_its_list(pictures, folder_dataset, tmp_path):

@@ -1,7 +1,6 @@
 """An experiment file from two folders: what is found, assumed, held out and refused."""
 
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime import devices
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
-from workflow import REPOSITORY
+from workflow import REPOSITORY, new_experiment
 
 LAPTOP = Machine(cuda=False, cores=4, threads=4)
 
@@ -412,14 +411,6 @@ def test_a_name_is_searched_once_for_each_pattern(monkeypatch):
     assert set(searched.values()) == {1}
 
 
-def in_process(monkeypatch, work, *arguments):
-    """Run new_experiment.py in this process, in the folder `work`."""
-    work.mkdir(exist_ok=True)
-    monkeypatch.chdir(work)
-    monkeypatch.setattr(sys, "argv", ["new_experiment.py", *map(str, arguments)])
-    runpy.run_path(str(REPOSITORY / "scripts/new_experiment.py"))["run"]()
-
-
 class Measuring(Exception):
     pass
 
@@ -433,13 +424,13 @@ def test_findings_are_printed_before_anything_is_measured_and_look_stops_after_t
     monkeypatch.setattr(cost, "measure", measure)
     both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
     options = ("--images", both[0], "--labels", both[1], "--name", "cells")
-    in_process(monkeypatch, tmp_path / "work", *options, "--look")
+    new_experiment(monkeypatch, tmp_path / "work", *options, "--look")
     findings = capsys.readouterr().out
     assert "found: class 'foreground': value 255" in findings and not [*Path().iterdir()]
     with pytest.raises(SystemExit):
-        in_process(monkeypatch, tmp_path / "work", "--update", "cells.yaml", "--look")
+        new_experiment(monkeypatch, tmp_path / "work", "--update", "cells.yaml", "--look")
     with pytest.raises(Measuring):
-        in_process(monkeypatch, tmp_path / "work", *options)
+        new_experiment(monkeypatch, tmp_path / "work", *options)
     said = capsys.readouterr().out
     assert said.startswith(findings) and "measuring the speed of training, about " in said
 
@@ -459,7 +450,7 @@ def test_threads_are_measured_only_where_they_matter(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4), raising=False)
     both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
     options = ("--images", both[0], "--labels", both[1], "--name", "cells")
-    in_process(monkeypatch, tmp_path / "work", *options)
+    new_experiment(monkeypatch, tmp_path / "work", *options)
     assert threads == measured
 
 
@@ -494,10 +485,10 @@ def test_names_are_taken_as_they_are_given(folders, tmp_path, monkeypatch, capsy
         look(both)
     options = ("--images", both[0], "--labels", both[1], "--look")
     given = ("--image-name", "{}a", "--mask-name", "old-{}")
-    in_process(monkeypatch, tmp_path / "work", *options, *given)
+    new_experiment(monkeypatch, tmp_path / "work", *options, *given)
     assert "9 images, 8 of them with a mask" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        in_process(monkeypatch, tmp_path / "work", *options, "--mask-name", "mask")
+        new_experiment(monkeypatch, tmp_path / "work", *options, "--mask-name", "mask")
     assert "found 'mask'; expected a file name with one {}" in capsys.readouterr().err
 
 
@@ -531,4 +522,4 @@ def test_images_that_are_gone_when_the_speed_is_measured_are_said_in_words(
     both = folders([f"{n}" for n in range(9)], {f"{n}": halves() for n in range(9)})
     options = ("--images", both[0], "--labels", both[1], "--name", "cells")
     with pytest.raises(DataError, match="no image with a mask can be opened now"):
-        in_process(monkeypatch, tmp_path / "work", *options)
+        new_experiment(monkeypatch, tmp_path / "work", *options)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dst_cbc.data.index import Row
-from dst_cbc.data.masks import label_table, write_indexed_png
+from dst_cbc.data.masks import write_indexed_png
 from dst_cbc.inference.whole_images import Images, evaluate
 from dst_cbc.models.segmentation import build, low_logits, scaled
 from dst_cbc.models.weights import COCO_MEAN
@@ -131,7 +131,7 @@ def test_a_validation_image_of_cityscapes_is_resized_with_its_mask(picture, fold
 
 
 def _loaded(root, row, model, settings, dataset):
-    return Images(root, [row], model, settings, label_table(dataset))[0]
+    return Images(root, [row], model, settings, dataset)[0]
 
 
 def test_masks_are_resized_by_position_rounded_down_or_by_pixel_centres():

@@ -5,7 +5,7 @@ of exactly the stages that use it.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,10 +30,13 @@ class Fingerprints:
     def __init__(self, root: Path, records: Sequence[Record], dataset: DatasetStage, cache: Path):
         self._records = {record.id: record for record in records}
         self._drawn = dataset.digits.canonical() if dataset.digits else None
+        self._masks = f"{dataset.drawn}/" if dataset.drawn else ""
         self._sha256: dict[str, str] = {}
         if self._drawn is None:
-            paths = [path for r in records for path in (r.image, r.label) if path]
-            self._sha256 = _digests(root, paths, cache)
+            masks = dataset.mask_root(root)
+            files = {r.image: root / r.image for r in records}
+            files |= {self._masks + r.label: masks / r.label for r in records if r.label}
+            self._sha256 = _digests(files, cache)
 
     def used(self, ids: Iterable[str], labels: bool) -> str:
         """Return one digest of the images `ids`, in this order, and of their masks if `labels`."""
@@ -54,26 +57,27 @@ class Fingerprints:
 
     def _of(self, id: str, labels: bool) -> tuple[str, str]:
         record = self._records[id]
-        label = self._sha256[record.label] if labels and record.label else ""
+        label = self._sha256[self._masks + record.label] if labels and record.label else ""
         return self._sha256[record.image], label
 
 
-def _digests(root: Path, paths: Sequence[str], cache: Path) -> dict[str, str]:
+def _digests(files: Mapping[str, Path], cache: Path) -> dict[str, str]:
     known = _remembered(cache)
     now: dict[str, _Entry] = {}
-    bar = tqdm(paths, "fingerprints of the data", unit="file", disable=None, leave=False, delay=2)
-    for path in bar:
+    what = "fingerprints of the data"
+    bar = tqdm(files.items(), what, unit="file", disable=None, leave=False, delay=2)
+    for name, path in bar:
         try:
-            status = (root / path).stat()
+            status = path.stat()
         except OSError:
-            now[path] = (0, 0, "")
+            now[name] = (0, 0, "")
             continue
         stamp = (status.st_size, status.st_mtime_ns)
-        old = known.get(path)
-        now[path] = old if old and old[:2] == stamp else (*stamp, sha256_file(root / path))
+        old = known.get(name)
+        now[name] = old if old and old[:2] == stamp else (*stamp, sha256_file(path))
     if now != known:
         write_json(cache, _Cache(files=now, sha256=_digest_of(now)))
-    return {path: entry[2] for path, entry in now.items()}
+    return {name: entry[2] for name, entry in now.items()}
 
 
 _Entry = tuple[int, int, str]

@@ -16,7 +16,6 @@ from ..runtime.errors import DataError, Spoiled, by_cause
 from ..runtime.files import digest, sha256_file
 from ..runtime.paths import is_relative
 from ..runtime.tables import iterate_csv, optional, positive, whole, write_csv
-from ..settings.base import Bands
 from ..settings.data import DatasetStage
 from ..settings.stages import Subset
 from .copies import alike_across, copies, identical_across, slopes
@@ -24,6 +23,9 @@ from .images import DIED, GO_ON, MOST_PIXELS, Window, decode, measured_window, s
 from .layouts.layout import Record
 from .mask_notices import HeldMask, notices_of
 from .masks import LabelTable, label_table, open_label, read_label
+
+OWN_FORMATS = ("annotations", "folder", "pairs")
+"""Formats of the user's own images; published data sets are used as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def check(
     """
     rows, hashes, problems, notices, masks = [], [], [], Counter(), []
     deep = np.zeros(1 << 16, np.int64)
-    examine = partial(_examine, root, label_table(dataset), dataset.bands)
+    examine = partial(_examine, root, dataset, label_table(dataset))
     results = pool.results(examine, records, processes, partial(_ended, root))
     for found in tqdm(results, "data check", len(records), unit="image", disable=None):
         problems += found.problems
@@ -92,17 +94,16 @@ def check(
             if is_deep
         ]
     checked = [row for row, _ in rows]
-    contradictions = _contradictions(root, checked, label_table(dataset))
-    if dataset.format in ("folder", "pairs"):
+    contradictions = _contradictions(dataset.mask_root(root), checked, label_table(dataset))
+    if dataset.format in OWN_FORMATS:
         problems += contradictions
     if problems:
         raise DataError(f"{len(problems)} problems in the data set:\n{by_cause(problems)}")
-    if dataset.format in ("folder", "pairs"):
+    if dataset.format in OWN_FORMATS:
         for notice in notices_of(masks, dataset):
             print(f"notice: {notice}", flush=True)
     for notice, files in sorted(notices.items()):
         print(f"notice: {notice}: {files} files", flush=True)
-    # Published data sets are used as they are.
     warnings = [f"WARNING: {len(contradictions)} contradictions; {one}" for one in contradictions]
     warnings = warnings[:1] + identical_across(checked)
     for warning in warnings + alike_across(checked, hashes, dataset.pairs):
@@ -110,23 +111,23 @@ def check(
     return [_with_window(row, window) if is_deep and window else row for row, is_deep in rows]
 
 
-def _contradictions(root: Path, rows: Iterable[Row], table: LabelTable) -> list[str]:
+def _contradictions(masks: Path, rows: Iterable[Row], table: LabelTable) -> list[str]:
     """Describe each mask that differs from that of an identical image."""
     problems = []
     for group in copies(rows):
         first, *others = [row for row in group if row.label] or [group[0]]
         differing = [row for row in others if row.label_sha256 != first.label_sha256]
         problems += [
-            f"{root / row.label} contradicts {root / first.label}: their images, {row.image} and "
+            f"{masks / row.label} contradicts {masks / first.label}: their images, {row.image} and "
             f"{first.image}, are identical; keep one of the two"
             for row in differing
-            if not _same_mask(root, first, row, table)
+            if not _same_mask(masks, first, row, table)
         ]
     return problems
 
 
-def _same_mask(root: Path, first: Row, second: Row, table: LabelTable) -> bool:
-    one, other = (np.asarray(open_label(root / row.label, table)) for row in (first, second))
+def _same_mask(masks: Path, first: Row, second: Row, table: LabelTable) -> bool:
+    one, other = (np.asarray(open_label(masks / row.label, table)) for row in (first, second))
     return np.array_equal(one, other)
 
 
@@ -156,19 +157,20 @@ def _ended(root: Path, record: Record) -> _Finding:
     return _Finding(None, [f"{files}: {DIED}"], [], None)
 
 
-def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record) -> _Finding:
+def _examine(root: Path, dataset: DatasetStage, table: LabelTable, record: Record) -> _Finding:
     problems, image, label, read = [], None, None, None
+    mask = dataset.mask_root(root) / record.label
     try:
-        image = decode(root / record.image, bands=bands)
+        image = decode(root / record.image, bands=dataset.bands)
     except DataError as error:
         problems.append(str(error))
     try:
         if record.label:
-            read = read_label(root / record.label, table)
+            read = read_label(mask, table)
             label = read.classes
     except DataError as error:
         problems.append(str(error))
-    if image and label and (wrong := size_problem(root / record.label, label.size, image)):
+    if image and label and (wrong := size_problem(mask, label.size, image)):
         problems.append(wrong)
     if problems or image is None:
         return _Finding(None, problems, [], None)
@@ -181,7 +183,7 @@ def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record)
         width,
         record.subset,
         sha256_file(root / record.image),
-        sha256_file(root / record.label) if record.label else "",
+        sha256_file(mask) if record.label else "",
     )
     notices = image.notes
     notices += (
@@ -189,7 +191,7 @@ def _examine(root: Path, table: LabelTable, bands: Bands | None, record: Record)
         if read and read.by_colour
         else []
     )
-    held = HeldMask.of(root / record.label, read) if read else None
+    held = HeldMask.of(mask, read) if read else None
     deep = None if image.deep is None else _histogram(image.deep)
     return _Finding(row, [], notices, deep, held, slopes(image))
 
@@ -271,29 +273,32 @@ def window_of(rows: Iterable[Row]) -> Window | None:
     return None
 
 
-def ground_truth(root: Path, row: Row, table: LabelTable) -> np.ndarray | None:
-    """Read the mask of an image, uint8 (H, W); None if it has none. Raises as `open_label` does."""
+def ground_truth(masks: Path, row: Row, table: LabelTable) -> np.ndarray | None:
+    """Read the mask of an image, uint8 (H, W); None if it has none. Raises as `open_label` does.
+
+    masks: the folder in which the paths of masks start.
+    """
     if not row.label:
         return None
-    return np.asarray(open_label(root / row.label, table, row.label_sha256))
+    return np.asarray(open_label(masks / row.label, table, row.label_sha256))
 
 
-def require_same(root: Path, rows: Iterable[Row], labels: bool) -> None:
-    """Raise Spoiled when an image, or a mask if `labels`, has changed since the data check.
+def require_same(root: Path, rows: Iterable[Row], masks: Path | None = None) -> None:
+    """Raise Spoiled when an image has changed since the data check, or a mask below `masks`.
 
     Raises FileNotFoundError when a file is gone; then no wrong result has been computed from it.
     """
     files = {}
     for row in rows:
-        files[row.image] = row.image_sha256
-        if labels and row.label:
-            files[row.label] = row.label_sha256
+        files[root / row.image] = row.image_sha256
+        if masks and row.label:
+            files[masks / row.label] = row.label_sha256
     with ThreadPoolExecutor() as threads:
-        found = threads.map(lambda file: sha256_file(root / file), files)
+        found = threads.map(sha256_file, files)
         changed = [file for file, digest in zip(files, found, strict=True) if digest != files[file]]
     if changed:
         raise Spoiled(
-            f"{len(changed)} files have changed since the data check, first {root / changed[0]}. "
+            f"{len(changed)} files have changed since the data check, first {changed[0]}. "
             f"What was computed from them is dropped. {GO_ON}"
         )
 

@@ -19,8 +19,9 @@ from .layouts.layout import Record, same_name
 def dataset_stage(experiment: Experiment) -> DatasetStage:
     """Return the data set's settings; what the experiment leaves out comes from its format.
 
-    Raises ValueError when neither the experiment nor the format defines classes, when `pairs` and
-    the format do not match, and when `classes`, `labels` and `ignore` contradict each other.
+    Raises ValueError when neither the experiment nor the format defines classes, when `pairs` or
+    `annotations` and the format do not match, and when `classes`, `labels` and `ignore` contradict
+    each other.
     """
     layout = LAYOUTS[experiment.format]
     classes = experiment.classes or layout.classes
@@ -36,8 +37,21 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
         if layout.labels:
             # The experiment may map a value to a class that the format ignores by default.
             ignore = tuple(value for value in ignore if value not in labels)
-    if (experiment.pairs is not None) != (experiment.format == "pairs"):
-        raise ValueError("pairs: needed with `format: pairs`, and not allowed without it")
+    annotated = experiment.format == "annotations"
+    if (experiment.pairs is not None) != (annotated or experiment.format == "pairs"):
+        raise ValueError(
+            "pairs: needed with `format: pairs` and `format: annotations`, and not allowed without "
+            "them"
+        )
+    if (experiment.annotations is not None) != annotated:
+        raise ValueError(
+            "annotations: needed with `format: annotations`, and not allowed without it"
+        )
+    if annotated and (experiment.labels or experiment.ignore):
+        raise ValueError(
+            "labels, ignore: not allowed with `format: annotations`, which draws the masks; "
+            "`annotations.names` says which class each label means"
+        )
     try:
         return DatasetStage(
             format=experiment.format,
@@ -49,6 +63,8 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
             test_from_val=experiment.test_from_val,
             digits=experiment.digits if experiment.format == "digits" else None,
             pairs=experiment.pairs,
+            annotations=experiment.annotations,
+            drawn=f"results/{experiment.name}/masks" if annotated else None,
         )
     except ValidationError as error:
         faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..data.augmentation import whole
 from ..data.images import open_image
 from ..data.index import Row
-from ..data.masks import LabelTable, label_table, open_label
+from ..data.masks import label_table, open_label
 from ..models.segmentation import SegmentationModel
 from ..runtime import devices, signals
 from ..runtime.errors import DataError, loaded
@@ -38,9 +38,11 @@ class Images(Dataset):
         rows: Sequence[Row],
         model: SegmentationModel,
         settings: Inference,
-        table: LabelTable | None = None,
+        dataset: DatasetStage | None = None,
     ):
-        self.root, self.rows, self.settings, self.table = root, rows, settings, table
+        self.root, self.rows, self.settings = root, rows, settings
+        self.table = label_table(dataset) if dataset else None
+        self.masks = dataset.mask_root(root) if dataset else root
         self.window, self.bands = model.window, model.bands
         self.fill = mean_colour(model) if settings.pad_colour == "mean" else (0, 0, 0)
 
@@ -56,7 +58,7 @@ class Images(Dataset):
         image = np.asarray(open_image(path, self.window, row.image_sha256, self.bands))
         sample = (image_tensor(warp.image(image, self.fill) if warp else image),)
         if self.table is not None:
-            label = np.array(open_label(self.root / row.label, self.table, row.label_sha256))
+            label = np.array(open_label(self.masks / row.label, self.table, row.label_sha256))
             if warp and self.settings.masks == "resized":
                 label = warp.label(label)
             sample += (torch.from_numpy(label),)
@@ -148,7 +150,7 @@ def evaluate_each(
     if unlabeled:
         raise DataError(f"{root}: {unlabeled[0]!r} has no label; it cannot be evaluated")
     require_fit(root, rows, settings)
-    images = Images(root, rows, model, settings, label_table(dataset))
+    images = Images(root, rows, model, settings, dataset)
     batches = batches_of(rows, settings)
     loader = loader_of(images, batches, workers, device)
     for pixels, labels in tqdm(loader, "evaluate", len(batches), disable=None, leave=False):

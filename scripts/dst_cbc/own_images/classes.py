@@ -109,9 +109,12 @@ def _colour(value: int, place: int, found: Inspection) -> str:
     own = found.palette.get(value)
     if own and len({*found.palette.values()}) == len(found.palette):
         return own
-    if value == 0:
-        return "#000000"
-    if place <= len(_COLOURS):
+    return "#000000" if value == 0 else colour_of(place)
+
+
+def colour_of(place: int) -> str:
+    """Return a colour for the class number `place`, from 1; the first ones differ most."""
+    if 0 < place <= len(_COLOURS):
         return _COLOURS[place - 1]
     turn = colorsys.hsv_to_rgb(0.618 * place % 1, 0.9 if place % 2 else 0.5, 0.9)
     return "#" + bytes(round(255 * channel) for channel in turn).hex()

@@ -11,6 +11,7 @@ from ..data.layouts.pairs import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render
+from ..settings.data import AnnotationSettings
 from .draft import Draft
 from .drawn_values import share_of, written
 
@@ -20,8 +21,12 @@ MOST_SHOWN = 30
 TEMPLATE = Path(__file__).with_name("experiment.yaml.j2")
 
 
-def text(d: Draft, source: str, command: str) -> str:
-    """Return the experiment file with comments. source: value of `data`; command: what was run."""
+def text(d: Draft, source: str, command: str, annotations: AnnotationSettings | None = None) -> str:
+    """Return the experiment file with comments.
+
+    source: value of `data`; command: what was run; annotations: the key of that name, if there is
+    one.
+    """
     small, cuda = d.backbone == "small", d.machine.cuda
     largest = 321 if cuda else (96 if small else 192)
     shares = dict.fromkeys(d.table.classes, 0.0)
@@ -36,6 +41,7 @@ def text(d: Draft, source: str, command: str) -> str:
         # A line break in a folder's name would end the comment.
         command="".join(letter if letter.isprintable() else "?" for letter in command),
         pairs=d.found.settings,
+        annotations=annotations,
         shares=shares,
         deep=any("16-bit" in kind for kind in d.found.kinds),
         small=small,

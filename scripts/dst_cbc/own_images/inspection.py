@@ -108,10 +108,14 @@ class Inspection:
 
 
 def common_folder(images: Path, labels: Path) -> tuple[Path, PairSettings]:
-    """Return the folder that contains both, and their paths in it; DataError if one is missing."""
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder")
+    """Return the folder that contains both, and their paths in it; DataError if one is missing.
+
+    labels: a folder of masks or annotations, or a file of annotations.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images}: no such folder")
+    if not labels.exists():
+        raise DataError(f"{labels}: no such folder, and no such file of annotations")
     whole = [path if path.is_absolute() else Path.cwd() / path for path in (images, labels)]
     whole = [path.resolve() for path in whole]
     root = Path(commonpath(whole))
@@ -227,14 +231,16 @@ def inspect(
     processes: int = 1,
     listed: ClassList | None = None,
     bands: Bands | None = None,
+    drawn: tuple[Path, list[tuple[str, str, str]]] | None = None,
 ) -> Inspection:
     """Decode some pairs and some images without a mask; of the other pairs read the headers.
 
     listed: decides whether the masks are read by number or by colour; if None, the masks decide.
-    bands: the channels of the images that are used, as for `decode`. Raises DataError that names
-    all bad files at once, and for masks that contradict each other.
+    bands: the channels of the images that are used, as for `decode`. drawn: for masks that are
+    drawn from annotations, their folder, and (id, image, mask) of all images. Raises DataError that
+    names all bad files at once, and for masks that contradict each other.
     """
-    pairs = paired(root, settings)
+    mask_root, pairs = drawn or (root, paired(root, settings))
     if not any(mask for _, _, mask in pairs):
         images, masks = images_below(root, settings), masks_below(root, settings)
         raise DataError(
@@ -245,11 +251,15 @@ def inspect(
     without = [pair for pair in pairs if not pair[2]]
     decoded = _spread(masked)
     chosen = [*decoded, *_spread(without)]
-    found = pool.results(partial(_look, root, bands), chosen, processes, partial(_ended, root))
+    found = pool.results(
+        partial(_look, root, mask_root, bands), chosen, processes, partial(_ended, root)
+    )
     looked = list(tqdm(found, "images", len(chosen), unit="image", disable=None, leave=False))
     known = set(decoded)
     problems = [one for one in looked if isinstance(one, str)]
-    problems += filter(None, (_mismatch(root, pair) for pair in masked if pair not in known))
+    problems += filter(
+        None, (_mismatch(root, mask_root, pair) for pair in masked if pair not in known)
+    )
     if problems:
         raise DataError(f"{len(problems)} files cannot be used:\n{by_cause(problems)}")
     seen = [one for one in looked if not isinstance(one, str)]
@@ -271,28 +281,31 @@ def inspect(
         Counter(mask.kind for mask in masks),
         warnings,
         masks,
-        _twins(root, pairs, coloured),
+        _twins(root, mask_root, pairs, coloured),
         {id: one.hash for (id, _, _), one in zip(chosen, seen, strict=True)},
         Counter(note for one in seen for note in one.notes),
         bands,
     )  # fmt: skip
 
 
-def _twins(root: Path, pairs: Sequence[tuple[str, str, str]], coloured: bool) -> list[list[str]]:
+def _twins(
+    root: Path, mask_root: Path, pairs: Sequence[tuple[str, str, str]], coloured: bool
+) -> list[list[str]]:
     """Return the ids of identical images. Raises DataError if their masks contradict each other.
 
     coloured: whether the masks are read by colour.
     """
-    ids, masks = {image: id for id, image, _ in pairs}, {image: mask for _, image, mask in pairs}
+    ids = {image: id for id, image, _ in pairs}
+    masks = {image: mask_root / mask for _, image, mask in pairs if mask}
     groups = identical_files(root, ids)
     problems = []
     for images in groups:
-        first, *others = [masks[image] for image in images if masks[image]] or [""]
+        first, *others = [masks[image] for image in images if image in masks] or [Path()]
         problems += [
-            f"{root / other} contradicts {root / first}: their images are identical, such as "
-            f"{images[0]} and {images[1]}; keep one of the two"
+            f"{other} contradicts {first}: their images are identical, such as {images[0]} and "
+            f"{images[1]}; keep one of the two"
             for other in others
-            if not np.array_equal(_values(root / first, coloured), _values(root / other, coloured))
+            if not np.array_equal(_values(first, coloured), _values(other, coloured))
         ]
     if problems:
         raise DataError("\n".join(problems))
@@ -310,20 +323,23 @@ def _spread(pairs: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]
     return [pairs[place * len(pairs) // count] for place in range(count)]
 
 
-def _mismatch(root: Path, pair: tuple[str, str, str]) -> str:
+def _mismatch(root: Path, mask_root: Path, pair: tuple[str, str, str]) -> str:
     """Return how the headers of an image and its mask contradict each other; "" if they do not."""
+    file = mask_root / pair[2]
     try:
-        image, mask = (size_of(root / file) for file in pair[1:])
+        image, mask = size_of(root / pair[1]), size_of(file)
     except DataError as error:
         return str(error)
-    return "" if image == mask else f"{root / pair[2]}: size {mask}, but its image has {image}"
+    return "" if image == mask else f"{file}: size {mask}, but its image has {image}"
 
 
 def _ended(root: Path, pair: tuple[str, str, str]) -> str:
     return f"{' or '.join(str(root / file) for file in pair[1:] if file)}: {DIED}"
 
 
-def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen | str:
+def _look(
+    root: Path, mask_root: Path, bands: Bands | None, pair: tuple[str, str, str]
+) -> Seen | str:
     """Decode one image and its mask; return what they hold, or what is wrong with them."""
     _, image_path, mask_path = pair
     try:
@@ -331,18 +347,18 @@ def _look(root: Path, bands: Bands | None, pair: tuple[str, str, str]) -> Seen |
         notes = tuple(image.notes)
         if not mask_path:
             return Seen(image.size, _kind(image), None, slopes(image), notes)
-        mask = decode_mask(root / mask_path)
-        if wrong := size_problem(root / mask_path, mask.size, image):
+        mask = decode_mask(mask_root / mask_path)
+        if wrong := size_problem(mask_root / mask_path, mask.size, image):
             return wrong
         numbers = numbers_of(mask)
         if numbers is None and mask.deep is not None:
-            return f"{root / mask_path}: a mask of 16-bit colours; expected 8 bits a channel"
+            return f"{mask_root / mask_path}: a mask of 16-bit colours; expected 8 bits a channel"
     except DataError as error:
         return str(error)
     values = colours_of(mask) if numbers is None else numbers
     found, counts = np.unique(values, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    file, kind = str(root / mask_path), _kind(mask)
+    file, kind = str(mask_root / mask_path), _kind(mask)
     coloured = numbers is None
     shapes = measured(values, coloured)
     seen = MaskSeen(file, kind, pixels, coloured, palette_of(mask), shapes)

@@ -51,9 +51,10 @@ def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) 
     masked = [record for record in records if record.subset == "train" and record.label]
     new = [record for record in masked if record.id not in labeled_before]
     problems, table = [], label_table(plan.dataset)
+    masks = plan.dataset.mask_root(root)
     for record in new:
         try:
-            open_label(root / record.label, table)
+            open_label(masks / record.label, table)
         except DataError as error:
             problems.append(str(error))
     if problems:

@@ -205,13 +205,15 @@ def _headers(plan: Plan, records: Sequence[Record], most: int) -> list[Row]:
     return rows
 
 
-def _digested(root: Path, rows: Sequence[Row]) -> list[Row]:
+def _digested(plan: Plan, rows: Sequence[Row]) -> list[Row]:
     """The rows of images with masks, with the SHA-256 of their files, which the stages compare."""
+    root = Path(plan.experiment.data)
+    masks = plan.dataset.mask_root(root)
     return [
         replace(
             row,
             image_sha256=sha256_file(root / row.image),
-            label_sha256=sha256_file(root / row.label),
+            label_sha256=sha256_file(masks / row.label),
         )
         for row in rows
     ]
@@ -265,8 +267,8 @@ def measure(plan: Plan, records: Sequence[Record], folder: Path) -> Measured | N
     settings, root = _baseline(plan), Path(plan.experiment.data)
     masked = [record for record in records if record.label]
     train = [record for record in masked if record.subset == "train"]
-    labeled = _digested(root, _headers(plan, train, IMAGES))
-    validation = _digested(root, _headers(plan, selecting(masked, settings.train), IMAGES))
+    labeled = _digested(plan, _headers(plan, train, IMAGES))
+    validation = _digested(plan, _headers(plan, selecting(masked, settings.train), IMAGES))
     if not (labeled and validation):
         return None
     devices.limit_threads(settings.train.compute_threads)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ..data.annotations.masks import draw_masks
 from ..data.layouts.layout import Record
 from ..data.records import dataset_stage, list_records
 from ..data.splits import MOST_SHUFFLED, divide, shuffled
@@ -378,7 +379,9 @@ def _load_plan(
 ) -> tuple[Experiment, list[Record], Plan]:
     presets = read_yaml(repository / "workflow/presets.yaml")
     experiment = load_experiment(files or [repository / "config.yaml"], presets, overrides)
-    records = list_records(Path(experiment.data), dataset_stage(experiment))
+    dataset = dataset_stage(experiment)
+    draw_masks(Path(experiment.data), dataset)
+    records = list_records(Path(experiment.data), dataset)
     methods = load_methods(repository / "workflow/methods.yaml")
     return experiment, records, Plan(experiment, methods, records)
 

@@ -114,7 +114,7 @@ def _tiles(
 def _mask(
     dataset: DatasetStage, root: Path, row: Row, colours: list[int], size: tuple[int, int]
 ) -> Image.Image:
-    classes = ground_truth(root, row, label_table(dataset))
+    classes = ground_truth(dataset.mask_root(root), row, label_table(dataset))
     if classes is not None:
         return _coloured(classes, colours, size)
     tile = Image.new("RGB", size, NO_MASK)

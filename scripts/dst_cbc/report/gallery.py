@@ -129,7 +129,7 @@ class _Album:
         scale = min(1, self.side / max(photo.size))
         self.scales.add(scale)
         size = (max(1, round(scale * photo.width)), max(1, round(scale * photo.height)))
-        truth = ground_truth(self.root, row, label_table(self.dataset))
+        truth = ground_truth(self.dataset.mask_root(self.root), row, label_table(self.dataset))
         classes: set[int] = set()
         rounds = [
             self._of_round(place, row, size, truth, *of_round, classes)

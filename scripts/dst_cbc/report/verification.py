@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from ..data.index import read_index
+from ..data.layouts.annotations import DRAWN_MASKS
 from ..runtime.checksums import FOLDER, is_given, place, read_record, recorded
 from ..runtime.errors import DataError
 from ..runtime.files import sha256_file
@@ -14,8 +15,8 @@ from ..self_training.pseudo_labels import read_manifest
 
 OWN = (".fingerprints.json", ".snakemake_timestamp", "cost.json", "thresholds.edited.csv")
 """Names of files that no job records: caches, Snakemake's own, and thresholds edited by hand."""
-UNRECORDED = ("logs", "benchmarks", "tensorboard", "suggestions")
-"""Folders of a study that say how its jobs went, and drafts of masks."""
+UNRECORDED = ("logs", "benchmarks", "masks", "tensorboard", "suggestions")
+"""Folders of a study that say how its jobs went, drafts of masks, and masks of annotations."""
 FREED = re.compile(r"round[0-9]+/predictions[^/]*[.]h5$")
 """Predictions of round 1 and later, which may be deleted, as shards may."""
 MANIFEST = "pseudo_labels.csv"
@@ -113,12 +114,21 @@ def _others(study: Path, known: set[Path]) -> Iterator[Path]:
 
 
 def _images(index: Path, data: Path) -> Iterator[tuple[str, Path]]:
-    """Compare images and masks with dataset.csv, unless it is missing or damaged itself."""
+    """Compare images and masks with dataset.csv, unless it is missing or damaged itself.
+
+    Masks that are drawn from annotations lie beside it.
+    """
+    masks = index.parent / "masks"
+    if not (masks / DRAWN_MASKS).is_file():
+        masks = data
     try:
         rows = read_index(index)
     except (DataError, FileNotFoundError):
         return
     for row in rows.values():
-        for name, digest in ((row.image, row.image_sha256), (row.label, row.label_sha256)):
-            if name and (state := _state(data / name, digest)):
-                yield state, data / name
+        files = {data / row.image: row.image_sha256}
+        if row.label:
+            files[masks / row.label] = row.label_sha256
+        for path, digest in files.items():
+            if state := _state(path, digest):
+                yield state, path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
@@ -25,7 +25,7 @@ from .yaml_files import found
 
 IGNORED = 255
 """Label value of pixels without a class, in memory and in every label file that we write."""
-Format = Literal["camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
+Format = Literal["annotations", "camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
 
 
 def _one_group(pattern: str) -> str:
@@ -111,7 +111,8 @@ class PairSettings(Settings):
         default=".", description="folder of the images, a path relative to `data`"
     )
     labels: FolderBelow = Field(
-        description="folder of the masks, a path relative to `data`; may be that of the images"
+        description="folder of the masks, a path relative to `data`; may be that of the images. "
+        "With `format: annotations`, a file of annotations, or a folder of such files"
     )
     image_name: NamePattern = Field(
         default="{}",
@@ -135,6 +136,30 @@ class PairSettings(Settings):
     test: tuple[str, ...] = Field(default=(), description="ids of the images held out for the test")
 
 
+class AnnotationSettings(Settings):
+    """How masks are drawn from the shapes in annotation files."""
+
+    names: dict[Annotated[str, Field(max_length=1000)], str] = Field(
+        min_length=1,
+        description="for each label in the annotation files, the name of its class, or `ignore`: "
+        "its pixels have no class",
+    )
+    unannotated: Literal["background", "ignore"] = Field(
+        default="background",
+        description="what pixels without a shape are: `background`, they are of the class of that "
+        "name; `ignore`, they have no class",
+    )
+    empty: Literal["unlabeled", "labeled"] = Field(
+        default="unlabeled",
+        description="what an image is that the annotation files list without a shape: `unlabeled`, "
+        "or `labeled`, all of it is `unannotated`",
+    )
+    partial: bool = Field(
+        default=False,
+        description="whether the annotation files may have shapes of images that are not there",
+    )
+
+
 ClassColours = Annotated[dict[ClassName, Colour], Field(min_length=2, max_length=IGNORED)]
 # In JSON a list of pairs: the order numbers the classes, and the keys of an object are sorted.
 Classes = Annotated[
@@ -147,7 +172,7 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
-    added: ClassVar = ("pairs", "bands")
+    added: ClassVar = ("pairs", "bands", "annotations", "drawn")
 
     format: Format
     classes: Classes
@@ -158,6 +183,31 @@ class DatasetStage(Settings):
     test_from_val: Annotated[int, Field(ge=0)]
     digits: DrawSettings | None
     pairs: PairSettings | None = None
+    annotations: AnnotationSettings | None = None
+    drawn: str | None = None
+    """Folder of the masks that are drawn from annotations; None where masks are the user's."""
+
+    def mask_root(self, root: Path) -> Path:
+        """Return the folder in which the paths of masks start. root: folder of the data set."""
+        return Path(self.drawn) if self.drawn else root
+
+    @model_validator(mode="after")
+    def _annotations_name_classes(self) -> DatasetStage:
+        if self.annotations is None:
+            return self
+        known = ", ".join(self.classes)
+        for label, name in self.annotations.names.items():
+            if name not in self.classes and name != "ignore":
+                raise ValueError(
+                    f"annotations.names: {found(label)} is mapped to {found(name)}, which is not a "
+                    f"class; known: {known}, and `ignore`"
+                )
+        if self.annotations.unannotated == "background" and "background" not in self.classes:
+            raise ValueError(
+                f"annotations.unannotated: found background, but classes are {known}; add the "
+                "class `background`, or set unannotated to ignore"
+            )
+        return self
 
     @model_validator(mode="after")
     def _labels_name_classes(self) -> DatasetStage:

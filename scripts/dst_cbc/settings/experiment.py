@@ -21,7 +21,7 @@ from .base import (
     StudyName,
     Window,
 )
-from .data import DrawSettings, Format, PairSettings, SplitRule
+from .data import AnnotationSettings, DrawSettings, Format, PairSettings, SplitRule
 from .methods import SwitchOverrides, TrainOverrides
 from .network import NetworkSettings
 from .stages import PART_IMAGES, Compute, MaskSize, PadColour, Selection, Subset
@@ -207,7 +207,8 @@ class Experiment(Compute):
     format: Format = Field(
         description="layout of the folder `data`: `camvid`, `cityscapes` and `voc` as published; "
         "`folder`, subfolders images/ and labels/ with train/, val/ and test/; `pairs`, any "
-        "folders of images and masks; `digits`, scenes that the workflow draws"
+        "folders of images and masks; `annotations`, images and the files of a labeling tool; "
+        "`digits`, scenes that the workflow draws"
     )
     classes: dict[ClassName, Colour] | None = Field(
         default=None,
@@ -242,8 +243,13 @@ class Experiment(Compute):
     digits: DrawSettings = DrawSettings()
     pairs: PairSettings | None = Field(
         default=None,
-        description="with `format: pairs`: where images and masks are, how they are matched, and "
-        "which images are held out",
+        description="with `format: pairs` and `format: annotations`: where images and masks or "
+        "annotations are, how they are matched, and which images are held out",
+    )
+    annotations: AnnotationSettings | None = Field(
+        default=None,
+        description="with `format: annotations`: which class each label in the files means, and "
+        "what pixels without a shape are. Masks are drawn in `results/<study>/masks`",
     )
     preset: Literal["standard", "paper", "released"] = Field(
         default="standard",

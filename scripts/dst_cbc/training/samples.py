@@ -47,6 +47,11 @@ class Data:
     labeling_model: Path | None = None
     label_size: tuple[int, int] | None = None
 
+    @property
+    def masks(self) -> Path:
+        """The folder in which the paths of masks start."""
+        return self.dataset.mask_root(self.root)
+
 
 class Samples:
     """Samples of labeled images: `image` (3, h, w) in 0..255, `label` uint8 (h, w) of crop size.
@@ -100,7 +105,7 @@ class Samples:
 
     def label(self, row: Row) -> np.ndarray:
         """Return the label of an image, uint8 (H, W), at its own size."""
-        return np.asarray(open_label(self.data.root / row.label, self.table))
+        return np.asarray(open_label(self.data.masks / row.label, self.table))
 
     def more(
         self, row: Row, draw: Draw, warp: Warp | Interpolation, size: tuple[int, int]

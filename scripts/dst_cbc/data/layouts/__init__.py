@@ -1,8 +1,9 @@
 """Layouts of data sets on disk, by the name of their format; each lists images as records."""
 
-from . import camvid, cityscapes, digits, folder, pairs, voc
+from . import annotations, camvid, cityscapes, digits, folder, pairs, voc
 
 LAYOUTS = {
+    "annotations": annotations.LAYOUT,
     "camvid": camvid.LAYOUT,
     "cityscapes": cityscapes.LAYOUT,
     "digits": digits.LAYOUT,

@@ -148,14 +148,18 @@ def groups_of(ids: Collection[str], pattern: str | None) -> dict[str, str]:
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
-    """Yield every image that is in a subset.
+    assert dataset.pairs is not None
+    return in_subsets(root, dataset.pairs, paired(root, dataset.pairs))
+
+
+def in_subsets(
+    root: Path, pairs: PairSettings, found: Sequence[tuple[str, str, str]]
+) -> Iterator[Record]:
+    """Yield every image, given as (id, image, mask), that is in a subset.
 
     An image is left out if it is not held out itself, but another image of its group is. Raises
     DataError when a held-out id has no image, or a group is held out for both val and test.
     """
-    pairs = dataset.pairs
-    assert pairs is not None
-    found = paired(root, pairs)
     held = {id: subset for subset in ("val", "test") for id in getattr(pairs, subset)}
     missing = held.keys() - {id for id, _, _ in found}
     if missing:

@@ -52,6 +52,6 @@ class Objective(Base):
 
 def _class_weights(data: Data, stage: TrainStage, model: SegmentationModel) -> torch.Tensor | None:
     table = label_table(data.dataset)
-    labels = (np.asarray(open_label(data.root / row.label, table)) for row in data.labeled)
+    labels = (np.asarray(open_label(data.masks / row.label, table)) for row in data.labeled)
     weights = class_weights(stage, list(data.dataset.classes), labels)
     return None if weights is None else weights.to(next(model.network.parameters()).device)

@@ -1,0 +1,90 @@
+"""Finds the image of each entry of annotation files, by the name that the entry gives."""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+from ..layouts.layout import IMAGE_SUFFIXES, same_name
+from .shapes import Annotated, Annotations
+
+NAMED = 3
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+class Images:
+    """The images of a data set, to be found by a name or by the end of a path.
+
+    images: id: path.
+    """
+
+    def __init__(self, images: Mapping[str, str]):
+        self._ids: dict[str, set[str]] = defaultdict(set)
+        for id, path in images.items():
+            for name in (path, os.path.splitext(path)[0]):
+                parts = same_name(name).split("/")
+                for start in range(len(parts)):
+                    self._ids["/".join(parts[start:])].add(id)
+
+    def named(self, name: str) -> set[str]:
+        """Return the ids of the images that a name of an annotation file may mean.
+
+        The longest end of the name that is the end of an image's path decides, with or without
+        the ending of the file.
+        """
+        parts = [
+            part for part in re.split(r"[/\\]", same_name(name)) if part not in ("", ".", "..")
+        ]
+        for last in (parts[-1:], [_UPLOADED.sub("", parts[-1])] if parts else []):
+            whole = [*parts[:-1], *last]
+            for start in range(len(whole)):
+                end = "/".join(whole[start:])
+                stem, suffix = os.path.splitext(end)
+                forms = (end, stem) if suffix.lower() in IMAGE_SUFFIXES else (end,)
+                for form in forms:
+                    if form in self._ids:
+                        return self._ids[form]
+        return set()
+
+
+def matched(
+    found: Annotations, images: Mapping[str, str], partial: bool, folder: str
+) -> tuple[dict[str, Annotated], list[str], list[str]]:
+    """Return the entry of each image by id, problems `file: what is wrong`, and notices.
+
+    images: id: path of all images. partial: whether entries of images that are not there are left
+    out; otherwise they are a problem. folder: of the images, for messages.
+    """
+    names = Images(images)
+    by_id: dict[str, Annotated] = {}
+    problems, absent = [], []
+    for one in found.images:
+        ids = names.named(one.image)
+        if len(ids) > 1:
+            first, second = sorted(images[id] for id in ids)[:2]
+            problems.append(
+                f"{one.file}: the name {one.image!r} may mean {first} and {second}; give the path "
+                "of the image, or rename one of them"
+            )
+        elif not ids:
+            # Without a shape, nothing is lost.
+            absent += [one] if one.shapes else []
+        elif (before := by_id.setdefault(min(ids), one)) is not one:
+            problems.append(
+                f"{one.file}: describes {images[min(ids)]}, which {before.file} describes, too; "
+                "keep one of the two"
+            )
+    if not absent:
+        return by_id, problems, []
+    first = ", ".join(one.image for one in absent[:NAMED])
+    shaped = sum(bool(one.shapes) for one in found.images)
+    more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+    said = f"{len(absent)} of {shaped} images with shapes are not below {folder}: {first}{more}"
+    if partial:
+        return by_id, problems, [f"{said}; they are left out"]
+    problems.append(
+        f"{absent[0].file}: {said}. Put them there, or leave them out: new_experiment.py "
+        "--partial, or `partial: true` under `annotations`"
+    )
+    return by_id, problems, []

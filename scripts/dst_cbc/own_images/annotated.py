@@ -1,0 +1,150 @@
+"""Proposes how annotation files are used, and inspects the masks that are drawn from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data.annotations.masks import draw_masks, entries_of
+from ..data.annotations.sources import find, read
+from ..data.layouts.annotations import drawn_masks, images_of
+from ..data.layouts.layout import MASK_SUFFIXES, files_below
+from ..runtime.errors import DataError
+from ..settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSettings
+from .class_list import ClassList
+from .classes import colour_of
+
+BACKGROUND = "background"
+_BACKGROUNDS = ("background", "_background_")
+"""Labels, in lower case, that mean the background."""
+
+
+def holds_annotations(root: Path, folders: PairSettings) -> bool:
+    """Whether --labels is a file of annotations, or a folder of them and of no masks.
+
+    In the folder of the images, files of annotations count even though PNGs lie beside them.
+    """
+    source = root / folders.labels
+    if source.is_file():
+        return True
+    is_own = folders.labels != folders.images
+    if is_own and any(files_below(root, folders.labels, MASK_SUFFIXES)):
+        return False
+    return bool(find(source))
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """How annotation files become masks.
+
+    dataset: the settings of the data set. drawn: (id, image, mask) of all images; mask "" if there
+    is none. listed: the values of the masks. notes: sentences for the user.
+    """
+
+    dataset: DatasetStage
+    pairs: list[tuple[str, str, str]]
+    listed: ClassList
+    notes: list[str]
+
+    @property
+    def settings(self) -> AnnotationSettings:
+        """The key `annotations`."""
+        assert self.dataset.annotations is not None
+        return self.dataset.annotations
+
+
+def propose(
+    root: Path, folders: PairSettings, unannotated: str, partial: bool, masks: Path
+) -> Proposal:
+    """Read the annotation files and draw all masks into the folder `masks`.
+
+    Raises DataError that lists everything that is wrong in the files; then nothing is written.
+    """
+    source = root / folders.labels
+    program, found = read(source)
+    used = {shape.label for image in found.images for shape in image.shapes if not shape.ignored}
+    # The classes of the files first, in their order.
+    labels = [label for label in dict.fromkeys([*found.classes, *sorted(used)]) if label in used]
+    names = class_names(labels)
+    classes = _classes(names, found.classes, unannotated)
+    if not 2 <= len(classes) <= IGNORED:
+        raise DataError(
+            f"{source}: {len(classes)} classes ({', '.join(list(classes)[:5])}); expected 2 to "
+            f"{IGNORED}"
+            + (", with `--unannotated background` also the background" if len(classes) < 2 else "")
+        )
+    annotations = AnnotationSettings(
+        # In a file without a label, only crowds are left.
+        names=names or {"ignore": "ignore"},
+        unannotated="background" if unannotated == BACKGROUND else "ignore",
+        partial=partial,
+    )
+    dataset = DatasetStage(
+        format="annotations",
+        classes=classes,
+        labels=dict(enumerate(classes)),
+        ignore=(IGNORED,),
+        test_from_val=0,
+        digits=None,
+        pairs=folders,
+        annotations=annotations,
+        drawn=str(masks),
+    )
+    images = images_of(root, folders)
+    entries, notices = entries_of(root, dict(images), found, annotations, source)
+    shapes = sum(len(entry.annotated.shapes) for entry in entries)
+    idle = [label for label in found.classes if label not in used]
+    notes = [
+        f"found: {program.name}: {shapes} shapes of {len(labels)} labels in {len(entries)} images",
+        *(f"found: {notice}" for notice in notices),
+        *([f"found: labels without a shape are left out: {_some(idle)}"] if idle else []),
+        *_renamed(names),
+    ]
+    draw_masks(root, dataset, found)
+    drawn = drawn_masks(masks)
+    pairs = [(id, image, drawn.get(id, "")) for id, image in images]
+    listed = ClassList(source, dict(enumerate(classes)), [IGNORED], coloured=False)
+    return Proposal(dataset, pairs, listed, notes)
+
+
+def class_names(labels: Sequence[str]) -> dict[str, str]:
+    """Return a valid class name for each label; labels for the background are of that class.
+
+    Two labels have one name only if both mean the background.
+    """
+    names: dict[str, str] = {}
+    for label in labels:
+        if label.casefold() in _BACKGROUNDS:
+            names[label] = BACKGROUND
+            continue
+        plain = re.sub(r"[^A-Za-z0-9 ._-]+", "-", label).strip(" ._-")[:50] or "class"
+        name, number = plain, 2
+        while name in names.values() or name in (BACKGROUND, "ignore"):
+            name, number = f"{plain} {number}", number + 1
+        names[label] = name
+    return names
+
+
+def _classes(
+    names: Mapping[str, str], colours: Mapping[str, str | None], unannotated: str
+) -> dict[str, str]:
+    """Return the colour of each class; the background comes first, if there is one."""
+    classes = {BACKGROUND: "#000000"} if BACKGROUND in (unannotated, *names.values()) else {}
+    for label, name in names.items():
+        own = colours.get(label)
+        if name != BACKGROUND:
+            taken = own in classes.values()
+            classes[name] = own if own and not taken else colour_of(len(classes))
+    return classes
+
+
+def _renamed(names: Mapping[str, str]) -> list[str]:
+    changed = [f"{label!r} is {name!r}" for label, name in names.items() if label != name]
+    return [f"assumed: names of classes: {_some(changed)}"] if changed else []
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} others" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -1,0 +1,69 @@
+"""Names in annotation files find images by the ends of their paths."""
+
+from pathlib import Path
+
+import pytest
+
+from dst_cbc.data.annotations.matching import Images, matched
+from dst_cbc.data.annotations.shapes import Annotated, Annotations, Shape, box
+
+PATHS = {
+    "a": "photos/a.jpg",
+    "train/x": "photos/train/x.png",
+    "val/x": "photos/val/x.png",
+    "b.c": "photos/b.c.tif",
+    "Ä": "photos/A\u0308.png",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("a.jpg", "a"),
+        ("a", "a"),
+        ("a.png", "a"),
+        ("train/x.png", "train/x"),
+        ("..\\images\\val\\x.png", "val/x"),
+        ("/data/upload/1/0a1b2c3d-a.jpg", "a"),
+        ("b.c", "b.c"),
+        ("\u00c4.png", "Ä"),
+        ("elsewhere/a.jpg", "a"),
+    ],
+)
+def test_the_longest_end_of_a_name_decides(name, id):
+    assert Images(PATHS).named(name) == {id}
+
+
+@pytest.mark.parametrize("name", ["", "..", "/", "c.jpg", "a.jpg/b", "A.JPG", "0a1b2c3d-"])
+def test_other_names_find_nothing(name):
+    assert Images(PATHS).named(name) == set()
+
+
+SHAPE = Shape("cell", [[box(0, 0, 1, 1)]])
+
+
+def annotated(name, file="one.json", shapes=(SHAPE,)):
+    return Annotated(Path(file), name, None, shapes)
+
+
+def test_a_name_of_two_images_and_an_image_with_two_entries_are_problems():
+    found = Annotations([annotated("x.png"), annotated("a.jpg"), annotated("a", "two.json")])
+    by_id, problems, notices = matched(found, PATHS, False, "photos")
+    assert list(by_id) == ["a"] and notices == []
+    assert problems == [
+        "one.json: the name 'x.png' may mean photos/train/x.png and photos/val/x.png; give the "
+        "path of the image, or rename one of them",
+        "two.json: describes photos/a.jpg, which one.json describes, too; keep one of the two",
+    ]
+
+
+def test_images_that_are_not_there_are_a_problem_unless_they_may_be_missing():
+    gone = [annotated(f"gone{number}.jpg") for number in range(5)]
+    found = Annotations([annotated("a.jpg"), *gone, annotated("empty.jpg", shapes=())])
+    by_id, problems, notices = matched(found, PATHS, False, "photos")
+    said = (
+        "5 of 6 images with shapes are not below photos: gone0.jpg, gone1.jpg, gone2.jpg and 2 more"
+    )
+    assert list(by_id) == ["a"] and notices == []
+    assert len(problems) == 1 and problems[0].startswith(f"one.json: {said}. Put them there")
+    assert matched(found, PATHS, True, "photos")[1:] == ([], [f"{said}; they are left out"])

@@ -1,0 +1,164 @@
+"""From images and a file of annotations to an experiment file, and what Snakemake makes of it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dst_cbc.own_images.annotated import class_names
+from dst_cbc.planning import cost
+from dst_cbc.planning.cost import Measured
+from dst_cbc.planning.plan import load_plan
+from dst_cbc.runtime.errors import DataError
+from workflow import REPOSITORY, Project, new_experiment
+
+SIDE = 32
+
+
+def write_coco(path, boxes, labels):
+    """Write COCO's JSON. boxes: {file of an image: [(label, left, top, right, bottom)]}."""
+    images, annotations = [], []
+    for number, (name, found) in enumerate(boxes.items(), 1):
+        images.append({"id": number, "file_name": name, "width": SIDE, "height": SIDE})
+        for label, left, top, right, bottom in found:
+            corners = [left, top, right, top, right, bottom, left, bottom]
+            one = {"image_id": number, "category_id": labels.index(label), "iscrowd": 0}
+            annotations.append({"id": len(annotations), "segmentation": [corners], **one})
+    categories = [{"id": number, "name": label} for number, label in enumerate(labels)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with ten images, of which eight are annotated: a cell each, a vessel in some."""
+    (tmp_path / "photos").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(10):
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{number}.png")
+    write_coco(tmp_path / "shapes.json", boxes_of(8), ["cell", "vessel", "spare"])
+    return tmp_path
+
+
+def boxes_of(count):
+    cells = {f"{number}.png": [("cell", number, 0, number + 8, 16)] for number in range(count)}
+    for number in range(0, count, 2):
+        cells[f"{number}.png"].append(("vessel", 0, 20, 32, 28))
+    return cells
+
+
+@pytest.fixture
+def write_file(folder, monkeypatch):
+    """Function that runs new_experiment.py on the folder, with further options."""
+
+    def run(*options):
+        measured = Measured("cpu", step=0.001, image=0.001, memory=1, model=1)
+        monkeypatch.setattr(cost, "measure", lambda *_: measured)
+        folders = ("--images", folder / "photos", "--labels", folder / "shapes.json")
+        new_experiment(monkeypatch, folder / "work", *folders, "--name", "cells", *options)
+
+    return run
+
+
+def test_annotations_become_an_experiment_of_their_classes(write_file, folder, capsys):
+    write_file()
+    told = capsys.readouterr().out
+    assert "found: COCO: 12 shapes of 2 labels in 8 images" in told
+    assert "labels without a shape are left out: spare" in told
+    assert "found: 10 images, 8 of them with a mask, 2 without" in told
+    experiment, records, plan = load_plan(REPOSITORY, [Path("cells.yaml")], {})
+    assert experiment.format == "annotations" and experiment.data == str(folder)
+    assert list(plan.dataset.classes) == ["background", "cell", "vessel"]
+    assert experiment.annotations and experiment.annotations.names == {
+        "cell": "cell", "vessel": "vessel",
+    }  # fmt: skip
+    assert sum(bool(record.label) for record in records) == 8
+    mask = np.array(Image.open("results/cells/masks/2.png"))
+    assert mask[0, [1, 2, 9, 10]].tolist() == [0, 1, 1, 0] and (mask[20:28] == 2).all()
+    # The background's share is what the shapes leave: 1 - (8 x 128 + 4 x 256) / (8 x 1024).
+    assert "background: '#000000'   # 75.00% of the mask pixels" in Path("cells.yaml").read_text()
+
+
+def test_unannotated_pixels_may_have_no_class(write_file):
+    write_file("--unannotated", "ignore")
+    experiment, _, plan = load_plan(REPOSITORY, [Path("cells.yaml")], {})
+    assert experiment.annotations and experiment.annotations.unannotated == "ignore"
+    assert list(plan.dataset.classes) == ["cell", "vessel"]
+    assert np.unique(np.array(Image.open("results/cells/masks/1.png"))).tolist() == [0, 255]
+
+
+def test_looking_leaves_nothing_and_a_second_call_goes_on(write_file, folder, monkeypatch):
+    write_file("--look")
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+    def fail(*_):
+        raise DataError("measuring fails")
+
+    monkeypatch.setattr(cost, "remember", fail)
+    with pytest.raises(DataError, match="measuring fails"):
+        write_file()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    write_file()
+    with pytest.raises(DataError, match=r"cells\.yaml: exists already"):
+        write_file()
+
+
+@pytest.mark.parametrize(
+    "options", [("--classes", "list.txt"), ("--mask-name", "{}_m"), ("--image-name", "{}_i")]
+)
+def test_options_for_masks_are_refused(write_file, options):
+    with pytest.raises(DataError, match=f"{options[0]}: is for folders of masks"):
+        write_file(*options)
+
+
+def test_images_that_are_not_there_are_left_out_if_asked(write_file, folder):
+    write_coco(folder / "shapes.json", boxes_of(12), ["cell", "vessel"])
+    with pytest.raises(DataError, match="2 of 12 images with shapes are not below"):
+        write_file()
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+    write_file("--partial")
+    assert load_plan(REPOSITORY, [Path("cells.yaml")], {})[0].annotations.partial
+
+
+def test_labels_get_valid_names_of_their_own():
+    labels = ["cell", "Cell/a", "Cell\\a", "_background_", "Background", "ignore", "über", "?"]
+    names = class_names(labels)
+    assert names == {
+        "cell": "cell",
+        "Cell/a": "Cell-a",
+        "Cell\\a": "Cell-a 2",
+        "_background_": "background",
+        "Background": "background",
+        "ignore": "ignore 2",
+        "über": "ber",
+        "?": "class",
+    }
+
+
+def test_an_edited_shape_is_checked_and_trained_on_again(folder, tmp_path_factory):
+    project = Project.create(
+        tmp_path_factory.mktemp("project"),
+        data=str(folder),
+        format="annotations",
+        digits={},
+        pairs={"images": "photos", "labels": "shapes.json", "val": ["0"], "test": ["1"]},
+        annotations={"names": {"cell": "cell", "vessel": "vessel"}},
+        classes={"background": "#000000", "cell": "#e69f00", "vessel": "#56b4e9"},
+        splits={"6": {"all": True}},
+    )
+    index = "results/tiny/dataset.csv"
+    assert "masks are drawn into results/tiny/masks" in project.snakemake(index)
+    assert project.jobs(index) == {}
+    rows = (project.study / "dataset.csv").read_text().splitlines()
+    assert [row.split(",")[2] for row in rows[1:]] == [*(f"{n}.png" for n in range(8)), "", ""]
+    boxes = boxes_of(8)
+    boxes["5.png"][0] = ("vessel", 5, 0, 13, 16)
+    write_coco(folder / "shapes.json", boxes, ["cell", "vessel"])
+    assert set(project.jobs(index)) == {"check_data"}
+    project.snakemake(index)
+    changed = (project.study / "dataset.csv").read_text().splitlines()
+    assert [a.split(",")[0] for a, b in zip(rows, changed, strict=True) if a != b] == ["5"]
