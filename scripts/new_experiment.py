@@ -22,8 +22,15 @@ from typing import get_args
 from pydantic import TypeAdapter, ValidationError
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.own_images import annotated, draft, experiment_text, inspection, next_study
-from dst_cbc.own_images.class_list import FORM, ClassList, read_class_list
+from dst_cbc.own_images import (
+    annotated,
+    draft,
+    experiment_text,
+    exported_lists,
+    inspection,
+    next_study,
+)
+from dst_cbc.own_images.class_list import FORM, ClassList
 from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.own_images.inspection import Inspection
 from dst_cbc.planning import cost
@@ -50,7 +57,8 @@ def parse():
         (
             "--labels",
             "folder of masks; each has the name of its image, perhaps with an ending such as "
-            "_mask; or a file or folder of annotations, as labeling tools export them",
+            "_mask; an export of CVAT that has the folder SegmentationClass stands for that "
+            "folder. Or a file or folder of annotations, as labeling tools export them",
         ),
         (
             "--update",
@@ -93,7 +101,13 @@ def parse():
         action="store_true",
         help="for annotations: leave out shapes of images that are not there",
     )
-    parser.add_argument("--classes", type=Path, metavar="PATH", help=f"file of classes; {FORM}")
+    parser.add_argument(
+        "--classes",
+        type=Path,
+        metavar="PATH",
+        help=f"file of classes; {FORM} "
+        "(default: labelmap.txt or _classes.csv, as CVAT and Roboflow export them with masks)",
+    )
     parser.add_argument(
         "--bands",
         type=int,
@@ -177,7 +191,8 @@ def start(arguments) -> None:
     taken = out if out.exists() else study if begun else None
     if taken and not arguments.look:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
-    root, folders = inspection.common_folder(arguments.images, arguments.labels)
+    images, labels = exported_lists.folders_of(arguments.images, arguments.labels)
+    root, folders = inspection.common_folder(images, labels)
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -205,7 +220,10 @@ def of_masks(
     names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
     files = inspection.account(root, names)
     print(escape.terminal("\n".join(files.lines())), flush=True)
-    listed = read_class_list(arguments.classes) if arguments.classes else None
+    if arguments.classes:
+        listed = exported_lists.read(arguments.classes)
+    elif listed := exported_lists.find(root / folders.labels):
+        print(escape.terminal("\n".join(exported_lists.describe(listed))), flush=True)
     return inspection.inspect(root, names, cores, listed, arguments.bands), listed
 
 

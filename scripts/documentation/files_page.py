@@ -261,7 +261,7 @@ BY_HAND = {
     ),
     f"{STUDY}/cost.json": File("The measured time of a training step, for the cost estimate."),
     f"{STUDY}/suggestions": File(
-        "Written by `scripts/suggest.py`: `suggest.csv` and drafts of masks."
+        "Written by `scripts/suggest.py`: `suggest.csv`, and drafts as masks or polygons."
     ),
     f"{STUDY}/logs": File("One log for each job, in the folders of its model."),
     f"{STUDY}/benchmarks": File("Seconds and memory of trainings and predictions."),

@@ -35,6 +35,7 @@ from mutations import (
     splice,
 )
 from PIL import Image
+from pydantic import TypeAdapter
 
 from dst_cbc.data.annotations import coco, label_studio, yolo
 from dst_cbc.data.annotations.shapes import PEEK, AnnotationFormat
@@ -45,7 +46,7 @@ from dst_cbc.data.index import Row, read_index
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.trainaug import sbd_mask
-from dst_cbc.own_images.class_list import read_class_list
+from dst_cbc.own_images import exported_lists
 from dst_cbc.planning import cost
 from dst_cbc.planning.lost import Lost
 from dst_cbc.planning.plan import load_plan
@@ -61,7 +62,7 @@ from dst_cbc.runtime.resume import Busy, resume_folder
 from dst_cbc.self_training.predictions import read_histogram, read_predictions
 from dst_cbc.self_training.pseudo_labels import join_shards, read_labels, read_manifest
 from dst_cbc.self_training.thresholds import read_cutoffs, read_thresholds
-from dst_cbc.settings.base import Bands
+from dst_cbc.settings.base import Bands, ClassName
 from dst_cbc.settings.data import DatasetStage
 from dst_cbc.settings.experiment import Experiment
 from dst_cbc.settings.experiment_files import ConfigError, load_experiment, load_methods, read_yaml
@@ -69,6 +70,8 @@ from dst_cbc.settings.experiment_files import ConfigError, load_experiment, load
 REPOSITORY = Path(__file__).parents[2]
 OWN = (DataError, ConfigError, Busy, Changed, Unusable, FileNotFoundError)
 """The errors for which a command prints one line."""
+LABELMAP = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nä/b:1,2,3:x:y\nc:9,9,9::"
+PIXEL_VALUES = "Pixel Value, Class\n0, background\n1, ä/b\n2, c"
 CLASS_LIST = "value name\n0 background\nroad: 7\n8, road\n255 ignore"
 CLASSES = ["background", *"0123456789"]
 DIVISION = "3_0"
@@ -356,10 +359,14 @@ def ids_of(study: Path, side: str = "unlabeled") -> list[str]:
     return read_ids(study / f"splits/{DIVISION}.{side}.txt")
 
 
-def read_classes(study: Path) -> None:
-    found = read_class_list(study / "classes.txt")
-    assert len({*found.names.values()}) > 1 and not {*found.names} & {*found.ignore}
-    assert all(0 <= value < (1 << 24 if found.coloured else 1 << 16) for value in found.names)
+def read_classes(name: str) -> Callable[[Path], None]:
+    def read(study: Path) -> None:
+        found = exported_lists.read(study / name)
+        assert len({*found.names.values()}) > 1 and not {*found.names} & {*found.ignore}
+        assert all(0 <= value < (1 << 24 if found.coloured else 1 << 16) for value in found.names)
+        TypeAdapter(list[ClassName]).validate_python([*found.names.values()])
+
+    return read
 
 
 def read_lists(study: Path) -> None:
@@ -782,7 +789,12 @@ READERS = [
            is_yaml, lambda _: [(REPOSITORY / "workflow/methods.yaml").read_bytes()], share=0.3),
     Reader("dataset.csv", read_dataset, CSV, has_header("id", "image", "white")),
     Reader(f"splits/{DIVISION}.unlabeled.txt", read_lists, _TEXT, is_text),
-    Reader("classes.txt", read_classes, _TEXT, is_text, text_file(CLASS_LIST), share=0.3),
+    Reader("classes.txt", read_classes("classes.txt"), _TEXT, is_text, text_file(CLASS_LIST),
+           share=0.3),
+    Reader("labelmap.txt", read_classes("labelmap.txt"), _TEXT, is_text, text_file(LABELMAP),
+           share=0.3),
+    Reader("_classes.csv", read_classes("_classes.csv"), _TEXT, is_text, text_file(PIXEL_VALUES),
+           share=0.3),
     Reader("summary.csv", of_summary, CSV, has_header("split", "miou", "edited"), share=0.3),
     Reader(f"{ROUND}/predictions.h5", read_h5, _H5, is_hdf5, share=2),
     Reader(f"{ROUND}/histogram.npz", read_npz, _NPZ, is_zip),

@@ -133,8 +133,8 @@ def test_labels_get_valid_names_of_their_own():
         "Cell\\a": "Cell-a 2",
         "_background_": "background",
         "Background": "background",
-        "ignore": "ignore 2",
-        "über": "ber",
+        "ignore": "ignore",
+        "über": "uber",
         "?": "class",
     }
 

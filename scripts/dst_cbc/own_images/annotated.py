@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..data.layouts.annotations import drawn_masks, images_of
 from ..data.layouts.layout import MASK_SUFFIXES, files_below
 from ..runtime.errors import DataError
 from ..settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSettings
-from .class_list import ClassList
+from .class_list import ClassList, valid_names
 from .classes import colour_of
 
 BACKGROUND = "background"
@@ -110,21 +109,10 @@ def propose(
 
 
 def class_names(labels: Sequence[str]) -> dict[str, str]:
-    """Return a valid class name for each label; labels for the background are of that class.
-
-    Two labels have one name only if both mean the background.
-    """
-    names: dict[str, str] = {}
-    for label in labels:
-        if label.casefold() in _BACKGROUNDS:
-            names[label] = BACKGROUND
-            continue
-        plain = re.sub(r"[^A-Za-z0-9 ._-]+", "-", label).strip(" ._-")[:50] or "class"
-        name, number = plain, 2
-        while name in names.values() or name in (BACKGROUND, "ignore"):
-            name, number = f"{plain} {number}", number + 1
-        names[label] = name
-    return names
+    """Return the class of each label; labels for the background and for no class are known."""
+    backgrounds = {label: BACKGROUND for label in labels if label.casefold() in _BACKGROUNDS}
+    others = valid_names([label for label in labels if label not in backgrounds])
+    return {label: backgrounds.get(label) or others[label] for label in labels}
 
 
 def _classes(
@@ -134,7 +122,7 @@ def _classes(
     classes = {BACKGROUND: "#000000"} if BACKGROUND in (unannotated, *names.values()) else {}
     for label, name in names.items():
         own = colours.get(label)
-        if name != BACKGROUND:
+        if name not in (BACKGROUND, "ignore"):
             taken = own in classes.values()
             classes[name] = own if own and not taken else colour_of(len(classes))
     return classes

@@ -3,6 +3,7 @@
 import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ..runtime.errors import DataError
 from ..settings.data import IGNORED
@@ -57,12 +58,14 @@ def class_table(found: Inspection, listed: ClassList | None = None) -> ClassTabl
 
 
 def _of_list(found: Inspection, listed: ClassList) -> ClassTable:
-    missing = sorted({*found.pixels} - {*listed.names} - {*listed.ignore})
+    if listed.by_line and not found.coloured:
+        listed = listed.by_line
+    missing = sorted({*found.pixels} - listed.values)
     if missing:
         raise DataError(
             f"{listed.file}: has no line for {some(missing, found)}, {share_of(found, missing):.2%}"
-            " of the pixels of the masks; add a line `VALUE NAME` for each, or `VALUE ignore` for "
-            "pixels without a class"
+            f" of the pixels of the masks; add a line `{listed.form}` for each, or "
+            f"`{listed.form.replace('NAME', 'ignore')}` for pixels without a class"
         )
     present = {value: name for value, name in listed.names.items() if found.pixels[value]}
     absent = [name for name in listed.names.values() if name not in present.values()]
@@ -71,7 +74,8 @@ def _of_list(found: Inspection, listed: ClassList) -> ClassTable:
         names = ", ".join(map(repr, absent[:3]))
         more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
         warnings.append(f"{len(absent)} listed classes are in no mask: {names}{more}")
-    return _table(found, listed.names, listed.ignore, [], warnings)
+    choices = [*found.warnings]
+    return _table(found, listed.names, listed.ignore, choices, warnings, listed.colours)
 
 
 def _table(
@@ -80,10 +84,11 @@ def _table(
     ignore: Sequence[int],
     choices: list[str],
     warnings: list[str],
+    known: Mapping[str, str] = MappingProxyType({}),
 ) -> ClassTable:
     colours: dict[str, str] = {}
     for place, (value, name) in enumerate(named.items()):
-        colours.setdefault(name, _colour(value, place, found))
+        colours.setdefault(name, known.get(name) or _colour(value, place, found))
     return ClassTable(
         classes=colours,
         labels={shown_value(value, found): name for value, name in named.items()},

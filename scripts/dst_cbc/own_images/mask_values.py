@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ..runtime.errors import DataError
+from .class_list import ClassList
 from .mask_shapes import Shapes
 
 ADVICE = (
@@ -84,8 +86,28 @@ def are_colours(masks: Sequence[MaskSeen]) -> tuple[bool, list[str]]:
     return True, [f"{contradiction}. So the masks are read by colour: `labels` lists colours"]
 
 
-def require_numbers(masks: Sequence[MaskSeen], why: str) -> None:
-    """Raise DataError if a mask holds colours and no numbers. why: the file that lists numbers."""
+def listed_as_colours(masks: Sequence[MaskSeen], listed: ClassList) -> tuple[bool, list[str]]:
+    """Return whether masks are read by colour, as a file lists their values, and what to warn of.
+
+    Masks without the listed colours may hold the numbers of the list's lines instead. Raises
+    DataError where the file lists numbers, but a mask holds colours.
+    """
+    if not listed.coloured:
+        _require_numbers(masks, listed.file)
+        return False, []
+    if listed.by_line is None or any(mask.coloured for mask in masks):
+        return True, []
+    colours = {colour for mask in masks for colour in mask.colours}
+    numbers = {number for mask in masks for number in mask.pixels}
+    if colours <= listed.values or not numbers <= listed.by_line.values:
+        return True, []
+    return False, [
+        f"the masks hold numbers without the colours of {listed.file}, so they are read as the "
+        "numbers of its lines: 0 is the first class, 1 the second"
+    ]
+
+
+def _require_numbers(masks: Sequence[MaskSeen], why: Path) -> None:
     coloured = [mask for mask in masks if mask.coloured]
     if coloured:
         raise DataError(
