@@ -37,6 +37,8 @@ from mutations import (
 from PIL import Image
 from pydantic import TypeAdapter
 
+from dst_cbc.data.annotations import coco, label_studio, yolo
+from dst_cbc.data.annotations.shapes import PEEK, AnnotationFormat
 from dst_cbc.data.downloads import unpack
 from dst_cbc.data.fingerprints import Fingerprints
 from dst_cbc.data.images import open_image
@@ -457,6 +459,25 @@ def read_png(study: Path) -> None:
     assert labels.dtype == np.uint8 and {*np.unique(labels)} <= {*range(len(CLASSES)), 255}
 
 
+def read_annotations(format: AnnotationFormat, name: str) -> Callable[[Path], None]:
+    """Annotations list what is wrong in their files instead of raising an error."""
+
+    def read(study: Path) -> None:
+        path = study / name
+        format.recognises(path, path.read_bytes()[:PEEK])
+        found = format.read([path])
+        assert all(line.startswith(str(study)) for line in found.problems)
+        for shape in (shape for image in found.images for shape in image.shapes):
+            assert all(np.isfinite(ring).all() for area in shape.polygons for ring in area)
+            assert shape.mask is None or shape.mask.counts.min() >= 0
+
+    return read
+
+
+def annotation_file(name: str) -> Callable[[Path], list[bytes]]:
+    return lambda study: [(REPOSITORY / "tests/data/annotations/files" / name).read_bytes()]
+
+
 def read_shard(study: Path) -> None:
     rows, quality = join_shards([study / "shard", study / "other"], study / "joined", CLASSES)
     assert all(row.pixels for row in rows)
@@ -841,6 +862,12 @@ READERS = [
            group="images"),
     Reader("mask.tif", lambda s: read_mask(s / "mask.tif"), _RAW[:1], is_tiff, number_masks,
            share=0.5, group="images"),
+    Reader("coco.json", read_annotations(coco.FORMAT, "coco.json"), JSON, is_json,
+           annotation_file("datumaro_coco.json"), "annotations"),
+    Reader("label_studio.json", read_annotations(label_studio.FORMAT, "label_studio.json"), JSON,
+           is_json, annotation_file("label_studio.json"), "annotations"),
+    Reader("labels.txt", read_annotations(yolo.FORMAT, "labels.txt"), _TEXT, is_text,
+           text_file("0 0 0 0.5 0 0.5 0.75\n1 0.25 0.25 1 0.5 1 1\n"), "annotations", share=0.5),
     Reader("set.zip", read_archive("set.zip"), (in_zip, damage_bytes), is_zip, zips,
            group="archives"),
     Reader("set.tar", read_archive("set.tar"), (in_tar,), is_tar, tars(""),

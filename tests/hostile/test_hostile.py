@@ -98,7 +98,7 @@ def require_survival(study: Path, folder: Path, jobs: list[tuple[int, int, str]]
 
 
 def test_some_hundred_damaged_files_are_read_or_refused(study, tmp_path):
-    require_survival(study, tmp_path, jobs_of(400, "study", "archives", "images"))
+    require_survival(study, tmp_path, jobs_of(400, "study", "archives", "images", "annotations"))
 
 
 def test_most_damaged_fields_of_a_model_get_past_its_digest(study, tmp_path):

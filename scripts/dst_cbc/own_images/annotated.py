@@ -92,7 +92,7 @@ def propose(
         drawn=str(masks),
     )
     images = images_of(root, folders)
-    entries, notices = entries_of(root, dict(images), found, annotations, source)
+    entries, notices = entries_of(root, folders, images, found, annotations)
     shapes = sum(len(entry.annotated.shapes) for entry in entries)
     idle = [label for label in found.classes if label not in used]
     notes = [

@@ -160,7 +160,8 @@ def test_faults_of_images_are_listed_at_once(tmp_path):
         "image 'b': an image of 9 x None pixels, expected whole numbers of 1 or more",
         f"describes the image 'a.jpg', which {file} describes, too; keep one of the two",
         "image 'd': an image of 0 x 9 pixels, expected whole numbers of 1 or more",
-        "image 'c', shape 1 (None): the label None, expected the name of a class",
+        "image 'c', shape 1 (None): the label None, expected the name of a class, without "
+        "control characters",
     ]
 
 

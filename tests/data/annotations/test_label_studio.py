@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,18 @@ def test_polygons_rectangles_and_brushes(tmp_path):
     assert corners(polygon.polygons[0]) == [[[0, 0], [3, 0], [3, 3]]]
     assert corners(rectangle.polygons[0]) == [[[0, 1], [1.5, 1], [1.5, 2], [0, 2]]]
     assert brush.label == "dirt" and rows(brush.mask.pixels()) == ["011", "100"]
+
+
+def test_a_file_as_label_studio_converts_it():
+    # The corners and the mask are those of label_studio_sdk 2.1.2 (YOLO_OBB, BRUSH_TO_NUMPY).
+    result = read(FORMAT, [Path(__file__).parent / "files/label_studio.json"])
+    assert (result.problems, result.notices) == ([], [])
+    polygon, rectangle, brush = result.images[0].shapes
+    assert corners(polygon.polygons[0]) == [[[0, 0], [3, 0], [3, 3]]]
+    assert corners(rectangle.polygons[0]) == [
+        [[3, 1], [5.598076, 2.5], [4.598076, 4.232051], [2, 2.732051]]
+    ]
+    assert rows(brush.mask.pixels()) == ["000000", "011100", "010100", "011100"]
 
 
 def test_a_rectangle_turns_clockwise_around_its_top_left_corner(tmp_path):
@@ -167,7 +180,7 @@ def test_points_and_lines_are_counted(tmp_path):
     choice = {"type": "choices", "value": {"choices": ["good"]}, "from_name": "c", "to_name": "i"}
     found = read(FORMAT, [write_json(tmp_path / "t.json", [task(key, choice, POLYGON)])])
     assert not found.problems and len(found.images[0].shapes) == 1
-    assert found.notices == ["1 points and lines of Label Studio cover no area and are left out"]
+    assert found.notices == ["left out: points and lines (1), because they cover no area"]
 
 
 def test_of_several_annotations_the_newest_counts(tmp_path):
@@ -184,7 +197,7 @@ def test_of_several_annotations_the_newest_counts(tmp_path):
     file = write_json(tmp_path / "t.json", [several])
     found = read(FORMAT, [file])
     assert not found.problems and len(found.images[0].shapes) == 2
-    assert found.notices[0].startswith("1 tasks of Label Studio have several annotations; the new")
+    assert found.notices[0].startswith("1 tasks have several annotations; the new")
     several["annotations"][0]["ground_truth"] = True
     write_json(file, [several])
     assert len(read(FORMAT, [file]).images[0].shapes) == 1
@@ -201,9 +214,7 @@ def test_tasks_that_nobody_labeled_are_left_out(tmp_path):
     new["annotations"], new["predictions"] = [], [{"result": [POLYGON]}]
     found = read(FORMAT, [write_json(tmp_path / "t.json", [new, cancelled])])
     assert (found.images, found.problems) == ([], [])
-    assert found.notices == [
-        "2 tasks of Label Studio have no annotation, so their images are unlabeled"
-    ]
+    assert found.notices == ["2 tasks have no annotation, so their images are unlabeled"]
 
 
 def test_completions_of_old_versions(tmp_path):
@@ -283,14 +294,20 @@ def test_damaged_brushes(tmp_path, rle, message):
 
 def test_the_same_image_in_two_tasks(tmp_path):
     assert problems(tmp_path, task(POLYGON), task(RECTANGLE)) == [
-        "the image '/data/upload/1/abcd1234-a b.png' a second time, the first is in "
-        f"{tmp_path / 't.json'}; keep one task for each image"
+        f"describes the image '/data/upload/1/abcd1234-a b.png', which {tmp_path / 't.json'} "
+        "describes, too; keep one of the two"
     ]
 
 
 def test_regions_on_images_of_several_sizes(tmp_path):
     (problem,) = problems(tmp_path, task(POLYGON, {**RECTANGLE, "original_width": 9}))
     assert problem.startswith("task 1: regions on images of several sizes")
+
+
+@pytest.mark.parametrize("width", [0, -3, 1.5, "3", 10**400])
+def test_an_image_of_no_possible_size(tmp_path, width):
+    (problem,) = problems(tmp_path, task({**POLYGON, "original_width": width}))
+    assert problem.startswith("task 1: an image of ") and "whole numbers of 1 or more" in problem
 
 
 def test_json_min_is_refused_with_advice(tmp_path):

@@ -179,15 +179,24 @@ def test_all_faults_of_a_file_are_listed_at_once(tmp_path):
         "more",
         "shape 1 (3): found 3, expected a shape",
         "shape 2 ('cell'): 1 points, expected at least 3 and at most 5,000,000",
-        "shape 3 (None): the label None, expected the name of a class",
-        "shape 4 ('a\\x00b'): the label 'a\\x00b', expected text without control characters",
+        "shape 3 (None): the label None, expected the name of a class, without control characters",
+        "shape 4 ('a\\x00b'): the label 'a\\x00b', expected the name of a class, without control "
+        "characters",
     ]
 
 
 def test_a_file_with_very_many_faults_says_how_many_more(tmp_path):
-    lines = problems_of(tmp_path, with_shapes(*[shape("polygon", [])] * 5000))
+    triangles = [[[number, 0], [number, 1], [number, 1e9]] for number in range(5000)]
+    lines = problems_of(tmp_path, with_shapes(*(shape("polygon", one) for one in triangles)))
     assert len(lines) == collector.MOST_PROBLEMS + 1
     assert lines[-1] == "and 4,980 more problems"
+
+
+def test_a_fault_of_many_shapes_is_one_line(tmp_path):
+    assert problems_of(tmp_path, with_shapes(*[shape("polygon", [])] * 5000)) == [
+        "shape 1 ('cell'), shape 2 ('cell'), shape 3 ('cell') and 4,997 more: 0 points, expected "
+        "at least 3 and at most 5,000,000"
+    ]
 
 
 def test_a_bomb_in_a_mask_is_refused_before_it_is_decoded(tmp_path, monkeypatch):

@@ -53,7 +53,7 @@ def annotated(name, file="one.json", shapes=(SHAPE,)):
 
 def test_a_name_of_two_images_and_an_image_with_two_entries_are_problems():
     found = Annotations([annotated("x.png"), annotated("a.jpg"), annotated("a", "two.json")])
-    by_id, problems, notices = matched(found, PATHS, False, "photos")
+    by_id, problems, notices = matched(found, PATHS, False, Path("photos"))
     assert list(by_id) == ["a"] and notices == []
     assert problems == [
         "one.json: the name 'x.png' may mean photos/train/x.png and photos/val/x.png; give the "
@@ -65,10 +65,10 @@ def test_a_name_of_two_images_and_an_image_with_two_entries_are_problems():
 def test_images_that_are_not_there_are_a_problem_unless_they_may_be_missing():
     gone = [annotated(f"gone{number}.jpg") for number in range(5)]
     found = Annotations([annotated("a.jpg"), *gone, annotated("empty.jpg", shapes=())])
-    by_id, problems, notices = matched(found, PATHS, False, "photos")
+    by_id, problems, notices = matched(found, PATHS, False, Path("photos"))
     said = (
         "5 of 6 images with shapes are not below photos: gone0.jpg, gone1.jpg, gone2.jpg and 2 more"
     )
     assert list(by_id) == ["a"] and notices == []
     assert len(problems) == 1 and problems[0].startswith(f"one.json: {said}. Put them there")
-    assert matched(found, PATHS, True, "photos")[1:] == ([], [f"{said}; they are left out"])
+    assert matched(found, PATHS, True, Path("photos"))[1:] == ([], [f"{said}; they are left out"])

@@ -104,7 +104,7 @@ def test_names_stand_at_most_four_folders_above(tmp_path):
 def test_names_without_labels(tmp_path):
     (file,) = write(tmp_path, {"data.yaml": NAMES})
     assert FORMAT.read([file]).problems == [
-        f"{file}: it names classes, but no labels are given; give the folder that holds both"
+        f"{file}: no labels are given; give the folder that holds them, too"
     ]
 
 
@@ -169,7 +169,7 @@ def test_files_that_are_no_text_are_listed_at_once(tmp_path):
 def test_labels_beside_and_apart_from_an_image(tmp_path):
     files = write(tmp_path, {"images/a.txt": LABELS, "labels/a.txt": LABELS, "data.yaml": NAMES})
     (problem,) = read(FORMAT, files).problems
-    assert problem.startswith(f"{files[1]}: {files[0]} is for the same image")
+    assert problem.startswith(f"{files[1]}: describes the image 'test_labels")
 
 
 def test_a_polygon_of_many_points(tmp_path):

@@ -1,27 +1,25 @@
 """COCO JSON: one file for many images, with polygons or run lengths of masks.
 
 Polygons of one annotation are united. Crowds are ignored, but not in files of CVAT and Datumaro,
-which mark every mask as a crowd. An image has the `file_name` that its
-file gives. With several files, the folder of its file stands before it, below the folder that all
-files are in: Roboflow's files give `train/a.jpg` and `valid/a.jpg`.
+which mark every mask as a crowd. An image has the `file_name` that its file gives. With several
+files, the folder of its file stands before it, from the folder on that all files are in: Roboflow's
+files give `train/a.jpg` and `valid/a.jpg`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...runtime.errors import DataError
 from ...runtime.escape import shown
-from .faults import Faults, is_name, load_json, size_of
-from .shapes import Annotated, AnnotationFormat, Annotations, Runs, Shape, ring, runs
+from .collector import Collector, collect, is_name, load_json, whole_size
+from .shapes import AnnotationFormat, Annotations, Runs, Shape, ring, runs
 
 _LISTS = re.compile(r'"(images|annotations|categories)"\s*:\s*\[')
 _KEYS = re.compile(r'"(file_name|image_id|category_id|supercategory)"\s*:')
@@ -31,11 +29,6 @@ _ONLY_BOX = (
     "or masks instead. Where boxes are areas, export another format, such as Label Studio's JSON "
     "or CVAT's XML"
 )
-_NOTICES = {
-    "crowd": "crowds of COCO files (`iscrowd`: 1) have no class: their pixels are ignored",
-    "polygon": "polygons of COCO files with fewer than three points are left out",
-    "keypoints": "annotations of COCO files with key points and without an area are left out",
-}
 _DATUMARO = [{"name": "", "id": 0, "url": ""}]
 """The `licenses` of every file that Datumaro writes, and CVAT with it."""
 
@@ -48,43 +41,45 @@ def _recognises(path: Path, start: bytes) -> bool:
 
 
 @dataclass
-class _File:
+class _Content:
     """What one file holds; the keys of all dictionaries are ids."""
 
-    faults: Faults
+    file: Path
+    found: Collector
     images: dict[str, tuple[str, tuple[int, int] | None]] = field(default_factory=dict)
     categories: dict[str, dict[str, Any]] = field(default_factory=dict)
     shapes: dict[str, list[Shape]] = field(default_factory=dict)
-    counted: Counter[str] = field(default_factory=Counter)
+    crowds: int = 0
     has_crowds: bool = True
+
+    def objects(self, content: dict[str, Any], key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        return self.found.objects(self.file, content, key)
+
+    def problem(self, what: str, place: str) -> None:
+        self.found.problem(self.file, what, place)
 
 
 def _read(files: Sequence[Path]) -> Annotations:
-    read = [_file(file) for file in files]
-    result = Annotations(_images(read), _classes(read))
-    for one in read:
-        result.problems.extend(one.faults.lines())
-    counted = sum((one.counted for one in read), Counter[str]())
-    result.notices.extend(f"{counted[key]:,} {_NOTICES[key]}" for key in _NOTICES if counted[key])
-    return result
+    contents: list[_Content] = []
 
-
-def _file(file: Path) -> _File:
-    one = _File(Faults(file))
-    try:
+    def read_file(file: Path, found: Collector) -> None:
         content = load_json(file)
-    except (DataError, OSError) as error:
-        one.faults.add(str(error).removeprefix(f"{file}: "))
-        return one
-    if not isinstance(content, dict):
-        one.faults.add(f"found {shown(content)}, expected an object {{…}}")
-        return one
-    one.has_crowds = content.get("licenses") != _DATUMARO
-    _read_images(one, content)
-    _read_categories(one, content)
-    for number, annotation in one.faults.objects(content, "annotations"):
-        _read_annotation(one, number, annotation)
-    return one
+        if not isinstance(content, dict):
+            raise DataError(f"{file}: found {shown(content)}, expected an object {{…}}")
+        one = _Content(file, found, has_crowds=content.get("licenses") != _DATUMARO)
+        _read_images(one, content)
+        _read_categories(one, content)
+        for number, annotation in one.objects(content, "annotations"):
+            _read_annotation(one, number, annotation)
+        for id, (name, size) in one.images.items():
+            found.add(file, found.image_name(file, name), size, one.shapes.get(id, []))
+        contents.append(one)
+
+    found = collect(files, read_file)
+    _add_classes(contents, found)
+    if crowds := sum(one.crowds for one in contents):
+        found.notice(f"{crowds:,} crowds (`iscrowd`: 1) have no class: their pixels are ignored")
+    return found.annotations()
 
 
 def _id(value: Any) -> str | None:
@@ -96,76 +91,71 @@ def _id(value: Any) -> str | None:
     return str(value) if is_id and not isinstance(value, bool) else None
 
 
-def _read_images(one: _File, content: dict[str, Any]) -> None:
-    names = set()
-    for number, image in one.faults.objects(content, "images"):
+def _read_images(one: _Content, content: dict[str, Any]) -> None:
+    for number, image in one.objects(content, "images"):
         id, name = _id(image.get("id")), image.get("file_name")
         place = f"image {number}"
         if id is None or id in one.images:
-            one.faults.add(f"the id {shown(image.get('id'))}, expected one for each image", place)
+            one.problem(f"the id {shown(image.get('id'))}, expected one for each image", place)
         elif not is_name(name):
-            one.faults.add(f"the file_name {shown(name)}, expected the name of its image", place)
-        elif name in names:
-            one.faults.add(f"the file_name {shown(name)} a second time; keep one of them", place)
+            one.problem(f"the file_name {shown(name)}, expected the name of its image", place)
         else:
-            size = size_of(image.get("width"), image.get("height"))
+            size = None
+            with one.found.problems_of(one.file, place):
+                size = whole_size(image.get("width"), image.get("height"))
             one.images[id] = name, size
-            if size is None and (image.get("width"), image.get("height")) != (None, None):
-                found = shown((image.get("width"), image.get("height")))
-                one.faults.add(f"width and height {found}, expected whole numbers of pixels", place)
-        names.add(name if isinstance(name, str) else None)
 
 
-def _read_categories(one: _File, content: dict[str, Any]) -> None:
-    for number, category in one.faults.objects(content, "categories"):
+def _read_categories(one: _Content, content: dict[str, Any]) -> None:
+    for number, category in one.objects(content, "categories"):
         id, name = _id(category.get("id")), category.get("name")
         place = f"category {number}"
         if not is_name(name):
-            one.faults.add(f"the name {shown(name)}, expected the name of a class", place)
+            one.problem(f"the name {shown(name)}, expected the name of a class", place)
         elif id is None or one.categories.get(id, category)["name"] != name:
-            one.faults.add(
+            one.problem(
                 f"the id {shown(category.get('id'))}, expected one for each category", place
             )
         else:
             one.categories[id] = category
 
 
-def _read_annotation(one: _File, number: int, annotation: dict[str, Any]) -> None:
+def _read_annotation(one: _Content, number: int, annotation: dict[str, Any]) -> None:
     image, category = (_id(annotation.get(key)) for key in ("image_id", "category_id"))
     place = f"annotation {number}"
     if "segments_info" in annotation:
-        one.faults.add(
+        one.problem(
             "COCO's panoptic form, whose masks are PNG files; give the instances instead", place
         )
     elif image not in one.images:
         found = shown(annotation.get("image_id"))
-        one.faults.add(f"the image_id {found}, which no image has", place)
+        one.problem(f"the image_id {found}, which no image has", place)
     elif category not in one.categories:
         found = shown(annotation.get("category_id"))
-        one.faults.add(f"the category_id {found}, which no category has", place)
+        one.problem(f"the category_id {found}, which no category has", place)
     else:
         label, (name, size) = one.categories[category]["name"], one.images[image]
         try:
             shape = _shape(one, annotation, label, size)
         except DataError as error:
-            one.faults.add(f"{error}; correct or delete it", f"{place} ({shown(label)} in {name})")
+            one.problem(f"{error}; correct or delete it", f"{place} ({shown(label)} in {name})")
         else:
             one.shapes.setdefault(image, []).extend([shape] if shape else [])
 
 
 def _shape(
-    one: _File, annotation: dict[str, Any], label: str, size: tuple[int, int] | None
+    one: _Content, annotation: dict[str, Any], label: str, size: tuple[int, int] | None
 ) -> Shape | None:
     """The shape of an annotation, None if it has no area. Raises DataError."""
     segmentation = annotation.get("segmentation")
     ignored = one.has_crowds and annotation.get("iscrowd") == 1
-    one.counted["crowd"] += ignored
+    one.crowds += ignored
     if isinstance(segmentation, dict):
         return Shape(label, mask=_mask(segmentation, size), ignored=ignored)
     if not segmentation and isinstance(segmentation, list | None):
         if not annotation.get("keypoints"):
             raise DataError(_ONLY_BOX)
-        one.counted["keypoints"] += 1
+        one.found.leave_out("annotations with key points")
         return None
     if not isinstance(segmentation, list) or not all(
         isinstance(part, list) for part in segmentation
@@ -176,7 +166,8 @@ def _shape(
     if any(len(part) % 2 for part in segmentation):
         raise DataError("a polygon with an odd count of numbers, expected x, y, x, y, …")
     areas = [part for part in segmentation if len(part) >= 6]
-    one.counted["polygon"] += len(segmentation) - len(areas)
+    for _ in range(len(segmentation) - len(areas)):
+        one.found.leave_out("polygons with fewer than three points")
     polygons = [[ring(zip(part[::2], part[1::2], strict=True))] for part in areas]
     return Shape(label, polygons, ignored=ignored) if polygons else None
 
@@ -217,34 +208,18 @@ def decoded(text: str) -> np.ndarray:
     return numbers
 
 
-def _images(read: Sequence[_File]) -> list[Annotated]:
-    """All images, each once; a second file for the same image is a fault."""
-    top = os.path.commonpath([one.faults.file.parent for one in read] or ["."])
-    images: dict[str, Annotated] = {}
-    for one in read:
-        file = one.faults.file
-        for id, (name, size) in one.images.items():
-            name = PurePath(os.path.relpath(file.parent, top), name).as_posix()
-            if name in images:
-                one.faults.add(
-                    f"the image {shown(name)}, which {images[name].file} has, too; give one file "
-                    "for each image"
-                )
-            else:
-                images[name] = Annotated(file, name, size, one.shapes.get(id, []))
-    return list(images.values())
-
-
-def _classes(read: Sequence[_File]) -> dict[str, str | None]:
-    """Names and colours; Roboflow's first category, the group of the others, is no class."""
-    categories = [one for file in read for one in file.categories.values()]
-    used = {shape.label for one in read for shapes in one.shapes.values() for shape in shapes}
-    groups = [group for one in categories if (group := one.get("supercategory")) != one["name"]]
-    classes: dict[str, str | None] = {}
+def _add_classes(contents: Sequence[_Content], found: Collector) -> None:
+    """Add names and colours; Roboflow's first category, the group of the others, is no class."""
+    categories = [one for content in contents for one in content.categories.values()]
+    used = {shape.label for one in contents for shapes in one.shapes.values() for shape in shapes}
+    groups = {
+        group
+        for one in categories
+        if isinstance(group := one.get("supercategory"), str) and group != one["name"]
+    }
     for one in categories:
         if one["name"] in used or one["name"] not in groups:
-            classes[one["name"]] = classes.get(one["name"]) or _colour(one.get("color"))
-    return classes
+            found.add_class(one["name"], _colour(one.get("color")))
 
 
 def _colour(value: Any) -> str | None:

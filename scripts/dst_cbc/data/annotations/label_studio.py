@@ -13,7 +13,7 @@ import base64
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -24,10 +24,9 @@ from PIL import Image
 from ...runtime.errors import DataError
 from ...runtime.escape import shown
 from ...runtime.reading import explained
-from .faults import Faults, is_name, load_json, size_of
+from .collector import Collector, collect, is_name, load_json, whole_size
 from .shapes import (
     FARTHEST,
-    Annotated,
     AnnotationFormat,
     Annotations,
     Ring,
@@ -48,9 +47,8 @@ _TYPES = {f"{area}{end}" for area in _AREAS for end in ("", "labels")} | {"label
 _NO_AREA = {f"{kind}{end}" for kind in ("keypoint", "vector") for end in ("", "labels")}
 _IMAGE = re.compile(r"\.(png|jpe?g|tiff?|bmp|webp|gif)$", re.IGNORECASE)
 _NOTICES = {
-    "point": "points and lines of Label Studio cover no area and are left out",
-    "unlabeled": "tasks of Label Studio have no annotation, so their images are unlabeled",
-    "several": "tasks of Label Studio have several annotations; the newest of each counts, and "
+    "unlabeled": "tasks have no annotation, so their images are unlabeled",
+    "several": "tasks have several annotations; the newest of each counts, and "
     "before it one that is marked as ground truth",
 }
 
@@ -61,58 +59,36 @@ def _recognises(path: Path, start: bytes) -> bool:
 
 
 def _read(files: Sequence[Path]) -> Annotations:
-    result, counted = Annotations(), Counter[str]()
-    images: dict[str, Annotated] = {}
-    for file in files:
-        faults = Faults(file)
-        for image in _tasks(file, faults, counted):
-            if image.image in images:
-                other = images[image.image].file
-                faults.add(
-                    f"the image {shown(image.image)} a second time, the first is in {other}; keep "
-                    "one task for each image"
+    counted = Counter[str]()
+
+    def read_file(file: Path, found: Collector) -> None:
+        for number, task in found.objects(file, {"tasks": load_json(file)}, "tasks"):
+            if "data" not in task:
+                raise DataError(
+                    f"{file}: no `data`: this is JSON-MIN or another short form; export the "
+                    "project as JSON"
                 )
-            images.setdefault(image.image, image)
-        result.problems.extend(faults.lines())
-    result.images.extend(images.values())
-    for image in result.images:
-        result.classes.update(dict.fromkeys(shape.label for shape in image.shapes))
-    result.notices.extend(f"{counted[key]:,} {_NOTICES[key]}" for key in _NOTICES if counted[key])
-    return result
+            annotation = _annotation(task, file, found, counted)
+            if annotation is not None:
+                with found.problems_of(file, f"task {number}"):
+                    name = _image(task["data"])
+                    _add(name, annotation, f"task {number}", file, found)
 
-
-def _tasks(file: Path, faults: Faults, counted: Counter[str]) -> Iterator[Annotated]:
-    try:
-        content = load_json(file)
-    except (DataError, OSError) as error:
-        faults.add(str(error).removeprefix(f"{file}: "))
-        return
-    for number, task in faults.objects({"tasks": content}, "tasks"):
-        place = f"task {number}"
-        if "data" not in task:
-            faults.add(
-                "no `data`: this is JSON-MIN or another short form; export the project as JSON"
-            )
-            return
-        annotation = _annotation(task, faults, counted)
-        if annotation is None:
-            continue
-        try:
-            name = _image(task["data"])
-        except DataError as error:
-            faults.add(str(error), place)
-        else:
-            yield _annotated(name, annotation, place, faults, counted)
+    found = collect(files, read_file)
+    for key in _NOTICES:
+        if counted[key]:
+            found.notice(f"{counted[key]:,} {_NOTICES[key]}")
+    return found.annotations()
 
 
 def _annotation(
-    task: dict[str, Any], faults: Faults, counted: Counter[str]
+    task: dict[str, Any], file: Path, found: Collector, counted: Counter[str]
 ) -> dict[str, Any] | None:
     """The annotation of a task that counts; None without one, or if all are cancelled."""
     key = "completions" if "completions" in task else "annotations"
     kept = [
         one
-        for _, one in faults.objects(task, key)
+        for _, one in found.objects(file, task, key)
         if one.get("was_cancelled") is not True and one.get("skipped") is not True
     ]
     counted["several"] += len(kept) > 1
@@ -148,29 +124,32 @@ def _path(text: str) -> str:
     return unquote(parts.path) if is_address else text
 
 
-def _annotated(
-    name: str, annotation: dict[str, Any], place: str, faults: Faults, counted: Counter[str]
-) -> Annotated:
-    regions = [one for _, one in faults.objects(annotation, "result")]
+def _add(name: str, annotation: dict[str, Any], place: str, file: Path, found: Collector) -> None:
+    """Add the image of a task with its shapes. Raises DataError."""
+    regions = [one for _, one in found.objects(file, annotation, "result")]
     named = {shown(one.get("id")) for one in regions if str(one.get("type")).endswith("labels")}
     named.discard("None")
-    sizes = {size_of(one.get("original_width"), one.get("original_height")) for one in regions}
+    sizes = {whole_size(one.get("original_width"), one.get("original_height")) for one in regions}
     sizes.discard(None)
     if len(sizes) > 1:
-        faults.add(f"regions on images of several sizes: {shown(sizes)}", place)
+        raise DataError(f"regions on images of several sizes: {shown(sizes)}")
     size = next(iter(sizes), None)
     shapes = []
     for number, region in enumerate(regions, 1):
         kind = str(region.get("type"))
-        counted["point"] += kind in _NO_AREA
+        if kind in _NO_AREA:
+            found.leave_out("points and lines")
         # A rectangle beside a tag `Labels` is there twice: once without a label.
         if kind not in _TYPES or (kind in _AREAS and shown(region.get("id")) in named):
             continue
         try:
             shapes.append(_shape(kind, region, size))
         except DataError as error:
-            faults.add(f"{error}; correct it in Label Studio", f"{place}, region {number} ({kind})")
-    return Annotated(faults.file, name, size, shapes, relative=size is None)
+            region_place = f"{place}, region {number} ({kind})"
+            found.problem(file, f"{error}; correct it in Label Studio", region_place)
+        else:
+            found.add_class(shapes[-1].label)
+    found.add(file, name, size, shapes, relative=size is None)
 
 
 def _shape(kind: str, region: dict[str, Any], size: tuple[int, int] | None) -> Shape:

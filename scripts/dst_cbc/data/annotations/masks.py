@@ -16,7 +16,7 @@ from ...runtime.files import sha256, write_text
 from ...runtime.paths import inside
 from ...runtime.reading import read_text
 from ...runtime.tables import read_csv, write_csv
-from ...settings.data import IGNORED, AnnotationSettings, DatasetStage
+from ...settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSettings
 from ..images import DIED, size_of
 from ..layouts.annotations import COLUMNS, DRAWN_MASKS, images_of
 from ..masks import write_indexed_png
@@ -59,7 +59,7 @@ def draw_masks(root: Path, dataset: DatasetStage, known: Annotations | None = No
     if _is_current(folder, stamp):
         return
     found = known or read(source)[1]
-    entries, notices = entries_of(root, dict(images), found, dataset.annotations, source)
+    entries, notices = entries_of(root, dataset.pairs, images, found, dataset.annotations)
     if known is None:
         lines = [f"{source}: masks are drawn into {folder}", *notices]
         print(escape.terminal("\n".join(lines)), file=sys.stderr)
@@ -69,27 +69,30 @@ def draw_masks(root: Path, dataset: DatasetStage, known: Annotations | None = No
 
 def entries_of(
     root: Path,
-    images: Mapping[str, str],
+    folders: PairSettings,
+    images: Sequence[tuple[str, str]],
     found: Annotations,
     settings: AnnotationSettings,
-    source: Path,
 ) -> tuple[list[Entry], list[str]]:
     """Return the images that the annotations label, sorted by id, and notices.
 
-    images: id: path below `root`. Raises DataError that lists everything that is wrong.
+    images: id and path below `root`. Raises DataError that lists everything that is wrong.
     """
-    by_id, problems, notices = matched(found, images, settings.partial, str(root))
+    paths = dict(images)
+    by_id, problems, notices = matched(found, paths, settings.partial, root / folders.images)
     entries, empty = [], 0
     for id, annotated in sorted(by_id.items()):
         empty += not annotated.shapes
         if annotated.shapes or settings.empty == "labeled":
-            entries.append(Entry(id, images[id], annotated))
+            entries.append(Entry(id, paths[id], annotated))
     problems = [*found.problems, *problems, *_unknown(found, settings.names)]
     problems += filter(None, (_misfit(root, entry) for entry in entries))
     if problems:
         raise DataError(f"{len(problems)} problems in the annotations:\n{by_cause(problems)}")
     if not entries:
-        raise DataError(f"{source}: no image has a shape; expected at least one labeled image")
+        raise DataError(
+            f"{root / folders.labels}: no image has a shape; expected at least one labeled image"
+        )
     if empty and settings.empty == "unlabeled":
         notices = [
             *notices,

@@ -4,7 +4,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ..layouts.layout import IMAGE_SUFFIXES, same_name
 from ..pages import split
@@ -53,7 +53,7 @@ class Images:
 
 
 def matched(
-    found: Annotations, images: Mapping[str, str], partial: bool, folder: str
+    found: Annotations, images: Mapping[str, str], partial: bool, folder: Path
 ) -> tuple[dict[str, Annotated], list[str], list[str]]:
     """Return the entry of each image by id, problems `file: what is wrong`, and notices.
 

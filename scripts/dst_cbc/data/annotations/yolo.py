@@ -21,8 +21,8 @@ from ...runtime.errors import DataError
 from ...runtime.escape import shown
 from ...runtime.reading import read_text
 from ...settings.yaml_files import ConfigError, read_yaml
-from .faults import Faults, is_name
-from .shapes import Annotated, AnnotationFormat, Annotations, Shape, ring
+from .collector import Collector, is_name
+from .shapes import AnnotationFormat, Annotations, Shape, ring
 
 NAMES = ("data.yaml", "dataset.yaml", "classes.txt")
 """Files that name the classes, whatever is in them."""
@@ -67,49 +67,42 @@ class _Names:
 
 def _read(files: Sequence[Path]) -> Annotations:
     given = [file for file in files if file.suffix.lower() == ".yaml"]
-    labels = [file for file in files if file not in set(given)]
-    result, faults = Annotations(), {file: Faults(file) for file in files}
+    labels = [file for file in files if file.suffix.lower() != ".yaml"]
+    found = Collector(files)
     if not labels:
-        cause = "it names classes, but no labels are given; give the folder that holds both"
-        result.problems.extend(f"{file}: {cause}" for file in given)
-        return result
-    names_of = cache(lambda file: _names(file, faults.setdefault(file, Faults(file))))
-    place_of = cache(lambda folder: _names_file(folder, given, faults))
-    used: dict[str, Path] = {}
+        for file in given:
+            found.problem(file, "no labels are given; give the folder that holds them, too")
+        return found.annotations()
+    names_of = cache(lambda file: _names(file, found))
+    file_of = cache(lambda folder: _names_file(folder, given, found))
     for file, image in _image_names(labels).items():
-        names = names_of(found) if (found := place_of(file.parent)) else _Names()
-        result.classes.update(dict.fromkeys((names.names or {}).values()))
-        if image in used:
-            faults[file].add(f"{used[image]} is for the same image {shown(image)}; keep one")
-            continue
-        used[image] = file
-        shapes = _shapes(file, names, faults[file])
-        result.images.append(Annotated(file, image, None, shapes, relative=True))
-    for one in faults.values():
-        result.problems.extend(one.lines())
-    return result
+        names = names_of(place) if (place := file_of(file.parent)) else _Names()
+        for name in (names.names or {}).values():
+            found.add_class(name)
+        found.add(file, image, None, _shapes(file, names, found), relative=True)
+    return found.annotations()
 
 
-def _names_file(folder: Path, given: Sequence[Path], faults: dict[Path, Faults]) -> Path | None:
-    """The file that names the classes of the labels in `folder`; a fault if there is none."""
+def _names_file(folder: Path, given: Sequence[Path], found: Collector) -> Path | None:
+    """The file that names the classes of the labels in `folder`; a problem if there is none."""
     for above in _around(folder / "labels.txt"):
         near = {above / name for name in NAMES[:2] if os.path.isfile(above / name)}
-        found = sorted(near.union(file for file in given if file.parent == above))
-        if not found and os.path.isfile(above / NAMES[2]):
-            found = [above / NAMES[2]]
-        if len(found) > 1:
-            fault = f"{found[1]} names classes, too; keep one of them there"
-            faults.setdefault(found[0], Faults(found[0])).add(fault)
-        if found:
-            return found[0]
-    faults.setdefault(folder, Faults(folder)).add(
+        here = sorted(near.union(file for file in given if file.parent == above))
+        if not here and os.path.isfile(above / NAMES[2]):
+            here = [above / NAMES[2]]
+        if len(here) > 1:
+            found.problem(here[0], f"{here[1]} names classes, too; keep one of them there")
+        if here:
+            return here[0]
+    found.problem(
+        folder,
         f"no {', '.join(NAMES)} there or up to four folders above; copy there the file that names "
-        "the classes"
+        "the classes",
     )
     return None
 
 
-def _names(file: Path, faults: Faults) -> _Names:
+def _names(file: Path, found: Collector) -> _Names:
     names: Any = None
     try:
         if file.suffix.lower() != ".yaml":
@@ -117,21 +110,23 @@ def _names(file: Path, faults: Faults) -> _Names:
             content, names = {}, dict(enumerate(lines))
         else:
             content = read_yaml(file)
-            found = content.get("names")
-            names = dict(enumerate(found)) if isinstance(found, list) else found
+            listed = content.get("names")
+            names = dict(enumerate(listed)) if isinstance(listed, list) else listed
     except (DataError, ConfigError, OSError) as error:
-        faults.add(" ".join(str(error).removeprefix(f"{file}: ").split()))
+        found.problem(file, " ".join(str(error).removeprefix(f"{file}: ").split()))
         return _Names(file)
     if "kpt_shape" in content:
-        faults.add("`kpt_shape`: its labels are boxes and key points; export for segmentation")
+        fault = "`kpt_shape`: its labels are boxes and key points; export for segmentation"
+        found.problem(file, fault)
     try:
         named = {int(number): name for number, name in dict(names).items()}
     except (TypeError, ValueError):
-        faults.add(f"`names` is {shown(names)}, expected a list, or number: name")
+        found.problem(file, f"`names` is {shown(names)}, expected a list, or number: name")
         return _Names(file)
     for number, name in named.items():
         if not is_name(name):
-            faults.add(f"the name {shown(name)} of class {number}, expected text, in quotes")
+            fault = f"the name {shown(name)} of class {number}, expected text, in quotes"
+            found.problem(file, fault)
     return _Names(file, {number: name for number, name in named.items() if is_name(name)})
 
 
@@ -145,22 +140,19 @@ def _image_names(labels: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _shapes(file: Path, names: _Names, faults: Faults) -> list[Shape]:
-    try:
-        lines = read_text(file).split("\n")
-    except (DataError, OSError) as error:
-        faults.add(str(error).removeprefix(f"{file}: "))
-        return []
+def _shapes(file: Path, names: _Names, found: Collector) -> list[Shape]:
     shapes = []
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if len(words) == 5:
-            faults.add(_ONLY_BOX)
-        elif words:
-            try:
-                shapes.append(_shape(words, names))
-            except DataError as error:
-                faults.add(str(error), f"line {number}")
+    try:
+        with found.problems_of(file):
+            for number, line in enumerate(read_text(file).split("\n"), 1):
+                words = line.split()
+                if len(words) == 5:
+                    found.problem(file, _ONLY_BOX)
+                elif words:
+                    with found.problems_of(file, f"line {number}"):
+                        shapes.append(_shape(words, names))
+    except OSError as error:
+        found.problem(file, f"cannot be read ({error.strerror})")
     return shapes
 
 
