@@ -17,7 +17,7 @@ METHOD_SETTINGS, METHOD_CODE = code("method")
 METHOD_ROW, METHOD_RUNS = code("method", "yaml")
 HEAD_SETTINGS, HEAD_CODE = code("head")
 LAYOUT_CODE, LAYOUT_ENTRY = code("layout")
-(POLYGONS,) = code("annotation-format")
+FORMAT_CODE, FORMAT_ENTRY = code("annotation-format")
 
 
 def load(name: str, text: str) -> ModuleType:

@@ -6,7 +6,6 @@ a network or a cluster are left out; the page reference/untested-commands.md lis
 """
 
 import csv
-import json
 import os
 import re
 import shlex
@@ -19,7 +18,6 @@ import pytest
 import yaml
 from PIL import Image
 
-import examples
 from browser import chromium
 from documentation import commands_page, files_page, pages
 from workflow import REPOSITORY, Project
@@ -100,15 +98,6 @@ def layout_of_the_page(folder):
     Project.write(folder / "cells.yaml", experiment)
 
 
-def polygons_of_the_page(folder):
-    """Write the script of contributing/annotation-format.md, and an annotation for it."""
-    (folder / "scripts/polygons.py").write_text(examples.POLYGONS)
-    triangle = {"label": "cell", "points": [[1, 1], [6, 1], [1, 6]]}
-    content = {"imageWidth": 10, "imageHeight": 8, "shapes": [triangle]}
-    (folder / "annotations").mkdir()
-    (folder / "annotations/a.json").write_text(json.dumps(content))
-
-
 def rounds_of(folder):
     """The curriculum of `dst-cbc` in a copy of the repository."""
     return yaml.safe_load((folder / "workflow/methods.yaml").read_text())["dst-cbc"]["curriculum"]
@@ -124,7 +113,6 @@ def give_rounds(folder, curriculum):
 PREPARED = {
     TUTORIAL: lambda folder: give_rounds(folder, [1.0]),
     pages.DOCS / "guides/experiment-files.md": layout_of_the_page,
-    pages.DOCS / "contributing/annotation-format.md": polygons_of_the_page,
 }
 
 
@@ -279,8 +267,7 @@ def test_a_command_names_what_exists(page, command):
         targets = re.findall(r"^(\w[\w-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
         assert all(word in targets for word in words[1:] if "=" not in word)
     for place, word in enumerate(words):
-        # A page's own example is not part of the repository.
-        if re.fullmatch(r"scripts/\w+\.py", word) and word != "scripts/polygons.py":
+        if re.fullmatch(r"scripts/\w+\.py", word):
             parser = commands_page.parser_of(REPOSITORY / word)
             options = {name for action in parser._actions for name in action.option_strings}
             used = {word for word in words[place:] if re.match(r"--?[a-z]", word)}

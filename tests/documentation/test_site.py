@@ -161,7 +161,8 @@ def named_paths():
 def test_every_path_of_the_repository_that_a_page_names_exists():
     # Files that the examples of these pages add.
     added = {
-        "scripts/dst_cbc/training/objectives/ema_teacher.py", "scripts/polygons.py",
+        "scripts/dst_cbc/training/objectives/ema_teacher.py",
+        "scripts/dst_cbc/data/annotations/via.py",
         "scripts/dst_cbc/models/heads/two_maps.py", "scripts/dst_cbc/data/layouts/listed.py",
     }  # fmt: skip
     found = set(named_paths())

@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from rasterio.features import rasterize, sieve
 from scipy import ndimage
 
+from dst_cbc.data.annotations.drawing import draw
+from dst_cbc.data.annotations.matching import matched
+from dst_cbc.data.annotations.sources import read
 from dst_cbc.own_images import outlines as module
 from dst_cbc.own_images.draft_files import FORMATS, DraftedImage, labels_of
 from dst_cbc.own_images.outlines import LEAST_PIXELS, outlines
@@ -243,6 +246,30 @@ def test_each_format_says_what_was_predicted(name, tmp_path):
         assert (drawn(shapes, classes.shape) == np.where(kept == 0, NOTHING, kept)).all()
     has_holes = any(len(rings) > 1 for shapes in found for _, rings in shapes)
     assert has_holes == (name == "geojson"), "only GeoJSON has holes"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_this_project_reads_its_own_drafts_back_to_the_pixel(name, tmp_path):
+    classes = areas(1, (50, 70), 2)
+    shapes = outlines(classes, LABELS, FORMATS[name].holes)
+    path = tmp_path / "images/plate/one.jpg"
+    image = DraftedImage("plate/one", "plate/one.jpg", path, (70, 50), shapes)
+    folder = tmp_path / "drafts"
+    for file, text in FORMATS[name].write([image], COLOURS).items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text)
+    if name == "label-studio":
+        unsubmitted = read(folder)[1]
+        assert not unsubmitted.images and not unsubmitted.problems and unsubmitted.notices
+        tasks = json.loads((folder / "tasks.json").read_text())
+        submitted = [{**task, "annotations": task.pop("predictions")} for task in tasks]
+        (folder / "tasks.json").write_text(json.dumps(submitted))
+    _, found = read(folder)
+    by_id, *problems = matched(found, {"plate/one": "plate/one.jpg"}, False, tmp_path)
+    assert problems == [[], []] and not found.problems and not found.notices
+    numbers = {label: number for number, label in LABELS.items()}
+    mask = draw(by_id["plate/one"].shapes, image.size, numbers, 0)
+    assert (mask == sieve(classes, LEAST_PIXELS)).all()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Add methods, a head and a layout by new files, a few lines and rows; no other file changes.
+"""Add methods, a head, a layout and a format by new files and a few lines; nothing else changes.
 
 The examples are from docs/contributing, as printed there. A whole study runs with them, from split
-to table and export. An annotation format only needs a command.
+to table and export. The annotation format is only tried by itself.
 """
 
 import csv
@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -52,6 +51,7 @@ LIBRARY = "scripts/dst_cbc"
 CHOICES = f"{LIBRARY}/settings/choices.py"
 FORMATS = f"{LIBRARY}/settings/data.py"
 LAYOUTS = f"{LIBRARY}/data/layouts/__init__.py"
+SOURCES = f"{LIBRARY}/data/annotations/sources.py"
 # File -> the lines that a page says to add to it.
 ADDED_LINES = {
     CHOICES: {
@@ -59,9 +59,13 @@ ADDED_LINES = {
         "OBJECTIVES = (SelfTraining,)\n": f"{examples.METHOD_SETTINGS}\n{SOFT_SETTINGS}\n\n"
         "OBJECTIVES = (SelfTraining, EmaTeacher, Soft)\n",
     },
-    FORMATS: {'Literal["camvid", ': 'Literal["listed", "camvid", '},
+    FORMATS: {'Literal["annotations", ': 'Literal["listed", "annotations", '},
+    SOURCES: {
+        "from . import coco,": "from . import via, coco,",
+        "= (\n    coco.FORMAT,": f"= (\n    {examples.FORMAT_ENTRY}    coco.FORMAT,",
+    },
     LAYOUTS: {
-        "from . import camvid,": "from . import listed, camvid,",
+        "from . import annotations, camvid,": "from . import listed, annotations, camvid,",
         "LAYOUTS = {\n": f"LAYOUTS = {{\n    {examples.LAYOUT_ENTRY}",
     },
 }
@@ -70,7 +74,7 @@ ADDED_FILES = {
     f"{LIBRARY}/training/objectives/ema_teacher.py": examples.METHOD_CODE,
     f"{LIBRARY}/training/objectives/soft.py": SOFT_CODE,
     f"{LIBRARY}/data/layouts/listed.py": examples.LAYOUT_CODE,
-    "scripts/polygons.py": examples.POLYGONS,
+    f"{LIBRARY}/data/annotations/via.py": examples.FORMAT_CODE,
 }
 
 
@@ -191,20 +195,37 @@ def test_a_model_is_handed_over_by_name_and_compared_on_val(study):
     assert not study.jobs(target)
 
 
-def test_polygons_become_masks_of_their_classes(study, tmp_path):
-    triangle = {"label": "nucleus", "points": [[1, 1], [6, 1], [1, 6]]}
-    square = {"label": "cell", "points": [[0, 0], [7, 0], [7, 7], [0, 7]]}
-    content = {"imageWidth": 10, "imageHeight": 8, "shapes": [square, triangle]}
-    (tmp_path / "a.json").write_text(json.dumps(content))
+def test_the_annotations_of_an_added_format_become_masks(study, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(5):
+        Image.new("RGB", (10, 8), (number, 0, 0)).save(tmp_path / f"photos/{number}.png")
 
-    def convert(*classes):
-        script = study.root / "scripts/polygons.py"
-        options = ["--annotations", tmp_path, "--out", tmp_path / "masks", "--classes", *classes]
-        return subprocess.run([sys.executable, script, *options], capture_output=True, text=True)
+    def region(label, x, y):
+        area = {"name": "polygon", "all_points_x": x, "all_points_y": y}
+        return {"shape_attributes": area, "region_attributes": {"class": label}}
 
-    assert convert("cell", "nucleus").returncode == 0
-    mask = np.asarray(Image.open(tmp_path / "masks/a.png"))
-    assert mask.shape == (8, 10)
-    assert (mask[0, 0], mask[2, 2], mask[6, 6], mask[0, 9]) == (1, 2, 1, 0)
-    refused = convert("cell")
-    assert refused.returncode == 1 and "label 'nucleus' is not among --classes" in refused.stderr
+    triangle = region("nucleus", [1, 6, 1], [1, 1, 6])
+    square = region("cell", [0, 7, 7, 0], [0, 0, 7, 7])
+    point = {"shape_attributes": {"name": "point", "cx": 1, "cy": 1}, "region_attributes": {}}
+    regions = [triangle, square, point]
+    via = {f"{n}.png99": {"filename": f"{n}.png", "regions": regions} for n in range(5)}
+    path = tmp_path / "via.json"
+
+    def look():
+        path.write_text(json.dumps(via))
+        script = study.root / "scripts/new_experiment.py"
+        options = ["--images", tmp_path / "photos", "--labels", path, "--look"]
+        command = [sys.executable, script, *options]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    told = look().stdout
+    assert "found: VGG Image Annotator: 10 shapes of 2 labels in 5 images" in told
+    assert "left out: regions that are no polygons (5)" in told
+    # 15 of 80 pixels: the centres in the triangle; the square covers 49, with these.
+    assert "class 'nucleus': value 1" in told or "class 'cell': value 1" in told
+    assert "18.75% of the pixels" in told and "42.50% of the pixels" in told
+    triangle["shape_attributes"]["all_points_y"] = [1, 1]
+    refused = look()
+    assert refused.returncode == 1
+    assert "0.png99, region 1, 1.png99, region 1" in refused.stderr
+    assert "as many x as y are expected" in refused.stderr

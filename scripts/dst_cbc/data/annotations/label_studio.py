@@ -86,6 +86,10 @@ def _annotation(
 ) -> dict[str, Any] | None:
     """The annotation of a task that counts; None without one, or if all are cancelled."""
     key = "completions" if "completions" in task else "annotations"
+    if key not in task and "predictions" in task:
+        # Tasks to import, such as drafts of `suggest.py`, which nobody has submitted.
+        counted["unlabeled"] += 1
+        return None
     kept = [
         one
         for _, one in found.objects(file, task, key)
