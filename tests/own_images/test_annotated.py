@@ -66,6 +66,7 @@ def write_file(folder, monkeypatch):
 def test_annotations_become_an_experiment_of_their_classes(write_file, folder, capsys):
     write_file()
     told = capsys.readouterr().out
+    assert "of 11 files below photos and shapes.json: 10 images and 1 annotation file, all" in told
     assert "found: COCO: 12 shapes of 2 labels in 8 images" in told
     assert "labels without a shape are left out: spare" in told
     assert "found: 10 images, 8 of them with a mask, 2 without" in told

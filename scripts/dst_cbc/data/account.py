@@ -42,7 +42,7 @@ LEFT_BEHIND = Cause("hidden, or left by the system or another program", expected
 OTHER = Cause("neither images nor masks, by their endings", expected=True)
 ANNOTATIONS = Cause(
     "annotations in text form",
-    "if they have no masks, docs/contributing/annotation-format.md says how to draw them",
+    "to use them instead of masks, give them alone: --labels FILE_OR_FOLDER",
     expected=True,
 )
 UNREAD = Cause(
@@ -79,7 +79,7 @@ class Account:
 
     images, masks: the numbers of files that are used. pages: the numbers of images and of masks in
     them, which are more if there are stacks. likely: for some masks that match no image, the name
-    that may be meant.
+    that may be meant. annotations: the number of annotation files that are used instead of masks.
     """
 
     folders: PairSettings
@@ -88,15 +88,18 @@ class Account:
     pages: tuple[int, int]
     unused: dict[Cause, list[str]]
     likely: dict[str, str]
+    annotations: int = 0
 
     @property
     def total(self) -> int:
-        return self.images + self.masks + sum(map(len, self.unused.values()))
+        used = self.images + self.masks + self.annotations
+        return used + sum(map(len, self.unused.values()))
 
     def lines(self) -> list[str]:
         """Return the paragraph that says what is used, and what is not; warnings come last."""
         folders = " and ".join(dict.fromkeys((self.folders.images, self.folders.labels)))
-        used = f"{self._used('images')} and {self._used('masks')}"
+        files = f"{self.annotations} annotation file{'s' if self.annotations > 1 else ''}"
+        used = f"{self._used('images')} and {files if self.annotations else self._used('masks')}"
         start = f"what is used, and what is not, of {self.total} files below {folders}: {used}"
         if not self.unused:
             return [f"{start}, all are used"]
@@ -138,11 +141,13 @@ def account_of(
     used: Collection[tuple[str, str]],
     left_out: str = "",
     parts: Sequence[str] = (),
+    annotations: Collection[str] = (),
 ) -> Account:
     """Account for every file below the folders of images and masks; it reads names only.
 
     used: paths of the image, and of its mask or "". left_out: says which other images there can be.
-    parts: subfolders that the layout lists by themselves.
+    parts: subfolders that the layout lists by themselves. annotations: paths of annotation files
+    that are used instead of masks.
     """
     image_pages, mask_pages = {image for image, _ in used}, {mask for _, mask in used if mask}
     images, masks = {*map(file_of, image_pages)}, {*map(file_of, mask_pages)}
@@ -150,7 +155,7 @@ def account_of(
     unused: dict[Cause, list[str]] = defaultdict(list)
     unmatched = []
     for path, (kind, is_mask) in sorted(_lying(root, folders, parts).items()):
-        if path in images or path in masks:
+        if path in images or path in masks or path in annotations:
             continue
         suffix = os.path.splitext(path)[1].lower()
         if kind != "file":
@@ -172,7 +177,8 @@ def account_of(
         unused[cause].append(path)
     likely = names.likely(unused.get(ORPHAN, [])[:NAMED])
     pages = (len(image_pages), len(mask_pages))
-    return Account(folders, len(images), len(masks), pages, dict(unused), likely)
+    counts = (len(images), len(masks), pages)
+    return Account(folders, *counts, dict(unused), likely, len({*annotations}))
 
 
 def _lying(root: Path, folders: PairSettings, parts: Sequence[str]) -> dict[str, tuple[Kind, bool]]:

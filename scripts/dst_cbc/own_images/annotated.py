@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.account import account_of
 from ..data.annotations.masks import draw_masks, entries_of
 from ..data.annotations.sources import find, read
 from ..data.layouts.annotations import drawn_masks, images_of
@@ -95,7 +97,10 @@ def propose(
     entries, notices = entries_of(root, folders, images, found, annotations)
     shapes = sum(len(entry.annotated.shapes) for entry in entries)
     idle = [label for label in found.classes if label not in used]
+    files = {os.path.relpath(image.file, root) for image in found.images}
+    account = account_of(root, folders, [(image, "") for _, image in images], annotations=files)
     notes = [
+        *account.lines(),
         f"found: {program.name}: {shapes} shapes of {len(labels)} labels in {len(entries)} images",
         *(f"found: {notice}" for notice in notices),
         *([f"found: labels without a shape are left out: {_some(idle)}"] if idle else []),
