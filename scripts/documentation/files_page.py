@@ -259,6 +259,10 @@ BY_HAND = {
         "Size, time and SHA-256 of the data's files, so that an unchanged file is not read again. "
         "If it is damaged or deleted, all files are read again."
     ),
+    f"{STUDY}/masks": File(
+        "With `format: annotations`: the masks, which are drawn before the jobs are planned. "
+        "`masks.csv` lists them: id, mask, annotation file, number of shapes."
+    ),
     f"{STUDY}/cost.json": File("The measured time of a training step, for the cost estimate."),
     f"{STUDY}/suggestions": File(
         "Written by `scripts/suggest.py`: `suggest.csv`, and drafts as masks or polygons."

@@ -348,7 +348,15 @@ KEYS = {
 }  # fmt: skip
 
 # Keys that the table cannot test: they need another study or data set, or allow one value only.
-ELSEWHERE = {"name", "format", "pairs", "test_from_val", "evaluation.select", "evaluation.valtiny"}
+ELSEWHERE = {
+    "name",
+    "format",
+    "pairs",
+    "annotations",
+    "test_from_val",
+    "evaluation.select",
+    "evaluation.valtiny",
+}
 
 
 def test_the_table_of_keys_is_complete():
