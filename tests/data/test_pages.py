@@ -558,7 +558,7 @@ def test_a_changed_stack_is_noticed_wherever_files_are_compared(study):
     before = Fingerprints(root, records, dataset, root / "cache.json")
     ids, index = [row.id for row in rows], {row.id: row for row in rows}
     assert not before.changed(index, ids, labels=True)
-    require_same(root, rows, labels=True)
+    require_same(root, rows, root)
     assert list(verify(root / "results", root)) == [("foreign", root / "results/dataset.csv")]
     row = index["val1/0002"]
     open_image(root / row.image, None, row.image_sha256)
@@ -566,7 +566,7 @@ def test_a_changed_stack_is_noticed_wherever_files_are_compared(study):
     with pytest.raises(Changed, match=r"val1\.tif/0002: has changed since the data check"):
         open_image(root / row.image, None, row.image_sha256)
     with pytest.raises(Spoiled, match=r"1 files have changed .* first .*val1\.tif\."):
-        require_same(root, rows, labels=True)
+        require_same(root, rows, root)
     after = Fingerprints(root, records, dataset, root / "cache.json")
     assert after.changed(index, ["val1/0001"], labels=False) and len(changed) == 4
     assert not after.changed(index, ["train1/0001"], labels=True)

@@ -37,7 +37,7 @@ from mutations import (
 from PIL import Image
 from pydantic import TypeAdapter
 
-from dst_cbc.data.annotations import coco, label_studio, yolo
+from dst_cbc.data.annotations import coco, cvat, imagej, label_studio, labelme, qupath, yolo
 from dst_cbc.data.annotations.shapes import PEEK, AnnotationFormat
 from dst_cbc.data.downloads import unpack
 from dst_cbc.data.fingerprints import Fingerprints
@@ -474,6 +474,13 @@ def read_annotations(format: AnnotationFormat, name: str) -> Callable[[Path], No
     return read
 
 
+QUPATH = """{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": {"type":
+"Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 0]], [[4, 2], [5, 2], [5, 3], [4, 2]]]},
+"properties": {"objectType": "annotation", "classification": {"name": "cell", "color": [1, 2, 3]}}},
+{"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": [[[[0, 0], [1, 0], [1, 1],
+[0, 0]]]]}, "properties": {"classification": {"name": "Ignore*", "colorRGB": -9408287}}}]}"""
+
+
 def annotation_file(name: str) -> Callable[[Path], list[bytes]]:
     return lambda study: [(REPOSITORY / "tests/data/annotations/files" / name).read_bytes()]
 
@@ -866,6 +873,15 @@ READERS = [
            annotation_file("datumaro_coco.json"), "annotations"),
     Reader("label_studio.json", read_annotations(label_studio.FORMAT, "label_studio.json"), JSON,
            is_json, annotation_file("label_studio.json"), "annotations"),
+    Reader("labelme.json", read_annotations(labelme.FORMAT, "labelme.json"), JSON, is_json,
+           annotation_file("labelme.json"), "annotations"),
+    Reader("qupath.geojson", read_annotations(qupath.FORMAT, "qupath.geojson"), JSON, is_json,
+           text_file(QUPATH), "annotations"),
+    Reader("cvat.xml", read_annotations(cvat.FORMAT, "cvat.xml"),
+           (damage_text, partial(damage_text, header=0)), is_text, annotation_file("cvat.xml"),
+           "annotations"),
+    Reader("rois.zip", read_annotations(imagej.FORMAT, "rois.zip"), (in_zip, damage_bytes), is_zip,
+           annotation_file("field-RoiSet.zip"), "annotations"),
     Reader("labels.txt", read_annotations(yolo.FORMAT, "labels.txt"), _TEXT, is_text,
            text_file("0 0 0 0.5 0 0.5 0.75\n1 0.25 0.25 1 0.5 1 1\n"), "annotations", share=0.5),
     Reader("set.zip", read_archive("set.zip"), (in_zip, damage_bytes), is_zip, zips,
