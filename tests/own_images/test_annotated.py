@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dst_cbc.data.layouts.annotations import images_of
 from dst_cbc.own_images.annotated import class_names
 from dst_cbc.planning import cost
 from dst_cbc.planning.cost import Measured
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.errors import DataError
+from dst_cbc.settings.data import PairSettings
 from workflow import REPOSITORY, Project, new_experiment
 
 SIDE = 32
@@ -123,6 +125,24 @@ def test_images_that_are_not_there_are_left_out_if_asked(write_file, folder):
     assert not [path for path in Path().rglob("*") if path.is_file()]
     write_file("--partial")
     assert load_plan(REPOSITORY, [Path("cells.yaml")], {})[0].annotations.partial
+
+
+def test_a_folder_of_unknown_files_is_told_what_is_read(folder, monkeypatch):
+    (folder / "ann").mkdir()
+    (folder / "ann/0.png.json").write_text('{"description": "", "objects": []}')
+    options = ("--images", folder / "photos", "--labels", folder / "ann", "--look")
+    with pytest.raises(DataError, match=r"found 1 of \.json\. Annotations are read of COCO, CVAT"):
+        new_experiment(monkeypatch, folder / "work", *options)
+
+
+def test_pictures_among_the_annotations_are_no_images(folder):
+    inside = folder / "photos/annotations"
+    inside.mkdir()
+    (folder / "shapes.json").rename(inside / "shapes.json")
+    Image.new("RGB", (9, 9)).save(inside / "preview.png")
+    pairs = PairSettings(images="photos", labels="photos/annotations")
+    assert len(images_of(folder, pairs)) == 10
+    assert len(images_of(folder, PairSettings(images="photos", labels="photos"))) == 11
 
 
 def test_labels_get_valid_names_of_their_own():

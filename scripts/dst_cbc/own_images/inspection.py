@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
+from ..data.annotations.sources import FORMATS
 from ..data.copies import identical_files, slopes
 from ..data.images import DIED, Decoded, decode, decode_mask, size_of, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
@@ -149,14 +150,15 @@ def with_names(
                 for entry in entries(root / folder)
                 if entry.kind == "file"
             )
+            advice = ""
+            if folder == settings.labels and {".jpg", ".jpeg"} & {*others}:
+                advice = ". JPEG changes the values of a mask: export masks as PNG"
+            elif folder == settings.labels and others:
+                known = ", ".join(one.name for one in FORMATS)
+                advice = f". Annotations are read of {known}"
             raise DataError(
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
-                + (_counted(others) or "nothing")
-                + (
-                    ". JPEG changes the values of a mask: export masks as PNG"
-                    if folder == settings.labels and {".jpg", ".jpeg"} & {*others}
-                    else ""
-                )
+                f"{_counted(others) or 'nothing'}{advice}"
             )
     same = settings.images == settings.labels
     # Each pattern is in many pairs of patterns, so its names are searched once.

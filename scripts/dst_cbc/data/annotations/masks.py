@@ -150,7 +150,7 @@ def _draw_all(root: Path, folder: Path, entries: Sequence[Entry], dataset: Datas
         {
             "id": e.id,
             "mask": mask_name(e.id),
-            "file": str(e.annotated.file),
+            "file": os.path.relpath(e.annotated.file, root),
             "shapes": len(e.annotated.shapes),
         }
         for e in entries

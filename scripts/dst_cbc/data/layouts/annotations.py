@@ -16,14 +16,15 @@ from .pairs import in_subsets
 DRAWN_MASKS = "masks.csv"
 """List of the masks that are drawn, in their folder."""
 COLUMNS = ("id", "mask", "file", "shapes")
-"""Its columns. mask: path in the folder. file: the annotation file. shapes: their number."""
+"""Its columns. mask: path in the folder. file: the annotation file, a path below the data set's
+folder. shapes: their number."""
 
 
 def images_of(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
     """Return id and path below `root` of each image, sorted. Raises DataError without a folder."""
     if not (root / pairs.images).is_dir():
         raise DataError(f"{root / pairs.images}: no such folder; `pairs` names it, below `data`")
-    return sorted(files_below(root, pairs.images, IMAGE_SUFFIXES))
+    return sorted(files_below(root, pairs.images, IMAGE_SUFFIXES, pairs.labels))
 
 
 def drawn_masks(folder: Path) -> dict[str, str]:
