@@ -125,6 +125,26 @@ def test_images_that_are_not_there_are_left_out_if_asked(write_file, folder):
     assert load_plan(REPOSITORY, [Path("cells.yaml")], {})[0].annotations.partial
 
 
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [
+        ([[float("nan")] * 6], r"annotation 1 .* and 9 more: the point \(nan, nan\)"),
+        ([], "annotation 1 .* and 9 more: a box without `segmentation`"),
+        ([[1, 1, 2, 2]], r"no image has a shape .*polygons with fewer than three points \(12\)"),
+    ],
+)
+def test_what_is_wrong_with_every_shape_is_said_before_the_classes_are_counted(
+    write_file, folder, segmentation, said
+):
+    content = json.loads((folder / "shapes.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = segmentation
+    (folder / "shapes.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        write_file()
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+
 def test_labels_get_valid_names_of_their_own():
     labels = ["cell", "Cell/a", "Cell\\a", "_background_", "Background", "ignore", "über", "?"]
     names = class_names(labels)

@@ -69,6 +69,14 @@ def propose(
     # The classes of the files first, in their order.
     labels = [label for label in dict.fromkeys([*found.classes, *sorted(used)]) if label in used]
     names = class_names(labels)
+    annotations = AnnotationSettings(
+        # In a file without a label, only crowds are left.
+        names=names or {"ignore": "ignore"},
+        unannotated="background" if unannotated == BACKGROUND else "ignore",
+        partial=partial,
+    )
+    images = images_of(root, folders)
+    entries, notices = entries_of(root, folders, images, found, annotations)
     classes = _classes(names, found.classes, unannotated)
     if not 2 <= len(classes) <= IGNORED:
         raise DataError(
@@ -76,12 +84,6 @@ def propose(
             f"{IGNORED}"
             + (", with `--unannotated background` also the background" if len(classes) < 2 else "")
         )
-    annotations = AnnotationSettings(
-        # In a file without a label, only crowds are left.
-        names=names or {"ignore": "ignore"},
-        unannotated="background" if unannotated == BACKGROUND else "ignore",
-        partial=partial,
-    )
     dataset = DatasetStage(
         format="annotations",
         classes=classes,
@@ -93,8 +95,6 @@ def propose(
         annotations=annotations,
         drawn=str(masks),
     )
-    images = images_of(root, folders)
-    entries, notices = entries_of(root, folders, images, found, annotations)
     shapes = sum(len(entry.annotated.shapes) for entry in entries)
     idle = [label for label in found.classes if label not in used]
     files = {os.path.relpath(image.file, root) for image in found.images}

@@ -90,9 +90,10 @@ def entries_of(
     if problems:
         raise DataError(f"{len(problems)} problems in the annotations:\n{by_cause(problems)}")
     if not entries:
-        raise DataError(
-            f"{root / folders.labels}: no image has a shape; expected at least one labeled image"
+        start = (
+            f"{root / folders.labels}: no image has a shape that covers an area; expected at least"
         )
+        raise DataError("; ".join([f"{start} one labeled image", *found.notices]))
     if empty and settings.empty == "unlabeled":
         notices = [
             *notices,
