@@ -62,7 +62,13 @@ def matched(
     """
     names = Images(images)
     by_id: dict[str, Annotated] = {}
-    problems, absent = [], []
+    problems = [
+        f"{file}: has the name of an image, but is damaged or of another format; export it again, "
+        "or move it elsewhere"
+        for file in found.unread
+        if names.named(str(file.with_suffix("")))
+    ]
+    absent = []
     for one in found.images:
         ids = names.named(one.image)
         if len(ids) > 1:

@@ -157,4 +157,6 @@ def _colour(value: Any) -> str | None:
     return None
 
 
-FORMAT = AnnotationFormat("QuPath (GeoJSON)", (".geojson", ".json"), _recognises, _read)
+FORMAT = AnnotationFormat(
+    "QuPath (GeoJSON)", (".geojson", ".json"), _recognises, _read, one_each=True
+)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...runtime.errors import DataError
@@ -69,4 +70,8 @@ def read(path: Path) -> tuple[AnnotationFormat, Annotations]:
         )
         raise DataError(f"{path}: annotations of several formats: {kinds}. Give one of them alone")
     ((one, files),) = found.items()
-    return one, one.read(files)
+    result = one.read(files)
+    if one.one_each:
+        unread = {file for file in candidates(path) if file.suffix.lower() in one.suffixes}
+        result = replace(result, unread=sorted(unread.difference(files, result.others)))
+    return one, result
