@@ -145,6 +145,28 @@ def test_what_is_wrong_with_every_shape_is_said_before_the_classes_are_counted(
     assert not [path for path in Path().rglob("*") if path.is_file()]
 
 
+def test_annotation_files_beside_those_that_are_used_are_accounted_for(folder, monkeypatch, capsys):
+    (folder / "all").mkdir()
+    (folder / "shapes.json").rename(folder / "all/shapes.json")
+    (folder / "all/damaged.json").write_text("{")
+    folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
+    new_experiment(monkeypatch, folder / "work", *folders)
+    told = capsys.readouterr().out
+    assert "of 12 files below photos and all: 10 images and 1 annotation file are used" in told
+    assert "WARNING: not used: 1 file, in text form, but not among the annotations" in told
+
+
+def test_the_names_of_yolos_classes_are_used(folder, monkeypatch, capsys):
+    (folder / "all").mkdir()
+    for number in range(8):
+        line = f"{number % 2} 0.1 0.1 0.5 0.1 0.5 0.5"
+        (folder / f"all/{number}.txt").write_text(line)
+    (folder / "all/classes.txt").write_text("cell\nvessel\n")
+    folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
+    new_experiment(monkeypatch, folder / "work", *folders)
+    assert "10 images and 9 annotation files, all are used" in capsys.readouterr().out
+
+
 def test_labels_get_valid_names_of_their_own():
     labels = ["cell", "Cell/a", "Cell\\a", "_background_", "Background", "ignore", "über", "?"]
     names = class_names(labels)

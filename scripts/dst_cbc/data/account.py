@@ -45,6 +45,10 @@ ANNOTATIONS = Cause(
     "to use them instead of masks, give them alone: --labels FILE_OR_FOLDER",
     expected=True,
 )
+BESIDE = Cause(
+    "in text form, but not among the annotations that are used",
+    "to use them, too, give the folder of all; export damaged ones again",
+)
 UNREAD = Cause(
     f"of types that are not read (read are {', '.join(IMAGE_SUFFIXES)})",
     "convert masks to PNG, and images to PNG or JPEG",
@@ -161,7 +165,7 @@ def account_of(
         if kind != "file":
             unused[_BY_KIND[kind]].append(path)
         elif suffix in (".json", ".xml"):
-            unused[ANNOTATIONS].append(path)
+            unused[BESIDE if annotations else ANNOTATIONS].append(path)
         elif suffix in _PICTURES:
             unused[UNREAD].append(path)
         elif is_mask and suffix in MASK_SUFFIXES:

@@ -97,7 +97,8 @@ def propose(
     )
     shapes = sum(len(entry.annotated.shapes) for entry in entries)
     idle = [label for label in found.classes if label not in used]
-    files = {os.path.relpath(image.file, root) for image in found.images}
+    below = [file for file in found.others if file.is_relative_to(source)]
+    files = {os.path.relpath(file, root) for file in (*below, *(one.file for one in found.images))}
     account = account_of(root, folders, [(image, "") for _, image in images], annotations=files)
     notes = [
         *account.lines(),
