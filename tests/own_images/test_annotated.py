@@ -156,6 +156,16 @@ def test_annotation_files_beside_those_that_are_used_are_accounted_for(folder, m
     assert "WARNING: not used: 1 file, in text form, but not among the annotations" in told
 
 
+def test_a_folder_of_other_files_is_neither_of_masks_nor_of_annotations(folder, monkeypatch):
+    (folder / "all").mkdir()
+    (folder / "shapes.json").rename(folder / "all/shapes.json")
+    (folder / "all/shapes.json").write_bytes(b"")
+    folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
+    message = r"no file ends in .*found 1 of \.json\. None of them holds annotations of COCO, CVAT"
+    with pytest.raises(DataError, match=message):
+        new_experiment(monkeypatch, folder / "work", *folders)
+
+
 def test_the_names_of_yolos_classes_are_used(folder, monkeypatch, capsys):
     (folder / "all").mkdir()
     for number in range(8):

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
+from ..data.annotations.sources import known_formats
 from ..data.copies import identical_files, slopes
 from ..data.images import DIED, Decoded, decode, decode_mask, size_of, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
@@ -152,11 +153,7 @@ def with_names(
             raise DataError(
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
                 + (_counted(others) or "nothing")
-                + (
-                    ". JPEG changes the values of a mask: export masks as PNG"
-                    if folder == settings.labels and {".jpg", ".jpeg"} & {*others}
-                    else ""
-                )
+                + (_advice(others) if folder == settings.labels else "")
             )
     same = settings.images == settings.labels
     # Each pattern is in many pairs of patterns, so its names are searched once.
@@ -180,6 +177,15 @@ def with_names(
             "--image-name '{}_0000' --mask-name '{}_mask'"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
+
+
+def _advice(suffixes: Collection[str]) -> str:
+    """Return what to do if there are only files with these endings where masks should be."""
+    if {".jpg", ".jpeg"} & {*suffixes}:
+        return ". JPEG changes the values of a mask: export masks as PNG"
+    if {".json", ".geojson", ".xml", ".txt", ".roi", ".zip"} & {*suffixes}:
+        return f". None of them holds annotations of {known_formats()}: export them again"
+    return ""
 
 
 def account(root: Path, settings: PairSettings) -> Account:

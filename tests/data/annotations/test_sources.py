@@ -8,6 +8,7 @@ from roifile import ImagejRoi
 
 from dst_cbc.data.annotations.matching import matched
 from dst_cbc.data.annotations.sources import read
+from dst_cbc.runtime.errors import DataError
 
 CORNERS = [[1, 1], [5, 1], [5, 5]]
 LABELME = {"imagePath": "a.png", "shapes": [{"label": "cell", "points": CORNERS}]}
@@ -40,6 +41,11 @@ def test_a_file_with_the_name_of_an_image_must_be_readable(tmp_path, name, damag
     else:
         (problem,) = problems
         assert problem.startswith(f"{tmp_path / 'b'}{suffix}: has the name of an image, but is")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"all\.json: no such file or folder of annotations"):
+        read(tmp_path / "all.json")
 
 
 def test_beside_one_file_for_all_images_others_may_have_names_of_images(tmp_path):

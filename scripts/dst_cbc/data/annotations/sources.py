@@ -32,6 +32,11 @@ def candidates(path: Path) -> list[Path]:
     return [file for file in below if file.suffix.lower() in suffixes]
 
 
+def known_formats() -> str:
+    """Return the names of all formats, for messages."""
+    return ", ".join(one.name for one in FORMATS)
+
+
 def find(path: Path) -> dict[AnnotationFormat, list[Path]]:
     """Return the annotation files at `path`, a file or a folder, by their format."""
     found: dict[AnnotationFormat, list[Path]] = defaultdict(list)
@@ -58,11 +63,13 @@ def read(path: Path) -> tuple[AnnotationFormat, Annotations]:
 
     Raises DataError if there are none, or files of several formats.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder of annotations; `pairs.labels` names it")
     found = find(path)
     if not found:
-        known = ", ".join(one.name for one in FORMATS)
         raise DataError(
-            f"{path}: no annotations found; expected files of {known}, or a folder of masks"
+            f"{path}: no annotations found; expected files of {known_formats()}, or a folder of "
+            "masks"
         )
     if len(found) > 1:
         kinds = "; ".join(
