@@ -156,6 +156,12 @@ def test_annotation_files_beside_those_that_are_used_are_accounted_for(folder, m
     assert "WARNING: not used: 1 file, in text form, but not among the annotations" in told
 
 
+def test_the_folder_of_an_export_holds_the_images_too(folder, monkeypatch, capsys):
+    folders = ("--images", folder / "photos", "--labels", folder, "--look")
+    new_experiment(monkeypatch, folder / "work", *folders)
+    assert "found: COCO: 12 shapes of 2 labels in 8 images" in capsys.readouterr().out
+
+
 def test_a_folder_of_other_files_is_neither_of_masks_nor_of_annotations(folder, monkeypatch):
     (folder / "all").mkdir()
     (folder / "shapes.json").rename(folder / "all/shapes.json")

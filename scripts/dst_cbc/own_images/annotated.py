@@ -25,13 +25,14 @@ _BACKGROUNDS = ("background", "_background_")
 def holds_annotations(root: Path, folders: PairSettings) -> bool:
     """Whether --labels is a file of annotations, or a folder of them and of no masks.
 
-    In the folder of the images, files of annotations count even though PNGs lie beside them.
+    The images are no masks, in whichever of the two folders the other one lies: files of
+    annotations count even though PNGs lie beside them.
     """
     source = root / folders.labels
     if source.is_file():
         return True
     is_own = folders.labels != folders.images
-    if is_own and any(files_below(root, folders.labels, MASK_SUFFIXES)):
+    if is_own and any(files_below(root, folders.labels, MASK_SUFFIXES, folders.images)):
         return False
     return bool(find(source))
 
