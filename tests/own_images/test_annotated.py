@@ -116,6 +116,15 @@ def test_options_for_masks_are_refused(write_file, options):
         write_file(*options)
 
 
+@pytest.mark.parametrize("options", [("--unannotated", "ignore"), ("--partial",)])
+def test_options_for_annotations_are_refused_with_masks(folder, monkeypatch, options):
+    (folder / "masks").mkdir()
+    Image.new("L", (SIDE, SIDE)).save(folder / "masks/0.png")
+    folders = ("--images", folder / "photos", "--labels", folder / "masks", "--look")
+    with pytest.raises(DataError, match=f"{options[0]}: is for annotations"):
+        new_experiment(monkeypatch, folder / "work", *folders, *options)
+
+
 def test_images_that_are_not_there_are_left_out_if_asked(write_file, folder):
     write_coco(folder / "shapes.json", boxes_of(12), ["cell", "vessel"])
     with pytest.raises(DataError, match="2 of 12 images with shapes are not below"):
