@@ -158,11 +158,13 @@ def test_annotation_files_beside_those_that_are_used_are_accounted_for(folder, m
     (folder / "all").mkdir()
     (folder / "shapes.json").rename(folder / "all/shapes.json")
     (folder / "all/damaged.json").write_text("{")
+    (folder / "photos/other.json").write_text("{}")
     folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
     new_experiment(monkeypatch, folder / "work", *folders)
     told = capsys.readouterr().out
-    assert "of 12 files below photos and all: 10 images and 1 annotation file are used" in told
+    assert "of 13 files below photos and all: 10 images and 1 annotation file are used" in told
     assert "WARNING: not used: 1 file, in text form, but not among the annotations" in told
+    assert "\nnot used: 1 file, in text form, and outside of the annotations that are given" in told
 
 
 def test_the_folder_of_an_export_holds_the_images_too(folder, monkeypatch, capsys):
