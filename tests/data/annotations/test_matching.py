@@ -62,6 +62,15 @@ def test_a_name_of_two_images_and_an_image_with_two_entries_are_problems():
     ]
 
 
+def test_a_stack_is_named_by_its_pages():
+    found = Annotations([annotated("stack.tif"), annotated("stack/0003"), annotated("a.jpg")])
+    by_id, problems, notices = matched(found, PATHS, True, Path("photos"))
+    assert list(by_id) == ["stack/0003", "a"] and notices == []
+    assert problems == [
+        "one.json: 'stack.tif' is a stack; expected shapes of its pages, such as 'stack/0003'"
+    ]
+
+
 def test_images_that_are_not_there_are_a_problem_unless_they_may_be_missing():
     gone = [annotated(f"gone{number}.jpg") for number in range(5)]
     found = Annotations([annotated("a.jpg"), *gone, annotated("empty.jpg", shapes=())])

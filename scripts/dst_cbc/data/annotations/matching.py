@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ..layouts.layout import IMAGE_SUFFIXES, same_name
-from ..pages import split
+from ..pages import file_of, split
 from .shapes import Annotated, Annotations
 
 NAMED = 3
@@ -61,6 +61,7 @@ def matched(
     out; otherwise they are a problem. folder: of the images, for messages.
     """
     names = Images(images)
+    stacks = Images({id: file_of(path) for id, path in images.items() if file_of(path) != path})
     by_id: dict[str, Annotated] = {}
     problems = [
         f"{file}: has the name of an image, but is damaged or of another format; export it again, "
@@ -76,6 +77,11 @@ def matched(
             problems.append(
                 f"{one.file}: the name {one.image!r} may mean {first} and {second}; give the path "
                 "of the image, or rename one of them"
+            )
+        elif not ids and one.shapes and (pages := stacks.named(one.image)):
+            problems.append(
+                f"{one.file}: {one.image!r} is a stack; expected shapes of its pages, such as "
+                f"{min(pages)!r}"
             )
         elif not ids:
             # Without a shape, nothing is lost.
