@@ -116,6 +116,14 @@ def test_options_for_masks_are_refused(write_file, options):
         write_file(*options)
 
 
+def test_annotations_of_identical_images_that_contradict_are_said_of_the_images(write_file, folder):
+    (folder / "photos/1.png").write_bytes((folder / "photos/0.png").read_bytes())
+    with pytest.raises(DataError) as caught:
+        write_file("--look")
+    said = "annotations contradict each other: the images are identical, such as "
+    assert str(caught.value).startswith(f"{said}photos/0.png and photos/1.png; ")
+
+
 @pytest.mark.parametrize("options", [("--unannotated", "ignore"), ("--partial",)])
 def test_options_for_annotations_are_refused_with_masks(folder, monkeypatch, options):
     (folder / "masks").mkdir()

@@ -321,13 +321,15 @@ def _twins(
     groups = identical_files(root, ids)
     problems = []
     for images in groups:
-        first, *others = [masks[image] for image in images if image in masks] or [Path()]
-        problems += [
-            f"{other} contradicts {first}: their images are identical, such as {images[0]} and "
-            f"{images[1]}; keep one of the two"
-            for other in others
-            if not np.array_equal(_values(first, coloured), _values(other, coloured))
-        ]
+        first, *others = [image for image in images if image in masks] or [""]
+        for other in others:
+            if not np.array_equal(_values(masks[first], coloured), _values(masks[other], coloured)):
+                said = f"{masks[other]} contradicts {masks[first]}: their images"
+                if mask_root != root:
+                    # Drawn masks are no files of the user.
+                    said = "annotations contradict each other: the images"
+                both = f"such as {first} and {other}"
+                problems.append(f"{said} are identical, {both}; keep one of the two")
     if problems:
         raise DataError("\n".join(problems))
     return [[ids[image] for image in images] for images in groups]
