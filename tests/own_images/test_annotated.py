@@ -91,6 +91,26 @@ def test_unannotated_pixels_may_have_no_class(write_file):
     assert np.unique(np.array(Image.open("results/cells/masks/1.png"))).tolist() == [0, 255]
 
 
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (["cell", "cell"], ("--unannotated", "ignore"), "of the class cell; expected a second"),
+        (["Background", "ignore"], (), "of the class background; expected a second class$"),
+        (
+            ["ignore", "Ignored"],
+            ("--unannotated", "ignore"),
+            "of the class ignore; .*--unannotated",
+        ),
+    ],
+)
+def test_a_single_class_is_refused(write_file, folder, labels, options, said):
+    content = json.loads((folder / "shapes.json").read_text())
+    content["categories"] = [{"id": n, "name": name} for n, name in enumerate(labels)]
+    (folder / "shapes.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        write_file(*options)
+
+
 def test_looking_leaves_nothing_and_a_second_call_goes_on(write_file, folder, monkeypatch):
     write_file("--look")
     assert not [path for path in Path().rglob("*") if path.is_file()]

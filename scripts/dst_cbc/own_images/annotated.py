@@ -13,6 +13,7 @@ from ..data.annotations.sources import find, read
 from ..data.layouts.annotations import drawn_masks, images_of
 from ..data.layouts.layout import MASK_SUFFIXES, files_below
 from ..runtime.errors import DataError
+from ..runtime.escape import shown
 from ..settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSettings
 from .class_list import ClassList, valid_names
 from .classes import colour_of
@@ -79,12 +80,18 @@ def propose(
     images = images_of(root, folders)
     entries, notices = entries_of(root, folders, images, found, annotations)
     classes = _classes(names, found.classes, unannotated)
-    if not 2 <= len(classes) <= IGNORED:
+    if len(classes) < 2:
         raise DataError(
-            f"{source}: {len(classes)} classes ({', '.join(list(classes)[:5])}); expected 2 to "
-            f"{IGNORED}"
-            + (", with `--unannotated background` also the background" if len(classes) < 2 else "")
+            f"{source}: all labeled pixels are of the class {', '.join(classes) or 'ignore'}; "
+            "expected a second class"
+            + (
+                ""
+                if BACKGROUND in classes
+                else ", such as the background: --unannotated background"
+            )
         )
+    if len(classes) > IGNORED:
+        raise DataError(f"{source}: {len(classes)} classes; expected at most {IGNORED}")
     dataset = DatasetStage(
         format="annotations",
         classes=classes,
@@ -136,7 +143,7 @@ def _classes(
 
 
 def _renamed(names: Mapping[str, str]) -> list[str]:
-    changed = [f"{label!r} is {name!r}" for label, name in names.items() if label != name]
+    changed = [f"{shown(label)} is {name!r}" for label, name in names.items() if label != name]
     return [f"assumed: names of classes: {_some(changed)}"] if changed else []
 
 
