@@ -14,6 +14,8 @@ PATHS = {
     "b.c": "photos/b.c.tif",
     "Ä": "photos/A\u0308.png",
     "stack/0003": "photos/stack.tif/0003",
+    "slide.ome": "photos/slide.ome.tif",
+    "deep.ome/0001": "photos/deep.ome.tif/0001",
 }
 
 
@@ -31,6 +33,9 @@ PATHS = {
         ("elsewhere/a.jpg", "a"),
         ("stack/0003", "stack/0003"),
         ("stack.tif/0003", "stack/0003"),
+        ("slide", "slide.ome"),
+        ("slide.ome.tif", "slide.ome"),
+        ("deep/0001", "deep.ome/0001"),
     ],
 )
 def test_the_longest_end_of_a_name_decides(name, id):

@@ -13,6 +13,8 @@ from .shapes import Annotated, Annotations
 NAMED = 3
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
+_OME = re.compile(r"\.ome(?=/\d+$|$)", re.IGNORECASE)
+"""What QuPath and ImageJ leave out of the name of an OME-TIFF with its ending."""
 
 
 class Images:
@@ -26,7 +28,7 @@ class Images:
         for id, path in images.items():
             # The number of a page alone names no image.
             least = 2 if split(PurePosixPath(path))[1] else 1
-            for name in (id, path, os.path.splitext(path)[0]):
+            for name in (id, path, os.path.splitext(path)[0], _OME.sub("", id)):
                 parts = same_name(name).split("/")
                 for start in range(len(parts) - least + 1):
                     self._ids["/".join(parts[start:])].add(id)
