@@ -68,9 +68,10 @@ def test_a_name_of_two_images_and_an_image_with_two_entries_are_problems():
 
 
 def test_a_stack_is_named_by_its_pages():
-    found = Annotations([annotated("stack.tif"), annotated("stack/0003"), annotated("a.jpg")])
+    names = ("stack.tif", "stack/0003", "a.jpg", "0003")
+    found = Annotations([annotated(name) for name in names])
     by_id, problems, notices = matched(found, PATHS, True, Path("photos"))
-    assert list(by_id) == ["stack/0003", "a"] and notices == []
+    assert list(by_id) == ["stack/0003", "a"] and "1 of 4 images with shapes" in notices[0]
     assert problems == [
         "one.json: 'stack.tif' is a stack; expected shapes of its pages, such as 'stack/0003'"
     ]

@@ -63,7 +63,9 @@ def matched(
     out; otherwise they are a problem. folder: of the images, for messages.
     """
     names = Images(images)
-    stacks = Images({id: file_of(path) for id, path in images.items() if file_of(path) != path})
+    stacks = Images(
+        {file_of(path): file_of(path) for path in images.values() if file_of(path) != path}
+    )
     by_id: dict[str, Annotated] = {}
     problems = [
         f"{file}: has the name of an image, but is damaged or of another format; export it again, "
@@ -80,10 +82,11 @@ def matched(
                 f"{one.file}: the name {one.image!r} may mean {first} and {second}; give the path "
                 "of the image, or rename one of them"
             )
-        elif not ids and one.shapes and (pages := stacks.named(one.image)):
+        elif not ids and one.shapes and (files := stacks.named(one.image)):
+            page = min(id for id, path in images.items() if file_of(path) in files)
             problems.append(
                 f"{one.file}: {one.image!r} is a stack; expected shapes of its pages, such as "
-                f"{min(pages)!r}"
+                f"{page!r}"
             )
         elif not ids:
             # Without a shape, nothing is lost.
