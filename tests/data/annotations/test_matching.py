@@ -77,6 +77,21 @@ def test_a_stack_is_named_by_its_pages():
     ]
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "id"),
+    [
+        ("labels/val/x.json", "x", "val/x"),
+        ("labels/val/all.json", "x.png", "val/x"),
+        ("labels/val/all.json", "train/x.png", "train/x"),
+        ("labels/stack/0003.geojson", "0003", "stack/0003"),
+    ],
+)
+def test_the_folders_of_a_file_decide_between_images_of_one_name(file, name, id):
+    found = Annotations([annotated(name, file)])
+    by_id, problems, notices = matched(found, PATHS, False, Path("photos"))
+    assert list(by_id) == [id] and problems == notices == []
+
+
 def test_images_that_are_not_there_are_a_problem_unless_they_may_be_missing():
     gone = [annotated(f"gone{number}.jpg") for number in range(5)]
     found = Annotations([annotated("a.jpg"), *gone, annotated("empty.jpg", shapes=())])

@@ -76,6 +76,9 @@ def matched(
     absent = []
     for one in found.images:
         ids = names.named(one.image)
+        if len(ids) != 1:
+            # Where files lie as their images do, the folders of the file say which one it is.
+            ids = names.named(f"{one.file.parent.as_posix()}/{one.image}")
         if len(ids) > 1:
             first, second = sorted(images[id] for id in ids)[:2]
             problems.append(
