@@ -32,7 +32,7 @@ MOST_SHARE = 2.0
 """A coordinate beyond is no share of the width or height, but a number of pixels."""
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_LINE = re.compile(rf"\s*\d+(?:[ \t]+{_NUMBER}){{4}}")
+_LINE = re.compile(rf"\s*{_NUMBER}(?:[ \t]+{_NUMBER}){{4}}")
 _NAMES = re.compile(r"^names\s*:", re.MULTILINE)
 _WHERE = re.compile(r"^(train|val|valid|test|path|nc)\s*:", re.MULTILINE)
 _ONLY_BOX = (
