@@ -210,6 +210,15 @@ def of_masks(
     arguments, root: Path, folders: PairSettings, cores: int
 ) -> tuple[Inspection, ClassList | None]:
     """What folders of images and masks hold, and the list of classes that was given."""
+    for option, is_given in (
+        ("--unannotated", arguments.unannotated != annotated.BACKGROUND),
+        ("--partial", arguments.partial),
+    ):
+        if is_given:
+            raise DataError(
+                f"{option}: is for annotations, but {arguments.labels} is a folder of masks; "
+                "remove it"
+            )
     names = inspection.with_names(root, folders, arguments.image_name, arguments.mask_name)
     files = inspection.account(root, names)
     print(escape.terminal("\n".join(files.lines())), flush=True)

@@ -93,6 +93,26 @@ def test_unannotated_pixels_may_have_no_class(write_file):
     assert np.unique(np.array(Image.open("results/cells/masks/1.png"))).tolist() == [0, 255]
 
 
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (["cell", "cell"], ("--unannotated", "ignore"), "of the class cell; expected a second"),
+        (["Background", "ignore"], (), "of the class background; expected a second class$"),
+        (
+            ["ignore", "Ignored"],
+            ("--unannotated", "ignore"),
+            "of the class ignore; .*--unannotated",
+        ),
+    ],
+)
+def test_a_single_class_is_refused(write_file, folder, labels, options, said):
+    content = json.loads((folder / "shapes.json").read_text())
+    content["categories"] = [{"id": n, "name": name} for n, name in enumerate(labels)]
+    (folder / "shapes.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        write_file(*options)
+
+
 def test_looking_leaves_nothing_and_a_second_call_goes_on(write_file, folder, monkeypatch):
     write_file("--look")
     assert not [path for path in Path().rglob("*") if path.is_file()]
@@ -118,6 +138,23 @@ def test_options_for_masks_are_refused(write_file, options):
         write_file(*options)
 
 
+def test_annotations_of_identical_images_that_contradict_are_said_of_the_images(write_file, folder):
+    (folder / "photos/1.png").write_bytes((folder / "photos/0.png").read_bytes())
+    with pytest.raises(DataError) as caught:
+        write_file("--look")
+    said = "annotations contradict each other: the images are identical, such as "
+    assert str(caught.value).startswith(f"{said}photos/0.png and photos/1.png; ")
+
+
+@pytest.mark.parametrize("options", [("--unannotated", "ignore"), ("--partial",)])
+def test_options_for_annotations_are_refused_with_masks(folder, monkeypatch, options):
+    (folder / "masks").mkdir()
+    Image.new("L", (SIDE, SIDE)).save(folder / "masks/0.png")
+    folders = ("--images", folder / "photos", "--labels", folder / "masks", "--look")
+    with pytest.raises(DataError, match=f"{options[0]}: is for annotations"):
+        new_experiment(monkeypatch, folder / "work", *folders, *options)
+
+
 def test_images_that_are_not_there_are_left_out_if_asked(write_file, folder):
     write_coco(folder / "shapes.json", boxes_of(12), ["cell", "vessel"])
     with pytest.raises(DataError, match="2 of 12 images with shapes are not below"):
@@ -125,14 +162,6 @@ def test_images_that_are_not_there_are_left_out_if_asked(write_file, folder):
     assert not [path for path in Path().rglob("*") if path.is_file()]
     write_file("--partial")
     assert load_plan(REPOSITORY, [Path("cells.yaml")], {})[0].annotations.partial
-
-
-def test_a_folder_of_unknown_files_is_told_what_is_read(folder, monkeypatch):
-    (folder / "ann").mkdir()
-    (folder / "ann/0.png.json").write_text('{"description": "", "objects": []}')
-    options = ("--images", folder / "photos", "--labels", folder / "ann", "--look")
-    with pytest.raises(DataError, match=r"found 1 of \.json\. Annotations are read of COCO, CVAT"):
-        new_experiment(monkeypatch, folder / "work", *options)
 
 
 def test_pictures_among_the_annotations_are_no_images(folder):
@@ -143,6 +172,66 @@ def test_pictures_among_the_annotations_are_no_images(folder):
     pairs = PairSettings(images="photos", labels="photos/annotations")
     assert len(images_of(folder, pairs)) == 10
     assert len(images_of(folder, PairSettings(images="photos", labels="photos"))) == 11
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [
+        ([[float("nan")] * 6], r"annotation 1 .* and 9 more: the point \(nan, nan\)"),
+        ([], "annotation 1 .* and 9 more: a box without `segmentation`"),
+        ([[1, 1, 2, 2]], r"no image has a shape .*polygons with fewer than three points \(12\)"),
+    ],
+)
+def test_what_is_wrong_with_every_shape_is_said_before_the_classes_are_counted(
+    write_file, folder, segmentation, said
+):
+    content = json.loads((folder / "shapes.json").read_text())
+    for annotation in content["annotations"]:
+        annotation["segmentation"] = segmentation
+    (folder / "shapes.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=said):
+        write_file()
+    assert not [path for path in Path().rglob("*") if path.is_file()]
+
+
+def test_annotation_files_beside_those_that_are_used_are_accounted_for(folder, monkeypatch, capsys):
+    (folder / "all").mkdir()
+    (folder / "shapes.json").rename(folder / "all/shapes.json")
+    (folder / "all/damaged.json").write_text("{")
+    (folder / "photos/other.json").write_text("{}")
+    folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
+    new_experiment(monkeypatch, folder / "work", *folders)
+    told = capsys.readouterr().out
+    assert "of 13 files below photos and all: 10 images and 1 annotation file are used" in told
+    assert "WARNING: not used: 1 file, in text form, but not among the annotations" in told
+    assert "\nnot used: 1 file, in text form, and outside of the annotations that are given" in told
+
+
+def test_the_folder_of_an_export_holds_the_images_too(folder, monkeypatch, capsys):
+    folders = ("--images", folder / "photos", "--labels", folder, "--look")
+    new_experiment(monkeypatch, folder / "work", *folders)
+    assert "found: COCO: 12 shapes of 2 labels in 8 images" in capsys.readouterr().out
+
+
+def test_a_folder_of_other_files_is_neither_of_masks_nor_of_annotations(folder, monkeypatch):
+    (folder / "all").mkdir()
+    (folder / "shapes.json").rename(folder / "all/shapes.json")
+    (folder / "all/shapes.json").write_bytes(b"")
+    folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
+    message = r"no file ends in .*found 1 of \.json\. None of them holds annotations of COCO, CVAT"
+    with pytest.raises(DataError, match=message):
+        new_experiment(monkeypatch, folder / "work", *folders)
+
+
+def test_the_names_of_yolos_classes_are_used(folder, monkeypatch, capsys):
+    (folder / "all").mkdir()
+    for number in range(8):
+        line = f"{number % 2} 0.1 0.1 0.5 0.1 0.5 0.5"
+        (folder / f"all/{number}.txt").write_text(line)
+    (folder / "all/classes.txt").write_text("cell\nvessel\n")
+    folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
+    new_experiment(monkeypatch, folder / "work", *folders)
+    assert "10 images and 9 annotation files, all are used" in capsys.readouterr().out
 
 
 def test_labels_get_valid_names_of_their_own():

@@ -45,6 +45,11 @@ ANNOTATIONS = Cause(
     "to use them instead of masks, give them alone: --labels FILE_OR_FOLDER",
     expected=True,
 )
+BESIDE = Cause(
+    "in text form, but not among the annotations that are used",
+    "export damaged ones again, and move others elsewhere",
+)
+OUTSIDE = Cause("in text form, and outside of the annotations that are given", expected=True)
 UNREAD = Cause(
     f"of types that are not read (read are {', '.join(IMAGE_SUFFIXES)})",
     "convert masks to PNG, and images to PNG or JPEG",
@@ -161,7 +166,9 @@ def account_of(
         if kind != "file":
             unused[_BY_KIND[kind]].append(path)
         elif suffix in (".json", ".xml"):
-            unused[ANNOTATIONS].append(path)
+            is_below = PurePosixPath(path).is_relative_to(folders.labels)
+            cause = BESIDE if is_below else OUTSIDE
+            unused[cause if annotations else ANNOTATIONS].append(path)
         elif suffix in _PICTURES:
             unused[UNREAD].append(path)
         elif is_mask and suffix in MASK_SUFFIXES:

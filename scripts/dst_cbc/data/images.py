@@ -189,8 +189,8 @@ def _planes(path: Path, mask: bool) -> Iterator[tuple[list[_File], tuple[str, ..
     if page is None and len(pages) > 1:
         raise DataError(
             f"{path}: several pages, {len(pages)}; expected one image, or one with its reduced "
-            "copies and masks. Only `format: pairs`, `format: folder` and scripts/infer.py read "
-            "stacks; for others, write each page to a file"
+            "copies and masks. Only `format: pairs`, `folder` and `annotations` and "
+            "scripts/infer.py read stacks; for others, write each page to a file"
         )
     if page is not None and not 1 <= page <= len(pages):
         raise DataError(

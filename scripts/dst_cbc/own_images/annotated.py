@@ -13,6 +13,7 @@ from ..data.annotations.sources import find, read
 from ..data.layouts.annotations import drawn_masks, images_of
 from ..data.layouts.layout import MASK_SUFFIXES, files_below
 from ..runtime.errors import DataError
+from ..runtime.escape import shown
 from ..settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSettings
 from .class_list import ClassList, valid_names
 from .classes import colour_of
@@ -25,13 +26,14 @@ _BACKGROUNDS = ("background", "_background_")
 def holds_annotations(root: Path, folders: PairSettings) -> bool:
     """Whether --labels is a file of annotations, or a folder of them and of no masks.
 
-    In the folder of the images, files of annotations count even though PNGs lie beside them.
+    The images are no masks, in whichever of the two folders the other one lies: files of
+    annotations count even though PNGs lie beside them.
     """
     source = root / folders.labels
     if source.is_file():
         return True
     is_own = folders.labels != folders.images
-    if is_own and any(files_below(root, folders.labels, MASK_SUFFIXES)):
+    if is_own and any(files_below(root, folders.labels, MASK_SUFFIXES, folders.images)):
         return False
     return bool(find(source))
 
@@ -69,19 +71,27 @@ def propose(
     # The classes of the files first, in their order.
     labels = [label for label in dict.fromkeys([*found.classes, *sorted(used)]) if label in used]
     names = class_names(labels)
-    classes = _classes(names, found.classes, unannotated)
-    if not 2 <= len(classes) <= IGNORED:
-        raise DataError(
-            f"{source}: {len(classes)} classes ({', '.join(list(classes)[:5])}); expected 2 to "
-            f"{IGNORED}"
-            + (", with `--unannotated background` also the background" if len(classes) < 2 else "")
-        )
     annotations = AnnotationSettings(
         # In a file without a label, only crowds are left.
         names=names or {"ignore": "ignore"},
         unannotated="background" if unannotated == BACKGROUND else "ignore",
         partial=partial,
     )
+    images = images_of(root, folders)
+    entries, notices = entries_of(root, folders, images, found, annotations)
+    classes = _classes(names, found.classes, unannotated)
+    if len(classes) < 2:
+        raise DataError(
+            f"{source}: all labeled pixels are of the class {', '.join(classes) or 'ignore'}; "
+            "expected a second class"
+            + (
+                ""
+                if BACKGROUND in classes
+                else ", such as the background: --unannotated background"
+            )
+        )
+    if len(classes) > IGNORED:
+        raise DataError(f"{source}: {len(classes)} classes; expected at most {IGNORED}")
     dataset = DatasetStage(
         format="annotations",
         classes=classes,
@@ -93,11 +103,10 @@ def propose(
         annotations=annotations,
         drawn=str(masks),
     )
-    images = images_of(root, folders)
-    entries, notices = entries_of(root, folders, images, found, annotations)
     shapes = sum(len(entry.annotated.shapes) for entry in entries)
     idle = [label for label in found.classes if label not in used]
-    files = {os.path.relpath(image.file, root) for image in found.images}
+    below = [file for file in found.others if file.is_relative_to(source)]
+    files = {os.path.relpath(file, root) for file in (*below, *(one.file for one in found.images))}
     account = account_of(root, folders, [(image, "") for _, image in images], annotations=files)
     notes = [
         *account.lines(),
@@ -134,7 +143,7 @@ def _classes(
 
 
 def _renamed(names: Mapping[str, str]) -> list[str]:
-    changed = [f"{label!r} is {name!r}" for label, name in names.items() if label != name]
+    changed = [f"{shown(label)} is {name!r}" for label, name in names.items() if label != name]
     return [f"assumed: names of classes: {_some(changed)}"] if changed else []
 
 

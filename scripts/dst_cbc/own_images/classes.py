@@ -140,5 +140,5 @@ def _rare(named: Mapping[int, str], found: Inspection) -> list[str]:
     more = f"; and so have {len(rare) - 3} others" if len(rare) > 3 else ""
     return [
         f"{'; '.join(rare[:3])}{more}: too little to learn or evaluate a class; label more of it, "
-        "or map its value to another class under `labels`"
+        "or map it to another class, under `labels` or, of annotations, `annotations.names`"
     ]

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data.account import SEVERAL, Account, account_of
-from ..data.annotations.sources import FORMATS
+from ..data.annotations.sources import known_formats
 from ..data.copies import identical_files, slopes
 from ..data.images import DIED, Decoded, decode, decode_mask, size_of, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
@@ -150,15 +150,10 @@ def with_names(
                 for entry in entries(root / folder)
                 if entry.kind == "file"
             )
-            advice = ""
-            if folder == settings.labels and {".jpg", ".jpeg"} & {*others}:
-                advice = ". JPEG changes the values of a mask: export masks as PNG"
-            elif folder == settings.labels and others:
-                known = ", ".join(one.name for one in FORMATS)
-                advice = f". Annotations are read of {known}"
             raise DataError(
                 f"{root / folder}: no file ends in {', '.join(kinds)}; found "
-                f"{_counted(others) or 'nothing'}{advice}"
+                + (_counted(others) or "nothing")
+                + (_advice(others) if folder == settings.labels else "")
             )
     same = settings.images == settings.labels
     # Each pattern is in many pairs of patterns, so its names are searched once.
@@ -182,6 +177,15 @@ def with_names(
             "--image-name '{}_0000' --mask-name '{}_mask'"
         )
     return settings.model_copy(update={"image_name": best[0], "mask_name": best[1]})
+
+
+def _advice(suffixes: Collection[str]) -> str:
+    """Return what to do if there are only files with these endings where masks should be."""
+    if {".jpg", ".jpeg"} & {*suffixes}:
+        return ". JPEG changes the values of a mask: export masks as PNG"
+    if {".json", ".geojson", ".xml", ".txt", ".roi", ".zip"} & {*suffixes}:
+        return f". None of them holds annotations of {known_formats()}: export them again"
+    return ""
 
 
 def account(root: Path, settings: PairSettings) -> Account:
@@ -317,13 +321,15 @@ def _twins(
     groups = identical_files(root, ids)
     problems = []
     for images in groups:
-        first, *others = [masks[image] for image in images if image in masks] or [Path()]
-        problems += [
-            f"{other} contradicts {first}: their images are identical, such as {images[0]} and "
-            f"{images[1]}; keep one of the two"
-            for other in others
-            if not np.array_equal(_values(first, coloured), _values(other, coloured))
-        ]
+        first, *others = [image for image in images if image in masks] or [""]
+        for other in others:
+            if not np.array_equal(_values(masks[first], coloured), _values(masks[other], coloured)):
+                said = f"{masks[other]} contradicts {masks[first]}: their images"
+                if mask_root != root:
+                    # Drawn masks are no files of the user.
+                    said = "annotations contradict each other: the images"
+                both = f"such as {first} and {other}"
+                problems.append(f"{said} are identical, {both}; keep one of the two")
     if problems:
         raise DataError("\n".join(problems))
     return [[ids[image] for image in images] for images in groups]

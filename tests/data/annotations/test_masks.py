@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dst_cbc.data.annotations.masks import draw_masks
@@ -87,6 +88,16 @@ def test_what_is_not_annotated_is_as_asked(study, tmp_path):
     masks = masks_in(tmp_path)
     assert np.unique(masks["a"]).tolist() == [1, 255]
     assert np.unique(masks["b"]).tolist() == [255]
+
+
+def test_each_page_of_a_stack_is_an_image(study, tmp_path):
+    tifffile.imwrite("photos/deep.tif", np.zeros((3, 6, 8), np.uint8), photometric="minisblack")
+    dataset = study({"deep/0002": [("cell", SQUARE)], "deep.tif/0003": [("vessel", SQUARE)]})
+    assert {id: mask.max() for id, mask in masks_in(tmp_path).items()} == {
+        "deep/0002": 1, "deep/0003": 2,
+    }  # fmt: skip
+    records = {record.id: record.image for record in list_records(tmp_path, dataset)}
+    assert records["deep/0001"] == "photos/deep.tif/0001" and len(records) == 6
 
 
 def test_labels_become_the_classes_that_names_give(study, tmp_path):

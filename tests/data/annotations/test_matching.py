@@ -14,6 +14,8 @@ PATHS = {
     "b.c": "photos/b.c.tif",
     "Ä": "photos/A\u0308.png",
     "stack/0003": "photos/stack.tif/0003",
+    "slide.ome": "photos/slide.ome.tif",
+    "deep.ome/0001": "photos/deep.ome.tif/0001",
 }
 
 
@@ -31,6 +33,9 @@ PATHS = {
         ("elsewhere/a.jpg", "a"),
         ("stack/0003", "stack/0003"),
         ("stack.tif/0003", "stack/0003"),
+        ("slide", "slide.ome"),
+        ("slide.ome.tif", "slide.ome"),
+        ("deep/0001", "deep.ome/0001"),
     ],
 )
 def test_the_longest_end_of_a_name_decides(name, id):
@@ -60,6 +65,31 @@ def test_a_name_of_two_images_and_an_image_with_two_entries_are_problems():
         "path of the image, or rename one of them",
         "two.json: describes photos/a.jpg, which one.json describes, too; keep one of the two",
     ]
+
+
+def test_a_stack_is_named_by_its_pages():
+    names = ("stack.tif", "stack/0003", "a.jpg", "0003")
+    found = Annotations([annotated(name) for name in names])
+    by_id, problems, notices = matched(found, PATHS, True, Path("photos"))
+    assert list(by_id) == ["stack/0003", "a"] and "1 of 4 images with shapes" in notices[0]
+    assert problems == [
+        "one.json: 'stack.tif' is a stack; expected shapes of its pages, such as 'stack/0003'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "id"),
+    [
+        ("labels/val/x.json", "x", "val/x"),
+        ("labels/val/all.json", "x.png", "val/x"),
+        ("labels/val/all.json", "train/x.png", "train/x"),
+        ("labels/stack/0003.geojson", "0003", "stack/0003"),
+    ],
+)
+def test_the_folders_of_a_file_decide_between_images_of_one_name(file, name, id):
+    found = Annotations([annotated(name, file)])
+    by_id, problems, notices = matched(found, PATHS, False, Path("photos"))
+    assert list(by_id) == [id] and problems == notices == []
 
 
 def test_images_that_are_not_there_are_a_problem_unless_they_may_be_missing():

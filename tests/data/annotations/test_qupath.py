@@ -179,7 +179,7 @@ WRONG = {
 def test_each_fault_of_an_object_is_named_with_its_place(tmp_path, wrong):
     features = [*SLIDE["features"], feature(WRONG[wrong], {"name": "Cell"})]
     file = write_json(tmp_path / "a.geojson", collection(*features))
-    assert read(FORMAT, [file]).problems == [f"{file}: object 4 ({{'name': 'Cell'}}): {wrong}"]
+    assert read(FORMAT, [file]).problems == [f"{file}: object 4 ('Cell'): {wrong}"]
 
 
 def test_coordinates_on_the_earth_are_refused(tmp_path):
@@ -207,7 +207,7 @@ def deep(levels):
         ('{"type": "FeatureCollection", "features": {}}', "no list `features`"),
         ("3", "no list `features`"),
         ('["Feature"]', "object 1 ('Feature'): found no GeoJSON feature with properties"),
-        (deep(300), f"object 1 ({{'color': [200, 0, 0], 'name': 'Tumor'}}): {NESTED}"),
+        (deep(300), f"object 1 ('Tumor'): {NESTED}"),
     ],
 )
 def test_a_damaged_file_is_one_problem_beside_a_good_one(tmp_path, text, what):

@@ -205,6 +205,8 @@ def test_only_labels_and_their_names_are_recognised(tmp_path):
     assert recognised(a, LABELS.encode()) and recognised(a, b"\xef\xbb\xbf\n0 1 0 1 0 1 0\n")
     assert recognised(a, b"0 0.5 0.5 0.1 0.1") and recognised(names, NAMES.encode())
     assert recognised(a, ("0 " + "0.123456 " * 99_999).encode())
+    # So that the message says what is wrong with its first number.
+    assert recognised(a, b"0.0 1 0 1 0 1 0") and recognised(a, b"-1 1 0 1 0 1 0")
     assert not recognised(a, b"Read me") and not recognised(a, b"images/train/a.jpg\n")
     assert not recognised(a, b"0 cell\n1 dirt") and not recognised(a, b"\x00\xff" * 99)
     assert not recognised(a.with_name("classes.txt"), b"0 1 2 3 4 5 6")

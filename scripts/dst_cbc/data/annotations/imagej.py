@@ -282,4 +282,4 @@ def _apart(rings: list[Ring]) -> list[Polygon]:
     return [[rings[one] for one in order if groups[one] == group] for group in range(count)]
 
 
-FORMAT = AnnotationFormat("ImageJ (ROIs)", (".roi", ".zip"), _recognises, _read)
+FORMAT = AnnotationFormat("ImageJ (ROIs)", (".roi", ".zip"), _recognises, _read, one_each=True)

@@ -141,4 +141,6 @@ def _png(text: Any) -> np.ndarray:
         raise DataError(f"a mask that is no PNG as base64 ({error}); draw it again") from None
 
 
-FORMAT = AnnotationFormat("labelme or X-AnyLabeling (JSON)", (".json",), _recognises, _read)
+FORMAT = AnnotationFormat(
+    "labelme or X-AnyLabeling (JSON)", (".json",), _recognises, _read, one_each=True
+)

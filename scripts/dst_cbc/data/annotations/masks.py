@@ -20,6 +20,7 @@ from ...settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSett
 from ..images import DIED, size_of
 from ..layouts.annotations import COLUMNS, DRAWN_MASKS, images_of
 from ..masks import write_indexed_png
+from ..pages import file_of
 from .drawing import draw
 from .matching import matched
 from .shapes import Annotated, Annotations
@@ -90,9 +91,10 @@ def entries_of(
     if problems:
         raise DataError(f"{len(problems)} problems in the annotations:\n{by_cause(problems)}")
     if not entries:
-        raise DataError(
-            f"{root / folders.labels}: no image has a shape; expected at least one labeled image"
+        start = (
+            f"{root / folders.labels}: no image has a shape that covers an area; expected at least"
         )
+        raise DataError("; ".join([f"{start} one labeled image", *found.notices]))
     if empty and settings.empty == "unlabeled":
         notices = [
             *notices,
@@ -184,7 +186,8 @@ def mask_name(id: str) -> str:
 
 def _stamp(root: Path, dataset: DatasetStage, images: Sequence[tuple[str, str]]) -> str:
     assert dataset.pairs is not None and dataset.annotations is not None
-    files = [root / path for _, path in images] + candidates(root / dataset.pairs.labels)
+    files = [root / path for path in dict.fromkeys(file_of(path) for _, path in images)]
+    files += candidates(root / dataset.pairs.labels)
     settings = [dataset.annotations.canonical(), list(dataset.classes.items())]
     return sha256(json.dumps(settings).encode()) + _states(files)
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from ..layouts.layout import IMAGE_SUFFIXES, same_name
-from ..pages import split
+from ..pages import file_of, split
 from .shapes import Annotated, Annotations
 
 NAMED = 3
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
+_OME = re.compile(r"\.ome(?=/\d+$|$)", re.IGNORECASE)
+"""What QuPath and ImageJ leave out of the name of an OME-TIFF with its ending."""
 
 
 class Images:
@@ -26,7 +28,7 @@ class Images:
         for id, path in images.items():
             # The number of a page alone names no image.
             least = 2 if split(PurePosixPath(path))[1] else 1
-            for name in (id, path, os.path.splitext(path)[0]):
+            for name in (id, path, os.path.splitext(path)[0], _OME.sub("", id)):
                 parts = same_name(name).split("/")
                 for start in range(len(parts) - least + 1):
                     self._ids["/".join(parts[start:])].add(id)
@@ -61,15 +63,33 @@ def matched(
     out; otherwise they are a problem. folder: of the images, for messages.
     """
     names = Images(images)
+    stacks = Images(
+        {file_of(path): file_of(path) for path in images.values() if file_of(path) != path}
+    )
     by_id: dict[str, Annotated] = {}
-    problems, absent = [], []
+    problems = [
+        f"{file}: has the name of an image, but is damaged or of another format; export it again, "
+        "or move it elsewhere"
+        for file in found.unread
+        if names.named(str(file.with_suffix("")))
+    ]
+    absent = []
     for one in found.images:
         ids = names.named(one.image)
+        if len(ids) != 1:
+            # Where files lie as their images do, the folders of the file say which one it is.
+            ids = names.named(f"{one.file.parent.as_posix()}/{one.image}")
         if len(ids) > 1:
             first, second = sorted(images[id] for id in ids)[:2]
             problems.append(
                 f"{one.file}: the name {one.image!r} may mean {first} and {second}; give the path "
                 "of the image, or rename one of them"
+            )
+        elif not ids and one.shapes and (files := stacks.named(one.image)):
+            page = min(id for id, path in images.items() if file_of(path) in files)
+            problems.append(
+                f"{one.file}: {one.image!r} is a stack; expected shapes of its pages, such as "
+                f"{page!r}"
             )
         elif not ids:
             # Without a shape, nothing is lost.

@@ -53,7 +53,9 @@ def _read_file(file: Path, found: Collector) -> None:
     objects = list(_objects(file, load_json(file)))
     for number, one in enumerate(objects, 1):
         properties = one.get("properties") if isinstance(one, dict) else None
-        named = properties.get("classification") if isinstance(properties, dict) else one
+        named = one
+        if isinstance(properties, dict):
+            named = _classification(properties.get("classification"))[0]
         with found.problems_of(file, f"object {number} ({shown(named)})"):
             if not isinstance(one, dict) or not isinstance(properties, dict | None):
                 raise DataError("found no GeoJSON feature with properties")
@@ -157,4 +159,6 @@ def _colour(value: Any) -> str | None:
     return None
 
 
-FORMAT = AnnotationFormat("QuPath (GeoJSON)", (".geojson", ".json"), _recognises, _read)
+FORMAT = AnnotationFormat(
+    "QuPath (GeoJSON)", (".geojson", ".json"), _recognises, _read, one_each=True
+)

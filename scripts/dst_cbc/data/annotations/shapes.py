@@ -87,13 +87,17 @@ class Annotations:
     images: at most one of each image. classes: name: '#rrggbb', or None where the files give no
     colour; in the order of the files, also classes without a shape. problems: lines `file: what is
     wrong there`; with one, nothing is drawn. notices: sentences about what is left out, with
-    counts, such as points and lines, which cover no area.
+    counts, such as points and lines, which cover no area. others: further files that were read,
+    such as lists of classes. unread: files of the format's ending that are of no known format; only
+    where each image has a file of its own, so that one of these may be damaged.
     """
 
     images: list[Annotated] = field(default_factory=list)
     classes: dict[str, str | None] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    others: Sequence[Path] = ()
+    unread: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,15 @@ class AnnotationFormat:
     start of a file, at most PEEK bytes, is of this format; it raises nothing, whatever the bytes.
     read: reads all files of this format that were recognised in one folder and its subfolders, or
     the only one. It raises no DataError for what is wrong in a file: it lists it under
-    `problems`, once for each cause and place, and goes on.
+    `problems`, once for each cause and place, and goes on. one_each: whether each image has a file
+    of its own, which has its name.
     """
 
     name: str
     suffixes: tuple[str, ...]
     recognises: Callable[[Path, bytes], bool]
     read: Callable[[Sequence[Path]], Annotations]
+    one_each: bool = False
 
 
 PEEK = 1 << 16

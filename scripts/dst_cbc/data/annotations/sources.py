@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...runtime.errors import DataError
@@ -31,6 +32,11 @@ def candidates(path: Path) -> list[Path]:
     return [file for file in below if file.suffix.lower() in suffixes]
 
 
+def known_formats() -> str:
+    """Return the names of all formats, for messages."""
+    return ", ".join(one.name for one in FORMATS)
+
+
 def find(path: Path) -> dict[AnnotationFormat, list[Path]]:
     """Return the annotation files at `path`, a file or a folder, by their format."""
     found: dict[AnnotationFormat, list[Path]] = defaultdict(list)
@@ -57,11 +63,13 @@ def read(path: Path) -> tuple[AnnotationFormat, Annotations]:
 
     Raises DataError if there are none, or files of several formats.
     """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder of annotations; `pairs.labels` names it")
     found = find(path)
     if not found:
-        known = ", ".join(one.name for one in FORMATS)
         raise DataError(
-            f"{path}: no annotations found; expected files of {known}, or a folder of masks"
+            f"{path}: no annotations found; expected files of {known_formats()}, or a folder of "
+            "masks"
         )
     if len(found) > 1:
         kinds = "; ".join(
@@ -69,4 +77,8 @@ def read(path: Path) -> tuple[AnnotationFormat, Annotations]:
         )
         raise DataError(f"{path}: annotations of several formats: {kinds}. Give one of them alone")
     ((one, files),) = found.items()
-    return one, one.read(files)
+    result = one.read(files)
+    if one.one_each:
+        unread = {file for file in candidates(path) if file.suffix.lower() in one.suffixes}
+        result = replace(result, unread=sorted(unread.difference(files, result.others)))
+    return one, result

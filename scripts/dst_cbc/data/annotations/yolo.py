@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -32,7 +32,7 @@ MOST_SHARE = 2.0
 """A coordinate beyond is no share of the width or height, but a number of pixels."""
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_LINE = re.compile(rf"\s*\d+(?:[ \t]+{_NUMBER}){{4}}")
+_LINE = re.compile(rf"\s*{_NUMBER}(?:[ \t]+{_NUMBER}){{4}}")
 _NAMES = re.compile(r"^names\s*:", re.MULTILINE)
 _WHERE = re.compile(r"^(train|val|valid|test|path|nc)\s*:", re.MULTILINE)
 _ONLY_BOX = (
@@ -75,12 +75,13 @@ def _read(files: Sequence[Path]) -> Annotations:
         return found.annotations()
     names_of = cache(lambda file: _names(file, found))
     file_of = cache(lambda folder: _names_file(folder, given, found))
+    listing = {place for file in labels if (place := file_of(file.parent))}
     for file, image in _image_names(labels).items():
         names = names_of(place) if (place := file_of(file.parent)) else _Names()
         for name in (names.names or {}).values():
             found.add_class(name)
         found.add(file, image, None, _shapes(file, names, found), relative=True)
-    return found.annotations()
+    return replace(found.annotations(), others=sorted(listing))
 
 
 def _names_file(folder: Path, given: Sequence[Path], found: Collector) -> Path | None:
@@ -177,4 +178,4 @@ def _shape(words: Sequence[str], names: _Names) -> Shape:
     return Shape(label, [[ring(zip(shares[::2], shares[1::2], strict=True))]])
 
 
-FORMAT = AnnotationFormat("YOLO segmentation", (".txt", ".yaml"), _recognises, _read)
+FORMAT = AnnotationFormat("YOLO segmentation", (".txt", ".yaml"), _recognises, _read, one_each=True)

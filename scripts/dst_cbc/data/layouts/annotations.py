@@ -10,7 +10,7 @@ from pathlib import Path
 from ...runtime.errors import DataError
 from ...runtime.tables import read_csv
 from ...settings.data import DatasetStage, PairSettings
-from .layout import IMAGE_SUFFIXES, Layout, Record, files_below
+from .layout import IMAGE_SUFFIXES, Layout, Record, each_page, files_below
 from .pairs import in_subsets
 
 DRAWN_MASKS = "masks.csv"
@@ -21,10 +21,15 @@ folder. shapes: their number."""
 
 
 def images_of(root: Path, pairs: PairSettings) -> list[tuple[str, str]]:
-    """Return id and path below `root` of each image, sorted. Raises DataError without a folder."""
+    """Return id and path below `root` of each image, sorted; each page of a stack is an image.
+
+    Raises DataError without a folder.
+    """
     if not (root / pairs.images).is_dir():
         raise DataError(f"{root / pairs.images}: no such folder; `pairs` names it, below `data`")
-    return sorted(files_below(root, pairs.images, IMAGE_SUFFIXES, pairs.labels))
+    found = sorted(files_below(root, pairs.images, IMAGE_SUFFIXES, pairs.labels))
+    pages = (each_page(root, id, image, id, lambda _: "") for id, image in found)
+    return [(id, image) for of_file in pages for id, image, _ in of_file]
 
 
 def drawn_masks(folder: Path) -> dict[str, str]:
