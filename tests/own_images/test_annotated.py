@@ -111,6 +111,18 @@ def test_a_single_class_is_refused(write_file, folder, labels, options, said):
         write_file(*options)
 
 
+@pytest.mark.parametrize("name", ["/abs", "../a", "a/b", ".", "\u00e4 b", ""])
+def test_a_name_that_no_study_can_have_is_refused_before_masks_are_drawn(
+    folder, monkeypatch, capsys, name
+):
+    name = f"{folder}{name}" if name.startswith("/") else name
+    folders = ("--images", folder / "photos", "--labels", folder / "shapes.json")
+    with pytest.raises(SystemExit):
+        new_experiment(monkeypatch, folder / "work", *folders, "--name", name)
+    assert "error: --name: found " in capsys.readouterr().err
+    assert not [path for path in folder.rglob("*") if path.suffix in (".csv", ".yaml")]
+
+
 def test_looking_leaves_nothing_and_a_second_call_goes_on(write_file, folder, monkeypatch):
     write_file("--look")
     assert not [path for path in Path().rglob("*") if path.is_file()]
