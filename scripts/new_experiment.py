@@ -41,7 +41,7 @@ from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.paths import make_folder
 from dst_cbc.runtime.reading import read_ids, read_text
-from dst_cbc.settings.base import Bands
+from dst_cbc.settings.base import Bands, StudyName
 from dst_cbc.settings.data import AnnotationSettings, GroupPattern, NamePattern, PairSettings
 from dst_cbc.settings.yaml_files import MOST_BYTES
 
@@ -123,6 +123,7 @@ def parse():
     arguments = parser.parse_args()
     if bool(arguments.images and arguments.labels) == bool(arguments.update):
         parser.error("give --images and --labels, or --update")
+    arguments.name = parser.checked("--name", StudyName, arguments.name)
     arguments.bands = parser.checked("--bands", Bands, arguments.bands)
     if arguments.look and arguments.update:
         parser.error("--look needs --images and --labels")

@@ -14,6 +14,7 @@ from dst_cbc.planning.cost import Measured
 from dst_cbc.planning.plan import load_plan
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
+from dst_cbc.settings.yaml_files import ConfigError
 from workflow import REPOSITORY, Project, new_experiment
 
 SIDE = 32
@@ -111,6 +112,18 @@ def test_a_single_class_is_refused(write_file, folder, labels, options, said):
     (folder / "shapes.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=said):
         write_file(*options)
+
+
+@pytest.mark.parametrize("name", ["/abs", "../a", "a/b", ".", "\u00e4 b", ""])
+def test_a_name_that_no_study_can_have_is_refused_before_masks_are_drawn(
+    folder, monkeypatch, capsys, name
+):
+    name = f"{folder}{name}" if name.startswith("/") else name
+    folders = ("--images", folder / "photos", "--labels", folder / "shapes.json")
+    with pytest.raises(SystemExit):
+        new_experiment(monkeypatch, folder / "work", *folders, "--name", name)
+    assert "error: --name: found " in capsys.readouterr().err
+    assert not [path for path in folder.rglob("*") if path.suffix in (".csv", ".yaml")]
 
 
 def test_looking_leaves_nothing_and_a_second_call_goes_on(write_file, folder, monkeypatch):
@@ -232,6 +245,27 @@ def test_the_names_of_yolos_classes_are_used(folder, monkeypatch, capsys):
     folders = ("--images", folder / "photos", "--labels", folder / "all", "--look")
     new_experiment(monkeypatch, folder / "work", *folders)
     assert "10 images and 9 annotation files, all are used" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (
+            "vessel: vessel",
+            "vessel: nerve",
+            "annotations.names: 'vessel' is mapped to 'nerve', whi",
+        ),
+        ("  background: '#000000'", "  other: '#000000'", "annotations.unannotated: found backgr"),
+    ],
+)
+def test_a_class_that_is_not_there_is_said_of_its_key(write_file, before, after, said):
+    write_file()
+    text = Path("cells.yaml").read_text()
+    assert before in text
+    Path("cells.yaml").write_text(text.replace(before, after))
+    with pytest.raises(ConfigError) as caught:
+        load_plan(REPOSITORY, [Path("cells.yaml")], {})
+    assert str(caught.value).startswith(said)
 
 
 def test_labels_get_valid_names_of_their_own():

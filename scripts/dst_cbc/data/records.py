@@ -68,7 +68,9 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
         )
     except ValidationError as error:
         faults = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
-        raise ValueError(f"classes, labels, ignore: {faults}") from None
+        # Those of `annotations` name their key.
+        keys = "" if faults.startswith("annotations.") else "classes, labels, ignore: "
+        raise ValueError(f"{keys}{faults}") from None
 
 
 def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
