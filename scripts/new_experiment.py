@@ -8,7 +8,6 @@ that were added since.
 """
 
 import argparse
-import os
 import shlex
 import shutil
 import sys
@@ -35,7 +34,7 @@ from dst_cbc.own_images.draft import Draft, Machine
 from dst_cbc.own_images.inspection import Inspection
 from dst_cbc.planning import cost
 from dst_cbc.planning.plan import load_plan
-from dst_cbc.runtime import escape
+from dst_cbc.runtime import escape, pool
 from dst_cbc.runtime.devices import cuda_is_likely, free_memory
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
@@ -187,9 +186,7 @@ def start(arguments) -> None:
         raise DataError(f"{taken}: exists already; choose another --name, or remove it")
     images, labels = exported_lists.folders_of(arguments.images, arguments.labels)
     root, folders = inspection.common_folder(images, labels)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = pool.usable_cores()
     if annotated.holds_annotations(root, folders):
         with masks_folder(study, arguments.look) as masks:
             found, listed, annotations = of_annotations(arguments, root, folders, cores, masks)

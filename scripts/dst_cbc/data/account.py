@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
+from ..runtime.errors import first_of
 from ..settings.data import DatasetStage, PairSettings
 from ..settings.stages import Subset
 from .layouts import LAYOUTS
@@ -118,15 +119,13 @@ class Account:
 
     def _line(self, cause: Cause) -> str:
         paths = self.unused[cause]
-        names = ", ".join(
-            f"{path} (of {self.likely[path]}?)" if path in self.likely else path
-            for path in paths[:NAMED]
-        )
-        more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+        names = [
+            f"{path} (of {self.likely[path]}?)" if path in self.likely else path for path in paths
+        ]
         advice = f". Advice: {cause.advice}" if cause.advice else ""
         start = "not used" if cause.expected else "WARNING: not used"
         files = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-        return f"{start}: {files}, {cause.what}: {names}{more}{advice}"
+        return f"{start}: {files}, {cause.what}: {first_of(names, NAMED)}{advice}"
 
 
 def account(root: Path, dataset: DatasetStage, records: Iterable[Record]) -> Account | None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, get_args
 import numpy as np
 from PIL import Image
 
+from ..runtime.errors import first_of
 from ..runtime.files import sha256
 from ..settings.data import PairSettings
 from ..settings.stages import Subset
@@ -94,9 +95,7 @@ def across_subsets(pairs: Iterable[tuple[Row, Row]], what: str, advice: str) -> 
         found[first.subset, second.subset].append(f"{second.image} and {first.image}")
     return [
         f"WARNING: {what} in {first} and {second}, {len(names)} of {second}: "
-        f"{', '.join(names[:SHOWN])}"
-        + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-        + f". The result on {second} is too good then. Advice: {advice}"
+        f"{first_of(names, SHOWN)}. The result on {second} is too good then. Advice: {advice}"
         for (first, second), names in sorted(found.items())
     ]
 

@@ -12,7 +12,7 @@ from ..data.annotations.masks import draw_masks, entries_of
 from ..data.annotations.sources import find, read
 from ..data.layouts.annotations import drawn_masks, images_of
 from ..data.layouts.layout import MASK_SUFFIXES, files_below
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, first_of
 from ..runtime.escape import shown
 from ..settings.data import IGNORED, AnnotationSettings, DatasetStage, PairSettings
 from .class_list import ClassList, valid_names
@@ -105,6 +105,7 @@ def propose(
     )
     shapes = sum(len(entry.annotated.shapes) for entry in entries)
     idle = [label for label in found.classes if label not in used]
+    rest = first_of(idle, 5, "others")
     below = [file for file in found.others if file.is_relative_to(source)]
     files = {os.path.relpath(file, root) for file in (*below, *(one.file for one in found.images))}
     account = account_of(root, folders, [(image, "") for _, image in images], annotations=files)
@@ -112,10 +113,10 @@ def propose(
         *account.lines(),
         f"found: {program.name}: {shapes} shapes of {len(labels)} labels in {len(entries)} images",
         *(f"found: {notice}" for notice in notices),
-        *([f"found: labels without a shape are left out: {_some(idle)}"] if idle else []),
+        *([f"found: labels without a shape are left out: {rest}"] if idle else []),
         *_renamed(names),
     ]
-    draw_masks(root, dataset, found)
+    draw_masks(root, dataset, entries)
     drawn = drawn_masks(masks)
     pairs = [(id, image, drawn.get(id, "")) for id, image in images]
     listed = ClassList(source, dict(enumerate(classes)), [IGNORED], coloured=False)
@@ -144,9 +145,4 @@ def _classes(
 
 def _renamed(names: Mapping[str, str]) -> list[str]:
     changed = [f"{shown(label)} is {name!r}" for label, name in names.items() if label != name]
-    return [f"assumed: names of classes: {_some(changed)}"] if changed else []
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} others" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return [f"assumed: names of classes: {first_of(changed, 5, 'others')}"] if changed else []

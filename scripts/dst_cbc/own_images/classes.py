@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, first_of
 from ..settings.data import IGNORED
 from .class_list import ClassList
 from .drawn_values import drawn, require_classes, share_of, shown_value, some, written
@@ -71,9 +71,8 @@ def _of_list(found: Inspection, listed: ClassList) -> ClassTable:
     absent = [name for name in listed.names.values() if name not in present.values()]
     warnings = _rare(present, found)
     if absent:
-        names = ", ".join(map(repr, absent[:3]))
-        more = f" and {len(absent) - 3} others" if len(absent) > 3 else ""
-        warnings.append(f"{len(absent)} listed classes are in no mask: {names}{more}")
+        names = first_of([*map(repr, absent)], 3, "others")
+        warnings.append(f"{len(absent)} listed classes are in no mask: {names}")
     choices = [*found.warnings]
     return _table(found, listed.names, listed.ignore, choices, warnings, listed.colours)
 

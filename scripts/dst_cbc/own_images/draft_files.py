@@ -10,8 +10,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from ..data.annotations.shapes import Ring, Shape
-from .outlines import outer_area
+from ..data.annotations.shapes import Ring, Shape, ring_area
 
 BACKGROUND = "background"
 """The class that people leave unlabeled: where there is no shape."""
@@ -112,7 +111,7 @@ def coco(images: Sequence[DraftedImage], colours: Colours) -> dict[str, str]:
                 "image_id": i,
                 "category_id": categories[shape.label],
                 "segmentation": [_ring(shape).ravel().tolist()],
-                "area": outer_area(shape.polygons[0]),
+                "area": ring_area(_ring(shape)),
                 "bbox": [*_ring(shape).min(0), *(_ring(shape).max(0) - _ring(shape).min(0))],
                 "iscrowd": 0,
             }

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, first_of
 from .inspection import Inspection
 from .mask_shapes import Shapes
 
@@ -142,5 +142,4 @@ def written(values: Sequence[int], found: Inspection) -> str:
 
 def some(values: Sequence[int], found: Inspection) -> str:
     """Return at most five of the values, and the number of others."""
-    more = f" and {len(values) - 5} others" if len(values) > 5 else ""
-    return written(values[:5], found) + more
+    return first_of([str(shown_value(value, found)) for value in values], 5, "others")

@@ -11,6 +11,7 @@ from ..data.layouts.pairs import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render
+from ..runtime.errors import first_of
 from ..settings.data import AnnotationSettings
 from .draft import Draft
 from .drawn_values import share_of, written
@@ -195,9 +196,9 @@ def _groups(d: Draft) -> str:
             "patient, give the part of their names that identifies it: --group REGEX"
         )
     members = Counter(groups_of([id for id, _, _ in d.found.pairs], d.group).values())
-    shown = ", ".join(f"{name!r} ({count})" for name, count in members.most_common(4))
-    more = f" and {len(members) - 4} others" if len(members) > 4 else ""
+    shown = [f"{name!r} ({count})" for name, count in members.most_common()]
     return (
-        f"assumed: {len(members)} groups by their names, {shown}{more}; all images of a group are "
-        "in the same subset (for every image a group of its own: --group '(.+)')"
+        f"assumed: {len(members)} groups by their names, {first_of(shown, 4, 'others')}; all "
+        "images of a group are in the same subset (for every image a group of its own: "
+        "--group '(.+)')"
     )

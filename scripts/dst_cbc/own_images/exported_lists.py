@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ..data.layouts.listing import entries
 from ..data.masks import VOC_BORDER, mask_value
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, first_of
 from ..runtime.reading import read_text
 from ..settings.data import IGNORED
 from .class_list import ClassList, class_list, read_class_list, valid_names
@@ -169,7 +169,6 @@ def _class_names(path: Path, names: Sequence[str]) -> tuple[list[str], list[str]
     """Return a valid name of a class for each name, and what was changed."""
     valid = valid_names(names)
     changed = [f"{old[:60]!r} becomes {new!r}" for old, new in valid.items() if old != new]
-    more = f" and {len(changed) - 5} others" if len(changed) > 5 else ""
     notice = f"{path}: names of classes have letters without accents, digits, spaces, dots, - and _"
-    notices = [f"{notice}: {', '.join(changed[:5])}{more}"] if changed else []
+    notices = [f"{notice}: {first_of(changed, 5, 'others')}"] if changed else []
     return [valid[name] for name in names], notices

@@ -31,7 +31,7 @@ from ..data.masks import colours_of, numbers_of, palette_of
 from ..data.pages import listed as pages_of
 from ..data.pages import numbered, split
 from ..runtime import pool
-from ..runtime.errors import DataError, by_cause
+from ..runtime.errors import DataError, by_cause, first_of
 from ..settings.base import Bands
 from ..settings.data import PairSettings
 from .class_list import ClassList
@@ -240,8 +240,7 @@ def _named(ids: Iterable[str], pattern: str) -> set[str]:
 
 
 def _some(ids: list[str]) -> str:
-    shown = ", ".join(map(repr, sorted(ids)[:5]))
-    return shown + (f" and {len(ids) - 5} others" if len(ids) > 5 else "")
+    return first_of([*map(repr, sorted(ids))], 5, "others")
 
 
 def _counted(counter: Counter) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..runtime.errors import DataError
+from ..runtime.errors import DataError, first_of
 from .class_list import ClassList
 from .mask_shapes import Shapes
 
@@ -146,5 +146,4 @@ def _contradiction(masks: Sequence[MaskSeen]) -> tuple[int, MaskSeen, MaskSeen] 
 
 def _some(values: Sequence[int] | set[int] | Mapping[int, int], coloured: bool) -> str:
     found = sorted(values)
-    shown = ", ".join(f"#{value:06x}" if coloured else str(value) for value in found[:5])
-    return shown + (f" and {len(found) - 5} others" if len(found) > 5 else "")
+    return first_of([f"#{value:06x}" if coloured else str(value) for value in found], 5, "others")

@@ -6,7 +6,7 @@ import numpy as np
 from rasterio.features import rasterize, shapes, sieve
 from rasterio.transform import Affine
 
-from ..data.annotations.shapes import Polygon, Ring, Shape
+from ..data.annotations.shapes import Ring, Shape, ring_area
 
 LEAST_PIXELS = 10
 """Areas of fewer pixels get the class of their largest neighbour: as shapes they only disturb."""
@@ -34,13 +34,7 @@ def outlines(classes: np.ndarray, labels: Mapping[int, str], holes: bool) -> lis
         if not holes:
             rings = [_joined([rings[0], *(r for r in rings[1:] if not _is_full(r, covered))])]
         found.append(Shape(labels[int(number)], [[_simplified(ring) for ring in rings]]))
-    return sorted(found, key=lambda shape: -outer_area(shape.polygons[0]))
-
-
-def outer_area(polygon: Polygon) -> float:
-    """Return the area inside a polygon's first ring, in pixels."""
-    x, y = polygon[0].T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return sorted(found, key=lambda shape: -ring_area(shape.polygons[0][0]))
 
 
 def _is_full(hole: Ring, covered: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ..runtime.errors import first_of
 from ..runtime.files import write_bytes
 from . import figure_data
 from .figure_data import SUPERVISED, Points, SummaryRow
@@ -388,8 +389,7 @@ def _about(models: Models, spread: bool) -> str:
     text = f"; {mean}{_seeds(seeds)}" if seeds else ""
     missing = list(dict.fromkeys(str(m.path) for m in models if m.miou is None))
     if missing:
-        more = f" and {len(missing) - 6} more" if len(missing) > 6 else ""
-        text += f"; missing: {', '.join(missing[:6])}{more}"
+        text += f"; missing: {first_of(missing, 6)}"
     edited = {f"{m.path.parent}": m.edited for m in models if m.edited}
     if edited:
         text += "; edited by hand: " + ", ".join(f"{path}, {what}" for path, what in edited.items())

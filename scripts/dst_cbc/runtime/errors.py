@@ -67,6 +67,12 @@ def no_space(path: Path | str) -> str:
     )
 
 
+def first_of(names: Sequence[str], most: int, rest: str = "more") -> str:
+    """The first names, at most so many, with commas between them, and the number of the others."""
+    more = f" and {len(names) - most} {rest}" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 NAMED = 20
 """Most files that are named with a cause that they share."""
 

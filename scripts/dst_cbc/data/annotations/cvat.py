@@ -18,7 +18,18 @@ from ...runtime.errors import DataError
 from ...runtime.escape import shown
 from ...runtime.reading import explained, read_bytes
 from .collector import AGAIN, MOST_BYTES, Collector, read_each, whole_size
-from .shapes import AnnotationFormat, Annotations, Ring, Runs, Shape, box, ellipse, ring, runs
+from .shapes import (
+    AnnotationFormat,
+    Annotations,
+    Ring,
+    Runs,
+    Shape,
+    box,
+    ellipse,
+    ring,
+    rotated,
+    runs,
+)
 
 _ROOT = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<annotations[\s>]", re.S)
 _NO_AREA = {
@@ -153,8 +164,7 @@ def _box(values: Mapping[str, str]) -> Ring:
         return box(left, top, right, bottom)
     centre = np.array([left + right, top + bottom]) / 2
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) - centre
-    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    return ring(corners @ np.array([[cos, sin], [-sin, cos]]) + centre)
+    return ring(rotated(corners, turn) + centre)
 
 
 def _turn(values: Mapping[str, str]) -> float:

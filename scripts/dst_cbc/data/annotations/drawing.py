@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ...settings.data import IGNORED
-from .shapes import Polygon, Ring, Runs, Shape
+from .shapes import Polygon, Runs, Shape, ring_area
 
 
 def draw(
@@ -44,15 +44,9 @@ def area(shape: Shape) -> float:
     Polygons of one shape that overlap each other count twice.
     """
     polygons = sum(
-        _enclosed(rings[0]) - sum(map(_enclosed, rings[1:])) for rings in shape.polygons if rings
+        ring_area(rings[0]) - sum(map(ring_area, rings[1:])) for rings in shape.polygons if rings
     )
     return polygons + (int(shape.mask.counts[1::2].sum()) if shape.mask else 0)
-
-
-def _enclosed(ring: Ring) -> float:
-    """Return the area inside a ring, by the shoelace formula."""
-    x, y = (ring - ring[0]).T
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
 
 
 def _geometry(polygon: Polygon, scale: np.ndarray) -> dict:

@@ -34,7 +34,9 @@ from .shapes import (
     Shape,
     ellipse,
     ring,
+    rotated,
     runs,
+    runs_of,
 )
 
 _START = re.compile(r"\[\s*\{")
@@ -191,9 +193,8 @@ def _ring(value: dict[str, Any], size: tuple[int, int] | None) -> Ring:
         radius_x, radius_y = (_number(value, key) for key in ("radiusX", "radiusY"))
         return ellipse(*centre, radius_x * scale[0], radius_y * scale[1], turned)
     width, height = (_number(value, key) for key in ("width", "height"))
-    cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)]) * scale
-    return ring(corners @ np.array([[cos, sin], [-sin, cos]]) + centre)
+    return ring(rotated(corners, turned) + centre)
 
 
 def _number(value: dict[str, Any], key: str) -> float:
@@ -211,9 +212,8 @@ def _bitmask(url: Any, size: tuple[int, int]) -> Runs:
             # Before its pixels are decoded, which may be many.
             if image.size != size:
                 raise DataError(f"a bitmask of the size {image.size}, expected {size}")
-            covered = np.asarray(image.convert("RGBA"))[..., 3].ravel() > 0
-    ends = np.flatnonzero(np.diff(covered, prepend=False))
-    return runs(np.diff(ends, prepend=0, append=covered.size), size[1], size[0])
+            covered = np.asarray(image.convert("RGBA"))[..., 3] > 0
+    return runs_of(covered)
 
 
 class _Bits:

@@ -18,8 +18,18 @@ from ...runtime.errors import DataError
 from ...runtime.escape import shown
 from ..images import MOST_PIXELS
 from .collector import Collector, load_json, read_each, whole_size
-from .shapes import AnnotationFormat, Annotations, Polygon, Ring, Runs, Shape, box, ellipse, ring
-from .shapes import runs as mask_of
+from .shapes import (
+    AnnotationFormat,
+    Annotations,
+    Polygon,
+    Ring,
+    Runs,
+    Shape,
+    box,
+    ellipse,
+    ring,
+    runs_of,
+)
 
 IGNORED = "__ignore__"
 _NAMES_IMAGE = re.compile(rb'"image(Path|Data)"\s*:')
@@ -115,10 +125,7 @@ def _mask(text: Any, first: np.ndarray, last: np.ndarray) -> Runs:
     if pixels.shape != expected:
         found = " x ".join(map(str, pixels.shape[::-1]))
         raise DataError(f"a mask of {found} pixels, expected {width} x {height}, as its two points")
-    flat = pixels.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=False))
-    counts = np.diff(starts, prepend=0, append=flat.size)
-    return mask_of(counts, *pixels.shape, left=int(left), top=int(top))
+    return runs_of(pixels, int(left), int(top))
 
 
 def _png(text: Any) -> np.ndarray:

@@ -43,13 +43,13 @@ class Entry:
     annotated: Annotated
 
 
-def draw_masks(root: Path, dataset: DatasetStage, known: Annotations | None = None) -> None:
+def draw_masks(root: Path, dataset: DatasetStage, known: Sequence[Entry] | None = None) -> None:
     """Draw the masks of `format: annotations` into `dataset.drawn`, if they are not up to date.
 
     It reads nothing but names, sizes and times if nothing has changed; other formats have nothing
-    to draw. known: what the files hold, if they were read just now and people know what is in them;
-    if None, notices are printed to stderr. Raises DataError that names everything that is wrong in
-    the annotation files; then no mask is written.
+    to draw. known: what `entries_of` has just returned; if None, the files are read, and notices
+    are printed to stderr. Raises DataError that names everything that is wrong in the annotation
+    files; then no mask is written.
     """
     if dataset.annotations is None:
         return
@@ -59,12 +59,12 @@ def draw_masks(root: Path, dataset: DatasetStage, known: Annotations | None = No
     stamp = _stamp(root, dataset, images)
     if _is_current(folder, stamp):
         return
-    found = known or read(source)[1]
-    entries, notices = entries_of(root, dataset.pairs, images, found, dataset.annotations)
     if known is None:
+        found = read(source)[1]
+        known, notices = entries_of(root, dataset.pairs, images, found, dataset.annotations)
         lines = [f"{source}: masks are drawn into {folder}", *notices]
         print(escape.terminal("\n".join(lines)), file=sys.stderr)
-    _draw_all(root, folder, entries, dataset)
+    _draw_all(root, folder, known, dataset)
     write_text(folder / STAMP, stamp + _states(folder / mask for mask in sorted(_listed(folder))))
 
 
@@ -138,12 +138,11 @@ def _unknown(found: Annotations, names: Mapping[str, str]) -> list[str]:
 
 def _draw_all(root: Path, folder: Path, entries: Sequence[Entry], dataset: DatasetStage) -> None:
     before = _listed(folder)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     one = partial(write_mask, root, folder, dataset)
     if len(entries) < _MANY:
         done = map(one, entries)
     else:
-        done = pool.results(one, entries, cores or 1, _ended)
+        done = pool.results(one, entries, pool.usable_cores(), _ended)
     bar = tqdm(done, "masks", len(entries), unit="image", disable=None, leave=False)
     problems = [problem for problem in bar if problem]
     if problems:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from ...runtime.errors import first_of
 from ..layouts.layout import IMAGE_SUFFIXES, same_name
 from ..pages import file_of, split
 from .shapes import Annotated, Annotations
@@ -101,10 +102,9 @@ def matched(
             )
     if not absent:
         return by_id, problems, []
-    first = ", ".join(one.image for one in absent[:NAMED])
+    names = first_of([one.image for one in absent], NAMED)
     shaped = sum(bool(one.shapes) for one in found.images)
-    more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-    said = f"{len(absent)} of {shaped} images with shapes are not below {folder}: {first}{more}"
+    said = f"{len(absent)} of {shaped} images with shapes are not below {folder}: {names}"
     if partial:
         return by_id, problems, [f"{said}; they are left out"]
     problems.append(

@@ -160,8 +160,19 @@ def ellipse(x: float, y: float, across: float, down: float, turned: float = 0.0)
     """
     angles = np.linspace(0, 2 * np.pi, 360, endpoint=False)
     corners = np.stack([across * np.cos(angles), down * np.sin(angles)], 1)
-    cos, sin = np.cos(np.radians(turned)), np.sin(np.radians(turned))
-    return ring(corners @ np.array([[cos, sin], [-sin, cos]]) + (x, y))
+    return ring(rotated(corners, turned) + np.array([x, y]))
+
+
+def rotated(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Return points, (N, 2), turned clockwise around (0, 0)."""
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return points @ np.array([[cos, sin], [-sin, cos]])
+
+
+def ring_area(ring: Ring) -> float:
+    """Return the area inside a ring, by the shoelace formula."""
+    x, y = (ring - ring[0]).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def runs(
@@ -192,3 +203,10 @@ def runs(
     if array.size > MOST_PIXELS or (total := int(array.astype(np.float64).sum())) != height * width:
         raise DataError(f"run lengths of {total} pixels in all, expected {height * width}")
     return Runs(array.astype(np.int64), height, width, by_columns, left, top)
+
+
+def runs_of(pixels: np.ndarray, left: int = 0, top: int = 0) -> Runs:
+    """Return a mask, bool (height, width), as run lengths along its rows. Raises as `runs`."""
+    flat = pixels.ravel()
+    ends = np.flatnonzero(np.diff(flat, prepend=False))
+    return runs(np.diff(ends, prepend=0, append=flat.size), *pixels.shape, left=left, top=top)

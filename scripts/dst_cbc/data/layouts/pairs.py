@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, first_of
 from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
 from ..pages import file_of
@@ -125,11 +125,10 @@ def continued(name: str, names: Collection[str]) -> str | None:
 
 def several_masks(root: Path, masks: Sequence[str]) -> str:
     """The message for images that have several masks, of which `masks` are not used."""
-    more = f" and {len(masks) - 3} more" if len(masks) > 3 else ""
     return (
-        f"{root}: {len(masks)} files look like further masks of an image: {', '.join(masks[:3])}"
-        f"{more}. Each image has one mask: join its masks (PIL.ImageChops.lighter joins two of 0 "
-        "and 255), or move the files away if they are no masks"
+        f"{root}: {len(masks)} files look like further masks of an image: {first_of(masks, 3)}. "
+        "Each image has one mask: join its masks (PIL.ImageChops.lighter joins two of 0 and 255), "
+        "or move the files away if they are no masks"
     )
 
 
