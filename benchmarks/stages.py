@@ -277,7 +277,7 @@ def run_stage(script: str, options: dict[str, object]) -> None:
     """Run a stage's command in this process, which has already imported its modules."""
     command = [script, *arguments(options)]
     with patch.object(sys, "argv", command), redirect_stdout(io.StringIO()):
-        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        runpy.run_path(str(SCRIPTS / script))["run"]()
 
 
 def arguments(options: dict[str, object]) -> list[str]:

@@ -26,7 +26,7 @@ sys.path.insert(0, str(scripts))
 
 def stage(name, *arguments):
     sys.argv = [name, *map(str, arguments)]
-    runpy.run_path(str(scripts / f"{name}.py"), run_name="__main__")
+    runpy.run_path(str(scripts / f"{name}.py"))["run"]()
     loaded = {"torch", "torchvision", "timm", "snakemake"} & set(sys.modules)
     assert not loaded, f"{name} imports {loaded}"
 
@@ -118,14 +118,30 @@ def test_a_model_is_read_without_timm_and_torch_compile(tmp_path):
     assert run("-c", code, tmp_path / "model.pt", env=environment).returncode == 0
 
 
-def test_a_command_does_not_collect_its_objects_as_it_ends():
-    """For a stage with torch, this takes a quarter of a second or more."""
-    code = (
-        "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count())); "
-        "from dst_cbc.cli import main; main(lambda: None)"
+@pytest.mark.parametrize(
+    ("work", "status"),
+    [
+        ("pass", 0),
+        ("raise cli.DataError('bad')", 1),
+        ("raise cli.signals.Stopped('stopped')", 143),
+    ],
+)
+def test_a_command_ends_without_destroying_what_torch_holds(tmp_path, work, status):
+    """It takes a quarter of a second or more, and has crashed stages that were done."""
+    script = tmp_path / "stage.py"
+    script.write_text(
+        "import atexit, ctypes\n"
+        "from dst_cbc import cli\n"
+        "class Library:\n"
+        "    def __del__(self):\n"
+        "        ctypes.string_at(0)\n"
+        "atexit.register(print, 'cleaned up')\n"
+        "held = Library()\n"
+        f"def run():\n    print('worked')\n    {work}\n"
+        "cli.main(run)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")}
-    assert int(run("-c", code, env=environment).stdout) > 1000
+    done = run(script, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")})
+    assert (done.returncode, done.stdout) == (status, "worked\ncleaned up\n")
 
 
 @pytest.mark.parametrize("script", WITHOUT_TORCH)
@@ -155,6 +171,12 @@ def test_every_option_says_what_it_is_for(script):
     parser = parser_of(script)
     for action in parser._actions:
         assert action.help, f"{script.name}: {action.dest} has no help"
+
+
+def test_an_error_message_is_escaped_where_a_command_prints_it():
+    code = "from dst_cbc import cli; cli._fail('a\\x1b[2Jb: no such file')"
+    done = run("-c", code, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")})
+    assert (done.returncode, done.stderr) == (1, "error: a\\x1b[2Jb: no such file\n")
 
 
 def test_a_command_whose_reader_ends_says_nothing():

@@ -154,7 +154,7 @@ def test_the_log_says_that_a_split_is_identical_to_the_published_one(
         arguments = ["--settings", settings, "--index", "dataset.csv"]
         arguments += ["--labeled", "out/labeled.txt", "--unlabeled", "out/unlabeled.txt"]
         monkeypatch.setattr(sys, "argv", ["split.py", *arguments])
-        runpy.run_path(str(REPOSITORY / "scripts/split.py"), run_name="__main__")
+        runpy.run_path(str(REPOSITORY / "scripts/split.py"))["run"]()
         return capsys.readouterr().out
 
     first = "35 labeled, 680 unlabeled images\n"

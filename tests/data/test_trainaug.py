@@ -202,11 +202,11 @@ def test_the_command_makes_the_folder_once(releases, tmp_path, monkeypatch, caps
     voc, sbd = releases
     arguments = ["--voc", voc, "--sbd", sbd, "--out", tmp_path / "out", "--processes", "1"]
     monkeypatch.setattr(sys, "argv", ["build_trainaug.py", *map(str, arguments)])
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+    runpy.run_path(str(SCRIPT))["run"]()
     said = "4 training and 2 validation images; the paper has 10582 and 1449\n"
     assert capsys.readouterr().out == said
     with pytest.raises(SystemExit):
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        runpy.run_path(str(SCRIPT))["run"]()
     assert "out exists; delete it to make it again" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "out")
     assert (voc / "JPEGImages" / f"{A}.jpg").is_file()

@@ -417,7 +417,7 @@ def peak(model, images, out, *options):
     # Not ru_maxrss, which starts in a child with the value of its parent.
     code = (
         "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv.pop(0))\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "runpy.run_path(sys.argv[0])['run']()\n"
         "print(*[line for line in open('/proc/self/status') if line.startswith('VmHWM')])"
     )
     paths = [SCRIPT.parent, SCRIPT, "--model", model, "--images", images, "--out", out]

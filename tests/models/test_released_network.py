@@ -98,7 +98,7 @@ def convert(source, out, *options):
     """Run convert_weights.py; returns what it prints."""
     command = [str(CONVERT), "--weights", str(source), "--out", str(out), *options]
     with patch("sys.argv", command), redirect_stdout(io.StringIO()) as said:
-        runpy.run_path(str(CONVERT), run_name="__main__")
+        runpy.run_path(str(CONVERT))["run"]()
     return said.getvalue()
 
 
@@ -483,9 +483,9 @@ def test_weights_are_found_alone_or_below_model(wrap, tmp_path):
 def test_a_file_that_is_neither_is_refused_and_both_kinds_are_named(content, said, tmp_path):
     if content is not None:
         torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(SystemExit) as refusal:
+    with pytest.raises(DataError) as refusal:
         convert(tmp_path / "w.pt", tmp_path / "out.safetensors")
-    assert str(refusal.value).startswith(f"error: {tmp_path}/w.pt: ") and said in str(refusal.value)
+    assert str(refusal.value).startswith(f"{tmp_path}/w.pt: ") and said in str(refusal.value)
     assert not (tmp_path / "out.safetensors").exists()
 
 

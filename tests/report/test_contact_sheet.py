@@ -295,7 +295,7 @@ def draw(made, tmp_path):
     words = [str(word) for pair in options.items() for word in pair]
     code = (
         "import json, runpy, sys; sys.argv = ['contact_sheet.py', *json.loads(sys.stdin.read())]\n"
-        f"runpy.run_path({str(SCRIPTS / 'contact_sheet.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(SCRIPTS / 'contact_sheet.py')!r})['run']()\n"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
     return subprocess.run(

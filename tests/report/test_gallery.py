@@ -363,7 +363,7 @@ def write_page(study, *more):
     ]  # fmt: skip
     code = (
         "import json, runpy, sys; sys.argv = ['gallery.py', *json.loads(sys.stdin.read())]\n"
-        f"runpy.run_path({str(SCRIPTS / 'gallery.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(SCRIPTS / 'gallery.py')!r})['run']()\n"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )
     return subprocess.run(

@@ -5,9 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from dst_cbc.cli import main
 from dst_cbc.runtime import escape
-from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.tables import read_csv, write_csv
 
 ANY = st.text() | st.text(alphabet="'=+-@ 1.e\t\r\n|`*_<[\\")
@@ -25,15 +23,6 @@ ANY = st.text() | st.text(alphabet="'=+-@ 1.e\t\r\n|`*_<[\\")
 )
 def test_a_terminal_gets_no_control_characters(text, written):
     assert escape.terminal(text) == written
-
-
-def test_an_error_message_is_escaped_where_a_command_prints_it():
-    def fail():
-        raise DataError("a\x1b[2Jb: no such file")
-
-    with pytest.raises(SystemExit) as end:
-        main(fail)
-    assert end.value.code == r"error: a\x1b[2Jb: no such file"
 
 
 @pytest.mark.parametrize(
