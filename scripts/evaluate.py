@@ -1,6 +1,7 @@
 """Evaluate the best model of a chain and the model after the last step on the reported subsets.
 
-A model from elsewhere has no last step; then only `best` is evaluated.
+A model from elsewhere has no last step; then only `best` is evaluated. The confusion matrix of
+each image goes to a file of its own, so that two models can be compared image by image.
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index
+from dst_cbc.inference.confusions import Confusions, write_confusions
 from dst_cbc.inference.metrics import report
 from dst_cbc.runtime import devices, gpu_locks
 from dst_cbc.runtime.files import write_json
@@ -29,6 +31,7 @@ def run() -> None:
         help="last.pt, the model after the last step (default: none)",
     )
     parser.path("--out", "metrics.json to write")
+    parser.path("--confusions", "confusions.csv to write")
     parser.device()
     arguments = parser.parse_args()
     stage = arguments.settings
@@ -38,7 +41,7 @@ def run() -> None:
 
     rows = list(read_index(arguments.index).values())
     device = devices.prepare(arguments.device, stage)
-    metrics, reached = {}, {}
+    metrics, confusions, reached = {}, {}, {}
     for checkpoint, path in (("best", arguments.model), ("last", arguments.last)):
         if path is None:
             continue
@@ -48,24 +51,31 @@ def run() -> None:
         origin = (record["round"], record["step"]) if record else path
         if origin not in reached:
             reached[origin] = {
-                subset: _report(model, arguments, stage, rows, subset, device)
+                subset: _evaluated(model, arguments, stage, rows, subset, device)
                 for subset in stage.report
             }
-        metrics[checkpoint] = {**record, "subsets": reached[origin]}
+        figures = {
+            subset: {"images": len(found.ids), **report(found.matrices, list(model.classes))}
+            for subset, found in reached[origin].items()
+        }
+        metrics[checkpoint] = {**record, "subsets": figures}
+        confusions |= {(checkpoint, subset): one for subset, one in reached[origin].items()}
+        for subset, one in figures.items():
+            accuracy = one["pixel_accuracy"]
+            print(f"{checkpoint}, {subset}: mIoU {one['miou']} %, pixel accuracy {accuracy} %")
+    write_confusions(arguments.confusions, confusions)
     write_json(arguments.out, metrics)
 
 
-def _report(model, arguments, stage: EvaluateStage, rows, subset: str, device) -> dict:
+def _evaluated(model, arguments, stage: EvaluateStage, rows, subset: str, device) -> Confusions:
     from dst_cbc.inference import whole_images
 
     chosen = [row for row in rows if row.subset == subset]
     with devices.explain_out_of_memory("evaluation.batch or evaluation.tile"):
-        confusions = whole_images.evaluate_each(
+        each = whole_images.evaluate_each(
             model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
         )
-        figures = report(np.array(list(confusions)), list(stage.dataset.classes))
-    print(f"{subset}: mIoU {figures['miou']} %, pixel accuracy {figures['pixel_accuracy']} %")
-    return {"images": len(chosen), **figures}
+        return Confusions([row.id for row in chosen], np.array(list(each)))
 
 
 if __name__ == "__main__":

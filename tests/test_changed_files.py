@@ -33,7 +33,7 @@ COMMANDS = {
     "train": f"train.py {CHECKED} --settings train.json --labeled labeled.txt --out {MODEL}"
     " --resume state/train",
     "evaluate": f"evaluate.py {CHECKED} --settings evaluate.json --model {MODEL}/model.pt"
-    f" --last {MODEL}/last.pt --out {MODEL}/metrics.json",
+    f" --last {MODEL}/last.pt --out {MODEL}/metrics.json --confusions {MODEL}/confusions.csv",
     "predict": f"predict.py {CHECKED} --settings predict.json --unlabeled unlabeled.txt"
     f" --model {MODEL}/model.pt {PREDICTED} --histogram {MODEL}/histogram.npz"
     " --resume state/predict",

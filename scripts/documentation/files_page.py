@@ -90,6 +90,18 @@ BY_RULES = {
         "Evaluation of `model.pt` (`best`) and `last.pt` (`last`) on each reported subset: IoU of "
         "each class, mIoU, pixel accuracy, confusion matrix."
     ),
+    f"{MODEL}/confusions.csv": File(
+        "The confusion matrix of each evaluated image, one row for each entry above 0. With it, "
+        "two models are compared on the same images.",
+        {
+            "checkpoint": "`best` for `model.pt`, `last` for `last.pt`",
+            "subset": "`val` or `test`",
+            "id": "name of the image",
+            "truth": "number of the class in the mask, counted from 0",
+            "predicted": "number of the class that the model predicts, counted from 0",
+            "pixels": "number of pixels",
+        },
+    ),
     f"{MODEL}/predictions.h5": File(
         "Class and confidence of every pixel of the unlabeled images. Datasets `classes/<n>` "
         "(uint8) and `confidence/<n>` (uint16, quantised log-odds); n is the line of the id in "
@@ -227,6 +239,7 @@ BY_RULES = {
     f"{MODEL}/export/model.onnx": File("The model for ONNX Runtime, made on request."),
     f"{MODEL}/export/model.pt2": File("The model as a program of `torch.export`."),
     f"{MODEL}/export/model.md": File("The model card."),
+    f"{GIVEN}/confusions.csv": File("As in the folder of a model."),
     f"{GIVEN}/metrics.json": File(
         "Evaluation of a model that is not of this study, `model.pt` in the same folder, with the "
         "study's settings: as `metrics.json` of a model, but only `best`. Made on request; see "

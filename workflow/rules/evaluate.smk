@@ -4,7 +4,8 @@
 rule evaluate:
     """Compute mIoU, IoU per class and confusion matrix of a model, on the reported subsets.
 
-    metrics.json has them for model.pt (best of the chain) and last.pt (last step).
+    metrics.json has them for model.pt (best of the chain) and last.pt (last step), confusions.csv
+    the confusion matrix of each image.
     """
     input:
         index=index_for(evaluated_files, f"{MODEL}/metrics.json"),
@@ -12,7 +13,8 @@ rule evaluate:
         model=f"{MODEL}/model.pt",
         last=f"{MODEL}/last.pt",
     output:
-        f"{MODEL}/metrics.json",
+        metrics=f"{MODEL}/metrics.json",
+        confusions=f"{MODEL}/confusions.csv",
     log:
         f"{STUDY}/logs/{{division}}/{{model}}/evaluate.log",
     conda:
@@ -29,7 +31,8 @@ rule evaluate:
         files=digest_of(evaluated_files),
     shell:
         "{params.stage} --settings {params.settings:q} --index {input.index:q}"
-        " --model {input.model:q} --last {input.last:q} --out {output:q} >> {log:q} 2>&1"
+        " --model {input.model:q} --last {input.last:q} --out {output.metrics:q}"
+        " --confusions {output.confusions:q} >> {log:q} 2>&1"
 
 
 use rule evaluate as evaluate_given with:
@@ -43,7 +46,8 @@ use rule evaluate as evaluate_given with:
         model=f"{GIVEN}/model.pt",
         last=[],
     output:
-        f"{GIVEN}/metrics.json",
+        metrics=f"{GIVEN}/metrics.json",
+        confusions=f"{GIVEN}/confusions.csv",
     log:
         f"{STUDY}/logs/{checksums.GIVEN}/{{name}}/evaluate.log",
     wildcard_constraints:

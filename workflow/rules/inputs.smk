@@ -197,6 +197,9 @@ TRAINED = {
     "run": f"{MODEL}/run.json",
 }
 
+# The files that every evaluation writes.
+EVALUATED = ["metrics.json", "confusions.csv"]
+
 
 def rounds_of(methods):
     """Regular expression for the wildcard `model`: all rounds of these methods."""

@@ -30,7 +30,7 @@ def planned_jobs():
         names = ["model.pt", "last.pt", "settings.json", "history.csv", "run.json"]
         names += ["snapshots"] if model.settings.train.snapshots else []
         jobs[f"{folder}/model.pt"] = [f"{folder}/{name}" for name in names]
-        jobs[f"{folder}/metrics.json"] = [f"{folder}/metrics.json"]
+        jobs[f"{folder}/metrics.json"] = [f"{folder}/{name}" for name in EVALUATED]
     for model in LABELED_ROUNDS:
         folder = f"{STUDY}/{model.path}"
         histogram = f"{STUDY}/{model.labeling('histogram', '.npz')}"
