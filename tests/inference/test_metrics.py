@@ -13,7 +13,9 @@ from dst_cbc.inference.metrics import (
     bootstrap_interval,
     class_iou,
     confusion_matrix,
+    group_sums,
     mean_iou,
+    mean_ious,
     pixel_accuracy,
     report,
 )
@@ -85,6 +87,14 @@ def test_a_perfect_prediction_scores_one(truth):
     matrix = confusion_matrix(truth, truth, 3)
     if matrix.any():
         assert mean_iou(matrix) == pixel_accuracy(matrix) == 1
+
+
+def test_matrices_are_summed_by_group_in_the_order_of_the_numbers():
+    images = np.arange(3)[:, None, None] + np.zeros((2, 2), np.int64)
+    assert group_sums(images, [7, 2, 7])[:, 0, 0].tolist() == [1, 0 + 2]
+    seeds = group_sums(np.stack([images, 10 * images]), [7, 2, 7])
+    assert seeds.dtype == np.int64 and seeds[..., 1, 1].tolist() == [[1, 2], [10, 20]]
+    assert mean_ious(seeds).shape == (2, 2)
 
 
 def test_the_report_is_in_percent_with_none_for_what_is_undefined():

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dst_cbc.inference.confusions import Confusions
-from dst_cbc.inference.metrics import bootstrap_interval, drawn_miou
 from dst_cbc.inference.paired import (
     Difference,
     choose,
@@ -50,14 +49,22 @@ def test_a_class_that_neither_truth_nor_prediction_has_does_not_count():
     assert three == only_two
 
 
-def test_the_ends_are_those_of_the_groups_drawn_again():
-    """Two images: a draw has ours alone right, both, or theirs alone right."""
-    ours, theirs = np.stack([RIGHT, WRONG]), np.stack([WRONG, RIGHT])
-    drawn = 100 * (drawn_miou(ours, [0, 1]) - drawn_miou(theirs, [0, 1]))
-    assert {*drawn} == {-100, 0, 100}
-    found = difference(ours, theirs, [0, 1])
-    assert (found.mean, found.low, found.high) == (0, -100, 100)
-    assert found.above == np.mean(drawn > 0) + np.mean(drawn == 0) / 2 != 0.5
+def test_the_interval_is_students_about_the_error_of_leaving_each_group_out():
+    # Pooled 8 / 16 against 1 / 3; without the first image 0; without one of the others 6 / 10.
+    ours, theirs = np.stack([RIGHT, HALF, HALF]), np.stack([HALF] * 3)
+    found = difference(ours, theirs, [0, 1, 2])
+    mean, without = 100 * (1 / 2 - 1 / 3), 100 * np.array([0, 6 / 10 - 1 / 3, 6 / 10 - 1 / 3])
+    error = math.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
+    expected = [mean, mean - 4.302653 * error, mean + 4.302653 * error]  # t of 2 degrees
+    np.testing.assert_allclose([found.mean, found.low, found.high], expected, rtol=1e-6)
+    # The distribution of 2 degrees of freedom is 1/2 + t / 2 sqrt(2 + t^2).
+    t = mean / error
+    assert found.above == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t**2)))
+
+
+def test_a_model_that_is_better_by_the_same_in_each_group_is_surely_better():
+    found = difference(np.stack([RIGHT] * 3), np.stack([HALF] * 3), [0, 1, 2])
+    assert found.low == pytest.approx(found.mean) and found.above > 0.99999
 
 
 @few
@@ -97,11 +104,13 @@ def test_copies_of_images_in_their_groups_do_not_shrink_the_interval(seed, copie
     assert alone.high - alone.low < once.high - once.low
 
 
-def test_the_images_of_one_group_are_drawn_together():
-    """Each group has one image of each kind, so all draws are alike unless images are drawn."""
-    images = np.stack([WRONG, RIGHT, WRONG, RIGHT])
-    assert {*drawn_miou(images, [0, 0, 1, 1])} == {1 / 3}
-    assert len({*drawn_miou(images, range(4))}) == 5
+def test_the_images_of_one_group_are_left_out_together():
+    """The groups are alike, so leaving one out changes nothing; the images are not."""
+    ours, theirs = np.stack([WRONG, RIGHT, WRONG, RIGHT]), np.stack([WRONG] * 4)
+    grouped = difference(ours, theirs, [0, 0, 1, 1])
+    assert grouped.low == grouped.high == pytest.approx(100 / 3)
+    alone = difference(ours, theirs, range(4))
+    assert alone.low < 0 < 60 < alone.high
 
 
 def test_one_group_has_no_interval():
@@ -111,13 +120,13 @@ def test_one_group_has_no_interval():
     assert all(map(math.isnan, interval(np.stack([RIGHT] * 3), [7, 7, 7])))
 
 
-def test_images_without_a_labeled_pixel_have_no_difference():
+def test_without_labeled_pixels_in_two_groups_nothing_is_known():
     nothing = np.zeros((3, 2, 2), np.int64)
     found = difference(nothing, nothing, range(3))
     assert all(map(math.isnan, (found.mean, found.low, found.high, found.above)))
-    # A draw of images without a pixel is left out.
     found = difference(*(np.stack([one, one * 0]) for one in (RIGHT, HALF)), [0, 1])
-    assert found.low == found.high == pytest.approx(found.mean)
+    assert found.mean == pytest.approx(100 - 100 / 3)
+    assert all(map(math.isnan, (found.low, found.high, found.above)))
 
 
 def test_seeds_are_averaged_and_share_the_draws():
@@ -130,10 +139,14 @@ def test_seeds_are_averaged_and_share_the_draws():
     assert (same.low, same.high) == pytest.approx((each[0].low, each[0].high))
 
 
-def test_the_interval_of_one_model_is_that_of_its_images_drawn_again():
-    many = np.stack([RIGHT, WRONG] * 10)
-    assert interval(many, range(20)) == pytest.approx([100 * e for e in bootstrap_interval(many)])
-    assert interval(many, [place // 2 for place in range(20)]) == pytest.approx((100 / 3, 100 / 3))
+def test_the_interval_of_one_model_stays_within_0_and_100():
+    low, high = interval(np.stack([RIGHT, WRONG]), [0, 1])
+    assert (low, high) == (0, 100)
+    many = np.stack([HALF] * 10 + [RIGHT] * 10)
+    low, high = interval(many, [place % 10 for place in range(20)])
+    assert low == high == pytest.approx(60)
+    low, high = interval(many, range(20))
+    assert 40 < low < 60 < high < 80
 
 
 # --------------------------------------------------------------------------- groups

@@ -29,25 +29,19 @@ def class_iou(confusion: np.ndarray) -> np.ndarray:
 
     confusion: (…, classes, classes), one matrix or several.
     """
-    return _share(*_hits_and_unions(confusion))
-
-
-def _hits_and_unions(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hit = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return hit, confusion.sum(-2) + confusion.sum(-1) - hit
-
-
-def _share(hit: np.ndarray, union: np.ndarray) -> np.ndarray:
+    union = confusion.sum(-2) + confusion.sum(-1) - hit
     return np.divide(hit, union, out=np.full(hit.shape, math.nan), where=union > 0)
 
 
 def mean_iou(confusion: np.ndarray) -> float:
     """Mean in 0..1 over the classes whose union is not empty; NaN when there is none."""
-    return float(_mean(class_iou(confusion)))
+    return float(mean_ious(confusion))
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of the values that are not NaN; NaN when there is none."""
+def mean_ious(confusions: np.ndarray) -> np.ndarray:
+    """float64 (…): `mean_iou` of each of the matrices (…, classes, classes)."""
+    values = class_iou(confusions)
     counted = ~np.isnan(values)
     total, count = np.where(counted, values, 0).sum(-1), counted.sum(-1)
     return np.divide(total, count, out=np.full(count.shape, math.nan), where=count > 0)
@@ -59,21 +53,14 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
     return float(np.trace(confusion) / total) if total else math.nan
 
 
-def drawn_miou(confusions: np.ndarray, groups: Sequence[int]) -> np.ndarray:
-    """float64 (…, DRAWS) in 0..1: the mIoU of images that are drawn again, by a bootstrap.
+def group_sums(confusions: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    """int64 (…, groups, classes, classes): the sum of the matrices of each group of images.
 
-    confusions: int64 (…, images, classes, classes), the matrix of each image; at least one image.
-    groups: the number of each image's group. The images of a group are drawn together: as many
-    groups as there are, with replacement. The draws are the same in every call with so many
-    groups. NaN where a draw has no labeled pixel.
+    confusions: (…, images, classes, classes). groups: the number of each image's group.
     """
-    numbers, of_image = np.unique(groups, return_inverse=True)
-    generator = np.random.default_rng(0)
-    drawn = generator.multinomial(len(numbers), [1 / len(numbers)] * len(numbers), size=DRAWS)
-    # As often as its group is drawn. In float64, which is exact for counts of pixels, and faster.
-    counts = drawn[:, of_image].astype(np.float64)
-    hits, unions = (counts @ part for part in _hits_and_unions(confusions))
-    return _mean(_share(hits, unions))
+    order = np.argsort(groups, kind="stable")
+    _, begins = np.unique(np.asarray(groups)[order], return_index=True)
+    return np.add.reduceat(confusions[..., order, :, :], begins, axis=-3)
 
 
 def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
@@ -82,7 +69,10 @@ def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
     confusions: int64 (images, classes, classes), the matrix of each image; at least one image. The
     draws are the same in every call. NaN if no draw has a labeled pixel.
     """
-    drawn = drawn_miou(confusions, range(len(confusions)))
+    generator = np.random.default_rng(0)
+    count = len(confusions)
+    counts = generator.multinomial(count, [1 / count] * count, size=DRAWS)
+    drawn = mean_ious(np.tensordot(counts, confusions, 1))
     if np.isnan(drawn).all():
         return math.nan, math.nan
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
