@@ -226,7 +226,8 @@ def test_latex_has_booktabs_and_its_special_characters_are_text():
 
 def test_studies_stand_side_by_side_with_the_difference_over_common_seeds():
     first = [row("dst-cbc", 40.0, 0), row("dst-cbc", 50.0, 1)]
-    second = [row("dst-cbc", 43.0, 0), row("dst-cbc", 60.0, 2), row("st", 30.0)]
+    second = [row("dst-cbc", 43.0, 0), row("dst-cbc", None, 1), row("dst-cbc", 60.0, 2)]
+    second.append(row("st", 30.0))
     header, lines = compare({"a": first, "b": second})
     assert header[-3:] == ["a", "b", "difference"]
     assert [line[2:] for line in lines] == [

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from ..runtime.errors import DataError
 from ..runtime.reading import read_json
+from ..settings.data import GroupPattern
 
 CHECKPOINTS = ("best", "last")
 
@@ -72,11 +73,20 @@ class Thresholds(TypedDict):
     balance: Literal["class", "global"]
 
 
+class Pairs(TypedDict):
+    group: NotRequired[GroupPattern | None]
+
+
+class Dataset(TypedDict):
+    pairs: NotRequired[Pairs | None]
+
+
 class Settings(TypedDict):
     """The few settings of a training that reports read."""
 
     train: Train
     network: dict[str, Any] | None
+    dataset: NotRequired[Dataset]
     thresholds: NotRequired[Thresholds | None]
     labels_from: NotRequired[str | None]
 

@@ -1,6 +1,6 @@
 """Tables of a study: mean and deviation over split seeds; gains over baseline and control."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -331,12 +331,16 @@ def describe_selection(selections: Iterable[str]) -> str:
 # --------------------------------------------------------------------------- studies side by side
 
 
-def compare(studies: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+def compare(
+    studies: Mapping[str, Sequence[Row]],
+    interval: Callable[[str, str, Sequence[tuple[Row, Row]]], str] = lambda first, other, pairs: "",
+) -> tuple[list[str], list[list[str]]]:
     """Header and cells of a table of several studies. studies: {name: rows of summary.csv}.
 
     One line per split, selection, method, checkpoint and subset, of the last rounds only. Every
     study after the first has one more column: its difference from the first study, as the mean
-    over the seeds that both have.
+    over the seeds that both have. interval: what follows the difference, of the names of both
+    studies and a row of each for each seed.
     """
     columns = ("split", "selected_on", "method", "checkpoint", "subset")
     lasts = {name: _by(last_rounds(rows), columns) for name, rows in studies.items()}
@@ -347,20 +351,23 @@ def compare(studies: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[
     lines = []
     for key in dict.fromkeys(key for groups in lasts.values() for key in groups):
         ours = lasts[first].get(key, {})
-        line = [*map(str, key), _mean_text(ours.values())]
+        line = [*map(str, key), _mean_text(_values(ours.values(), "miou"))]
         for name in others:
             theirs = lasts[name].get(key, {})
-            both = [theirs[s] - ours[s] for s in ours if None not in (ours[s], theirs.get(s))]
-            line += [_mean_text(theirs.values()), _mean_text(both, "+")]
+            pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+            pairs = [pair for pair in pairs if len(_values(pair, "miou")) == 2]
+            differences = _mean_text([other["miou"] - one["miou"] for one, other in pairs], "+")
+            line += [_mean_text(_values(theirs.values(), "miou"))]
+            line += [differences + interval(first, name, pairs)]
         lines.append(line)
     return header, lines
 
 
-def _by(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple, dict[int, Any]]:
-    """{group: {seed: mIoU}}; None where a run is missing."""
-    return {key: {r["seed"]: r["miou"] for r in group} for key, group in _groups(rows, columns)}
+def _by(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple, dict[int, Row]]:
+    """{group: {seed: row}}."""
+    return {key: {row["seed"]: row for row in group} for key, group in _groups(rows, columns)}
 
 
-def _mean_text(values: Iterable[float | None], sign: str = "") -> str:
-    mean, deviation = _spread([value for value in values if value is not None])
+def _mean_text(values: Sequence[float], sign: str = "") -> str:
+    mean, deviation = _spread(values)
     return spread({"": mean, "_std": deviation}, "", sign)
