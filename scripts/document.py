@@ -28,6 +28,7 @@ from dst_cbc.report.summary import read_summary
 from dst_cbc.report.tables import aggregate, caption, last_rounds, table, text_table
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import write_text
+from dst_cbc.runtime.tables import csv_header, read_csv
 from dst_cbc.settings.experiment import Experiment
 
 SCHEMA = REPOSITORY / "workflow/schemas/experiment.schema.json"
@@ -102,11 +103,21 @@ def environment(pinned: Mapping[str, str]) -> str:
 
 
 def with_results(path: Path) -> str:
-    """A page with the tables of recorded results between its markers `results:<record>`."""
+    """A page with the tables of docs/results between its markers.
+
+    `results:<record>`: the results of a study; `table:<record>`: all cells as they are.
+    """
     text = path.read_text(encoding="utf-8")
-    for name in re.findall(r"<!-- results:([\w.-]+) -->", text):
-        text = pages.fill(path, text, f"results:{name}", results(DOCS / f"results/{name}.csv"))
+    for kind, name in re.findall(r"<!-- (results|table):([\w.-]+) -->", text):
+        record = DOCS / f"results/{name}.csv"
+        content = results(record) if kind == "results" else whole_table(record)
+        text = pages.fill(path, text, f"{kind}:{name}", content)
     return text
+
+
+def whole_table(record: Path) -> str:
+    """The table of a record: every row and column."""
+    return text_table(csv_header(record), [[*row.values()] for row in read_csv(record, ())])
 
 
 def results(record: Path) -> str:
