@@ -5,6 +5,7 @@ each image goes to a file of its own, so that two models can be compared image b
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from dst_cbc.cli import Parser, main
 from dst_cbc.data.index import read_index
 from dst_cbc.inference.confusions import Confusions, write_confusions
 from dst_cbc.inference.metrics import report
+from dst_cbc.inference.paired import resampling_groups
 from dst_cbc.runtime import devices, gpu_locks
 from dst_cbc.runtime.files import write_json
 from dst_cbc.settings.stages import EvaluateStage
@@ -55,7 +57,7 @@ def run() -> None:
                 for subset in stage.report
             }
         figures = {
-            subset: {"images": len(found.ids), **report(found.matrices, list(model.classes))}
+            subset: _figures(found, stage, rows, list(model.classes))
             for subset, found in reached[origin].items()
         }
         metrics[checkpoint] = {**record, "subsets": figures}
@@ -76,6 +78,13 @@ def _evaluated(model, arguments, stage: EvaluateStage, rows, subset: str, device
             model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
         )
         return Confusions([row.id for row in chosen], np.array(list(each)))
+
+
+def _figures(found: Confusions, stage: EvaluateStage, rows, classes: list[str]) -> dict[str, Any]:
+    pairs = stage.dataset.pairs
+    known_ids = [row.id for row in rows]
+    groups = resampling_groups(found.ids, known_ids, pairs.group if pairs else None)
+    return {"images": len(found.ids), **report(found.matrices, classes, groups)}
 
 
 if __name__ == "__main__":

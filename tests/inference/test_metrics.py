@@ -1,4 +1,6 @@
 import math
+import runpy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from dst_cbc.data.layouts import LAYOUTS
+from dst_cbc.inference.confusions import Confusions
 from dst_cbc.inference.metrics import (
     bootstrap_interval,
     class_iou,
@@ -19,6 +22,7 @@ from dst_cbc.inference.metrics import (
     pixel_accuracy,
     report,
 )
+from trainings import SCRIPTS
 
 BY_HAND = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
 
@@ -98,12 +102,12 @@ def test_matrices_are_summed_by_group_in_the_order_of_the_numbers():
 
 
 def test_the_report_is_in_percent_with_none_for_what_is_undefined():
-    figures = report(BY_HAND[None], ["sky", "road", "car"])
+    figures = report(BY_HAND[None], ["sky", "road", "car"], [0])
     assert figures["pixel_accuracy"] == pytest.approx(70)
     assert figures["miou"] == pytest.approx(100 * (3 / 6 + 4 / 7) / 2)
     assert figures["iou"]["sky"] == pytest.approx(50) and figures["iou"]["car"] is None
     assert figures["confusion"] == BY_HAND.tolist()
-    assert report(np.zeros((1, 2, 2), np.int64), ["a", "b"])["miou"] is None
+    assert report(np.zeros((1, 2, 2), np.int64), ["a", "b"], [0])["miou"] is None
 
 
 def test_the_interval_of_few_images_is_that_of_the_images_drawn_again():
@@ -115,9 +119,32 @@ def test_the_interval_of_few_images_is_that_of_the_images_drawn_again():
     low, high = bootstrap_interval(many)
     assert 0 < low < mean_iou(many.sum(0)) < high < 1
     assert bootstrap_interval(many) == (low, high)
-    figures = report(many, ["a", "b"])
+    figures = report(many, ["a", "b"], range(20))
     assert figures["miou_interval"] == [100 * low, 100 * high]
-    assert "miou_interval" not in report(np.stack([right] * 30), ["a", "b"])
+    assert "miou_interval" not in report(np.stack([right] * 30), ["a", "b"], range(30))
+
+
+def test_the_images_of_a_group_are_drawn_together():
+    right, wrong = np.diag([4, 4]), np.array([[0, 4], [4, 0]])
+    images = np.stack([right, right, wrong, wrong])
+    grouped = report(images, ["a", "b"], [0, 0, 1, 1])["miou_interval"]
+    assert grouped == [100 * end for end in bootstrap_interval(np.stack([right, wrong]))]
+    assert report(images, ["a", "b"], [0] * 4)["miou_interval"] == [None, None]
+    assert report(images[:1], ["a", "b"], [0])["miou_interval"] == [100, 100]
+
+
+@pytest.mark.parametrize("pattern, groups", [("^(.)", [0, 0, 1, 1]), (None, [0, 1, 2, 2])])
+def test_an_evaluation_groups_the_images_by_the_pattern_or_as_neighbours(pattern, groups):
+    figures = runpy.run_path(str(SCRIPTS / "evaluate.py"))["_figures"]
+    pairs = SimpleNamespace(group=pattern) if pattern else None
+    rows = [SimpleNamespace(id=id) for id in ("a1", "a2", "a3", "b3", "b4")]
+    images = np.array([np.diag([3, 1]), [[0, 4], [1, 0]], [[2, 2], [0, 1]], [[1, 0], [3, 3]]])
+    found = Confusions(["a1", "a3", "b3", "b4"], images)
+    stage = SimpleNamespace(dataset=SimpleNamespace(pairs=pairs))
+    entry = figures(found, stage, rows, ["x", "y"])
+    assert entry == {"images": 4, **report(images, ["x", "y"], groups)}
+    for wrong in (range(4), [0, 0, 1, 1] if pattern is None else [0, 1, 2, 2]):
+        assert entry["miou_interval"] != report(images, ["x", "y"], wrong)["miou_interval"]
 
 
 def subset_of(seed, values, images=5, size=(13, 17)):

@@ -259,16 +259,21 @@ def test_seconds_are_those_of_the_models_own_training(study):
 
 
 @pytest.mark.parametrize(
-    "images, said",
+    "images, interval, said",
     [
-        (1, "1 image: mIoU 41.00 % (unknown from one image)"),
-        (3, "3 images: mIoU 41.00 % (40.00 to 44.00)"),
+        (1, [40, 44], "1 image: mIoU 41.00 % (unknown from one image)"),
+        (3, [40, 44], "3 images: mIoU 41.00 % (40.00 to 44.00)"),
+        (3, [None, None], "3 images: mIoU 41.00 % (unknown from one group)"),
     ],
 )
-def test_the_interval_of_one_image_is_unknown(study, images, said):
+def test_the_interval_of_one_image_or_group_is_unknown(study, images, interval, said):
     path = study("12_0/supervised", 41) / "metrics.json"
     metrics = json.loads(path.read_text())
-    metrics["best"]["subsets"]["val"] |= {"images": images, "miou_interval": [40, 44]}
+    metrics["best"]["subsets"]["val"] |= {"images": images, "miou_interval": interval}
     path.write_text(json.dumps(metrics))
     (line,) = interval_notes(study.folder, ["12_0/supervised"], ["val"]).splitlines()[2:]
     assert line == f"* `12_0/supervised` on `val`, {said}"
+    # Without labeled pixels, there is nothing to tell.
+    metrics["best"]["subsets"]["val"] |= {"miou": None, "miou_interval": [None, None]}
+    path.write_text(json.dumps(metrics))
+    assert interval_notes(study.folder, ["12_0/supervised"], ["val"]) == ""

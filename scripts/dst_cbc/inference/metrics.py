@@ -79,22 +79,30 @@ def bootstrap_interval(confusions: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def report(confusions: np.ndarray, classes: list[str]) -> dict[str, Any]:
+def report(confusions: np.ndarray, classes: list[str], groups: Sequence[int]) -> dict[str, Any]:
     """The entry of metrics.json for one model on one subset, in percent; None = undefined.
 
-    confusions: int64 (images, classes, classes). The entry of fewer than FEW_IMAGES images also
-    has `miou_interval`.
+    confusions: int64 (images, classes, classes). groups: the number of each image's group. The
+    entry of fewer than FEW_IMAGES images also has `miou_interval`, whose draws are of whole groups;
+    it is undefined for several images of one group.
     """
     confusion = confusions.sum(0)
     few = 0 < len(confusions) < FEW_IMAGES
     return {
-        **({"miou_interval": [*map(_percent, bootstrap_interval(confusions))]} if few else {}),
+        **({"miou_interval": [*map(_percent, _grouped(confusions, groups))]} if few else {}),
         "miou": _percent(mean_iou(confusion)),
         "pixel_accuracy": _percent(pixel_accuracy(confusion)),
         "classes": classes,
         "iou": dict(zip(classes, map(_percent, class_iou(confusion)), strict=True)),
         "confusion": confusion.tolist(),
     }
+
+
+def _grouped(confusions: np.ndarray, groups: Sequence[int]) -> tuple[float, float]:
+    sums = group_sums(confusions, groups)
+    if len(sums) == 1 < len(confusions):
+        return math.nan, math.nan
+    return bootstrap_interval(sums)
 
 
 def _percent(share: float) -> float | None:

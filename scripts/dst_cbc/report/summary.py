@@ -125,17 +125,21 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
         for subset in report:
             figures: Mapping = metrics["best"]["subsets"].get(subset, {}) if metrics else {}
             low, high = figures.get("miou_interval", (None, None))
-            if low is not None:
+            if "miou_interval" in figures and figures["miou"] is not None:
                 # A bootstrap over one image draws this image each time.
                 one = figures["images"] == 1
                 count = "1 image" if one else f"{figures['images']} images"
-                interval = "unknown from one image" if one else f"{low:.2f} to {high:.2f}"
+                known = "unknown from one group" if low is None else f"{low:.2f} to {high:.2f}"
+                interval = "unknown from one image" if one else known
                 lines.append(
                     f"* `{path}` on `{subset}`, {count}: mIoU {figures['miou']:.2f} % ({interval})"
                 )
     if not lines:
         return ""
-    heading = "Few images: in parentheses is the 95 % interval of a bootstrap over the images."
+    heading = (
+        "Few images: in parentheses is the 95 % interval of a bootstrap over the images, of which "
+        "neighbours and those of a group are drawn together."
+    )
     return "\n".join([heading, "", *lines])
 
 
