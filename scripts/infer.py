@@ -2,9 +2,10 @@
 
 Writes into --out: masks/ID.png, indexed PNGs of class numbers in the classes' colours; on request
 confidence/ID.png, 8-bit grey, 255 times the probability of the mask's class; on request
-overlays/ID.jpg, the mask over its image; and infer.json, the model and the options. ID is the
-image's path below --images without its suffix. If the command is stopped, start it again: it
-continues. Bad images are listed at the end, and the command then exits with status 1.
+overlays/ID.jpg, the mask over its image; on request objects.csv, the objects in all masks; and
+infer.json, the model and the options. ID is the image's path below --images without its suffix. If
+the command is stopped, start it again: it continues. Bad images are listed at the end, and the
+command then exits with status 1.
 """
 
 from dataclasses import replace
@@ -24,6 +25,21 @@ def parse():
     parser.path("--out", "folder for the results: new, or of an interrupted pass")
     parser.add_argument("--confidence", action="store_true", help="also write confidence/")
     parser.add_argument("--overlay", action="store_true", help="also write overlays/")
+    parser.add_argument(
+        "--objects",
+        nargs="*",
+        metavar="CLASS",
+        help="also write objects.csv, a row for each object: pixels of one of these classes "
+        "(default: each class but `background`) that touch, also at corners; with --confidence, "
+        "also their mean confidence",
+    )
+    parser.add_argument(
+        "--objects-min",
+        type=int,
+        default=1,
+        metavar="PIXELS",
+        help="smallest area of an object in objects.csv (default 1)",
+    )
     parser.add_argument(
         "--flip",
         action="store_true",
@@ -61,8 +77,8 @@ def parse():
     arguments.window = parser.checked("--window", Window, arguments.window)
     if not all(0.1 <= scale <= 4 for scale in arguments.scales):
         parser.error("--scales: expected factors from 0.1 to 4")
-    if arguments.tile < 64 or (arguments.threads or 1) < 1:
-        parser.error("expected --tile of at least 64 and --threads of at least 1")
+    if arguments.tile < 64 or (arguments.threads or 1) < 1 or arguments.objects_min < 1:
+        parser.error("expected --tile of at least 64, --threads and --objects-min of at least 1")
     return arguments
 
 
@@ -73,12 +89,13 @@ def run() -> None:
         devices.limit_threads(arguments.threads)
     import torch
 
-    from dst_cbc.inference import folders
+    from dst_cbc.inference import folders, objects
     from dst_cbc.inference.tiling import View
     from dst_cbc.models import segmentation
 
     images = folders.list_images(arguments.images, arguments.out)
     model = segmentation.read_model(arguments.model)
+    measured = objects.classes_of_objects(list(model.classes), arguments.objects or ())
     window, bands = arguments.window or model.window, arguments.bands or model.bands
     model = replace(model, window=window, bands=bands)
     compute = Compute(compute_threads=arguments.threads or torch.get_num_threads())
@@ -94,12 +111,19 @@ def run() -> None:
             model, images, outputs, settings, views, device, arguments.workers
         )
     print(f"{len(images) - len(problems)} of {len(images)} images have masks in {arguments.out}")
+    if arguments.objects is not None:
+        masked = {id: path for id, path in images.items() if id not in problems}
+        problems |= objects.write_objects(masked, outputs, measured, arguments.objects_min)
+        print(f"written: {arguments.out / objects.OBJECTS}")
     if problems:
         raise DataError(f"{len(problems)} bad images:\n{by_cause([*problems.values()])}")
 
 
 def made_with(arguments, classes: list[str]) -> dict:
-    """Everything that the results depend on, except the images; the content of infer.json."""
+    """Everything that masks depend on, except the images; the content of infer.json.
+
+    Objects are measured in the masks, so --objects may be given later, or with other classes.
+    """
     return {
         "model_sha256": sha256_file(arguments.model),
         "classes": classes,

@@ -45,6 +45,7 @@ from dst_cbc.data.images import open_image
 from dst_cbc.data.index import Row, read_index
 from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
+from dst_cbc.data.pixel_size import pixel_size
 from dst_cbc.data.trainaug import sbd_mask
 from dst_cbc.own_images import exported_lists
 from dst_cbc.planning import cost
@@ -287,9 +288,11 @@ def band_tiffs(study: Path) -> list[bytes]:
 
 def stacks(study: Path) -> list[bytes]:
     found = []
+    ome = {"Channel": {"Name": ["a", "b"]}, "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    imagej = {"axes": "TCYX", "unit": "um"}
     for axes, options in (
-        ("TCYX", {"ome": True, "metadata": {"axes": "TCYX", "Channel": {"Name": ["a", "b"]}}}),
-        ("TCYX", {"imagej": True, "metadata": {"axes": "TCYX"}}),
+        ("TCYX", {"ome": True, "metadata": {"axes": "TCYX", **ome}}),
+        ("TCYX", {"imagej": True, "resolution": (4, 4), "metadata": imagej}),
         ("TYX", {"metadata": {"axes": "TYX"}, "compression": "zlib"}),
         ("TYX", {"metadata": {"axes": "TYX"}, "bigtiff": True, "byteorder": ">"}),
     ):
@@ -338,6 +341,8 @@ def deep_pngs(study: Path) -> list[bytes]:
 def read_image(path: Path, bands: Bands | None = None) -> None:
     image = open_image(path, (0, 65535), bands=bands)
     assert image.mode == "RGB" and np.asarray(image).shape == (*image.size[::-1], 3)
+    size = pixel_size(path)
+    assert size is None or all(side > 0 for side in size)
 
 
 @cache

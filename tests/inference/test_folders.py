@@ -23,6 +23,7 @@ from dst_cbc.inference.tiling import View, full_logits
 from dst_cbc.inference.whole_images import image_tensor, predict
 from dst_cbc.models.segmentation import build, model_bytes, read_model, write_model
 from dst_cbc.runtime.errors import DataError
+from dst_cbc.runtime.tables import read_csv
 from dst_cbc.settings.network import NetworkSettings
 from dst_cbc.settings.stages import Inference
 from workflow import REPOSITORY
@@ -145,6 +146,26 @@ def test_started_again_it_redoes_nothing(used, photos, model_file):
     before = files(out)
     assert infer(model_file, photos, out, "--confidence", "--overlay", expect=1) == said
     assert files(out) == before
+
+
+def test_objects_can_be_measured_after_the_pass(used, photos, model_file, tmp_path):
+    out, before = tmp_path / "out", files(used[0])
+    shutil.copytree(used[0], out)
+    options = ("--confidence", "--overlay", "--objects", "car", "road", "--objects-min", "3")
+    said = infer(model_file, photos, out, *options, expect=1)
+    assert f"written: {out}/objects.csv" in said and "2 bad images" in said
+    rows = read_csv(out / "objects.csv", {"area_px": int, "confidence": float})
+    assert {row["image"] for row in rows} == {
+        "a.png", "day 1/b/c.d.jpg", "day 1/grey.bmp", "deep.tif",
+    }  # fmt: skip
+    assert {row["class"] for row in rows} == {"car", "road"}
+    assert min(row["area_px"] for row in rows) == 3
+    assert all(0.3 < row["confidence"] <= 1 for row in rows)
+    found = files(out)
+    del found["objects.csv"]
+    assert {name: content for name, (content, _) in found.items()} == {
+        name: content for name, (content, _) in before.items()
+    }
 
 
 def test_missing_damaged_and_outdated_masks_are_made_again_and_drawn_ones_kept(
@@ -300,10 +321,13 @@ def test_a_folder_without_images_is_named(tmp_path):
         folders.list_images(tmp_path / "nowhere", tmp_path / "out")
 
 
+OF_LONG = ("--scales", "1", "4", "--objects")
+
+
 def start(model, images, out):
     command = [sys.executable, SCRIPT, "--model", model, "--images", images, "--out", out]
     return subprocess.Popen(
-        [*map(str, command), "--device", "cpu", "--threads", "1", "--scales", "1", "4"],
+        [*map(str, command), "--device", "cpu", "--threads", "1", *OF_LONG],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -318,7 +342,7 @@ def test_stopped_and_killed_it_goes_on_and_ends_in_the_same_bytes(
     for i in range(12):
         write_image(tmp_path / f"images/{i:02}.png", rng.integers(0, 256, (120, 160, 3)))
     whole = tmp_path / "whole"
-    infer(model_file, tmp_path / "images", whole, "--scales", "1", "4")
+    infer(model_file, tmp_path / "images", whole, *OF_LONG)
     out, done, ends = tmp_path / "out", {}, []
     for sent in (signal.SIGTERM, signal.SIGKILL, None):
         process = start(model_file, tmp_path / "images", out)

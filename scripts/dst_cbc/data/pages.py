@@ -81,7 +81,7 @@ def sha256_of(path: Path) -> str:
     The file of a page is read again only when its size or its time has changed.
     """
     file, page = split(path)
-    return sha256_file(file) if page is None else _remembered(_sha256, file)
+    return sha256_file(file) if page is None else remembered(_sha256, file)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def stack_of(path: Path) -> Stack:
     Raises DataError for a TIFF whose directories are damaged, in a circle, more than
     MOST_DIRECTORIES, or not those that the file describes.
     """
-    return _remembered(_stack, path)
+    return remembered(_stack, path)
 
 
 class Plane:
@@ -126,7 +126,8 @@ class Plane:
         return start + found[len(start) :]
 
 
-def _remembered(function: Any, path: Path) -> Any:
+def remembered(function: Any, path: Path) -> Any:
+    """Call a function that has a cache: it is called again only when the file has changed."""
     status = path.stat()
     return function(path, status.st_ino, status.st_size, status.st_mtime_ns)
 

@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from . import checksums, escape
 from .errors import DataError
-from .files import open_regular, write_text
+from .files import atomic, open_regular, write_text
 
 T = TypeVar("T")
 
@@ -21,10 +21,23 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any
     A text that a spreadsheet program would run as a formula is escaped; `read_csv` undoes it.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
+    _write_rows(text, header, rows)
+    write_text(path, text.getvalue())
+
+
+def stream_csv(path: Path, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """`write_csv` of more rows than memory should hold; `path` is replaced, even by an equal file.
+
+    Cells that a row lacks are empty.
+    """
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        _write_rows(file, header, rows)
+
+
+def _write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    writer = csv.DictWriter(file, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: escape.csv(cell) for key, cell in row.items()} for row in rows)
-    write_text(path, text.getvalue())
 
 
 def whole(text: str) -> int:
