@@ -16,7 +16,7 @@ from dst_cbc.runtime.files import sha256_file, write_text
 
 def run() -> None:
     parser = Parser(__doc__)
-    parser.path("--model", "model.pt")
+    parser.model()
     parser.path("--out", "folder for the exported files")
     parser.add_argument(
         "--images",

@@ -20,7 +20,7 @@ from dst_cbc.settings.stages import Compute, Inference
 
 def parse():
     parser = Parser(__doc__)
-    parser.path("--model", "model.pt")
+    parser.model()
     parser.path("--images", "folder of images, read with its subfolders and never written")
     parser.path("--out", "folder for the results: new, or of an interrupted pass")
     parser.add_argument("--confidence", action="store_true", help="also write confidence/")

@@ -2,10 +2,12 @@ import ast
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import pytest
 
 from documentation.commands_page import parser_of
+from dst_cbc.cli import model_file
 from workflow import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("*.py"))
@@ -193,3 +195,27 @@ def test_a_command_whose_reader_ends_says_nothing():
     os.close(writer)
     # The status of a program that the signal SIGPIPE ends.
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_model_is_a_file_or_model_pt_in_a_folder(tmp_path):
+    study = tmp_path / "results/cells"
+    rounds = [f"8_0/dst-cbc/round{number}" for number in (1, 2)]
+    for name in ("8_0/supervised", *rounds, "8_0/dmt/a/round1", "8_0/dmt/a/round1/export/extra"):
+        (study / name).mkdir(parents=True)
+        (study / name / "model.pt").touch()
+    (study / "dataset.csv").touch()
+    with pytest.raises(ArgumentTypeError) as caught:
+        model_file(study)
+    command = f"`snakemake --cores all {study}/model.pt --configfile FILE`"
+    named = ", ".join(f"{study}/{name}/model.pt" for name in ("8_0/dmt/a/round1", *rounds))
+    assert str(caught.value) == (
+        f"{study}: a folder without model.pt; to make the model that the study recommends, run "
+        f"{command}; or name one of its models: {named} and 1 more"
+    )
+    with pytest.raises(ArgumentTypeError, match=r"model\.pt; expected a model file, or a study"):
+        model_file(study.parent)
+    (study / "model.pt").touch()
+    for name in (study, study / "model.pt"):
+        assert model_file(name) == study / "model.pt"
+    # Whoever reads it says that there is none.
+    assert model_file(tmp_path / "none.pt") == tmp_path / "none.pt"

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from .runtime import checksums, escape, job_record, signals
-from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, no_space
+from .runtime.errors import FULL, Changed, DataError, NoSpace, Unusable, first_of, no_space
 from .runtime.reading import read_text
 from .runtime.resume import Busy
 from .settings.base import Settings
@@ -39,6 +39,16 @@ class Parser(argparse.ArgumentParser):
     def path(self, name: str, help: str, **options) -> None:
         """Add a required option that is a path."""
         self.add_argument(name, type=Path, required=True, metavar="PATH", help=help, **options)
+
+    def model(self) -> None:
+        """Add --model: a model file, or a folder that holds one, such as that of a study."""
+        self.add_argument(
+            "--model",
+            type=lambda text: model_file(Path(os.path.expanduser(text))),
+            required=True,
+            metavar="PATH",
+            help="model.pt, or the folder of a study for the model that it recommends",
+        )
 
     def settings(self, cls: type[Settings]) -> None:
         """Add --settings: the settings of the stage as JSON text or as a JSON file."""
@@ -96,6 +106,27 @@ class Parser(argparse.ArgumentParser):
             default=0,
             help="extra processes that load images (default 0: this process loads them)",
         )
+
+
+def model_file(path: Path) -> Path:
+    """The path of a model file; of a folder, that of its model.pt.
+
+    Raises ArgumentTypeError for a folder without one.
+    """
+    if not path.is_dir():
+        return path
+    file = path / "model.pt"
+    if file.is_file():
+        return file
+    problem = f"{path}: a folder without {file.name}; "
+    if not (path / "dataset.csv").is_file():
+        raise argparse.ArgumentTypeError(f"{problem}expected a model file, or a study's folder")
+    below = [str(one) for depth in (2, 3, 4) for one in path.glob("*/" * depth + file.name)]
+    others = f"; or name one of its models: {first_of(sorted(below), 3)}" if below else ""
+    raise argparse.ArgumentTypeError(
+        f"{problem}to make the model that the study recommends, run "
+        f"`snakemake --cores all {file} --configfile FILE`{others}"
+    )
 
 
 def read_settings(cls: type[S], text: str) -> S:

@@ -1,6 +1,7 @@
 """Export: ONNX and torch.export give the same as PyTorch; model.md describes the model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -171,6 +172,36 @@ def test_the_card_tells_of_the_study(handed_over):
     ):
         assert words in text, words
     assert str(handed_over[0].parents[4]) not in text
+
+
+@pytest.mark.parametrize(
+    "place", ["8_0/dst-cbc/round2", "8_0/dmt/teacher/round2", "8_0/supervised"]
+)
+def test_the_card_of_a_recommended_model_tells_of_the_model_that_was_copied(place, tmp_path):
+    study = tmp_path / "results/cells"
+    write_csv(study / "dataset.csv", COLUMNS, [])
+    write_text(study / "splits/8_0.labeled.txt", "0\n1\n")
+    write_json(study / "recommendation.json", {"model": place, "gain": 1.5})
+    made = {"device": "cpu", "versions": {}, "commit": "abc", "seconds": 1.5}
+    write_json(study / place / "run.json", made)
+    around = model_card.surroundings(study / "model.pt")
+    assert around == model_card.surroundings(study / place / "model.pt")
+    assert around.name == f"cells/{place}" and around.labeled == 2 and around.run["commit"] == "abc"
+    assert around.method == place.removeprefix("8_0/").removesuffix("/round2")
+    write_json(study / "recommendation.json", {"model": "../../secret"})
+    with pytest.raises(DataError, match=r"recommendation\.json: '\.\./\.\./secret' cannot be"):
+        model_card.surroundings(study / "model.pt")
+
+
+def test_a_study_is_exported_by_the_model_that_it_recommends(handed_over, tmp_path):
+    folder, _ = handed_over
+    study = tmp_path / "results/cells"
+    shutil.copytree(folder.parents[2], study)
+    write_json(study / "recommendation.json", {"model": "8_0/dst-cbc/round2"})
+    shutil.copy(folder / "model.pt", study)
+    run(study, tmp_path / "out")
+    lines = (tmp_path / "out/model.md").read_text().splitlines()
+    assert lines[0] == "# cells/8_0/dst-cbc/round2" and "| val | 4 | 61.23 | 80.00 |" in lines
 
 
 def test_a_model_alone_has_a_card_too_and_is_compared_on_made_up_images(tmp_path):

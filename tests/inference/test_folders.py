@@ -141,10 +141,13 @@ def test_masks_are_indexed_class_numbers_in_the_classes_colours(used, photos, mo
         assert np.abs(overlay - expected).mean() < 25
 
 
-def test_started_again_it_redoes_nothing(used, photos, model_file):
+def test_started_again_it_redoes_nothing_nor_does_it_with_the_model_s_folder(
+    used, photos, model_file
+):
     out, said = used
     before = files(out)
-    assert infer(model_file, photos, out, "--confidence", "--overlay", expect=1) == said
+    for model in (model_file, model_file.parent):
+        assert infer(model, photos, out, "--confidence", "--overlay", expect=1) == said
     assert files(out) == before
 
 

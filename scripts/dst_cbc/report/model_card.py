@@ -16,11 +16,12 @@ from markupsafe import Markup
 
 from ..data.index import Row, read_index
 from ..runtime import escape
+from ..runtime.paths import require_relative
 from ..runtime.reading import explained, read_ids, read_json
 from ..settings.data import SplitRule
 from ..settings.network import NetworkSettings
 from ..settings.stages import ModelSettings
-from .model_files import BestMetrics, Run, read_run
+from .model_files import RECOMMENDATION, BestMetrics, Recommended, Run, read_run
 from .templates import render
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
@@ -31,7 +32,7 @@ FILL_IN = Markup("**to be filled in by you**")
 class Surroundings:
     """Contents of the files around a model in its study; None or empty where a file is missing.
 
-    name: `<study>/<split>_<seed>/<method>/round<r>`; `model` for a model outside a study.
+    name: `<study>/<division>/<method>/round<r>`; `model` for a model outside a study.
     labeled, unlabeled: numbers of images of the split.
     """
 
@@ -48,25 +49,31 @@ class Surroundings:
 def surroundings(model: Path) -> Surroundings:
     """Read the files beside `model.pt`, and those of its study in the folders above.
 
+    Of the model that a study recommends, the files are those beside the model that was copied.
     Raises DataError if one of these files is damaged.
     """
     folder = model.resolve().parent
-    depth = 2 if re.fullmatch(r"round[1-9]\d*", folder.name) else 1
-    division = folder.parents[depth - 1]
-    study = division.parent
-    in_a_study = (study / "dataset.csv").is_file()
+    recommendation = folder / RECOMMENDATION
+    if recommendation.is_file():
+        origin = read_json(recommendation, Recommended)["model"]
+        folder /= require_relative(origin, recommendation)
+    # A model is in <division>/supervised, <division>/<method>/round<r>, or, with several chains of
+    # rounds, in <division>/<method>/<chain>/round<r>.
+    chain = folder.parent if re.fullmatch(r"round[1-9]\d*", folder.name) else folder
+    study = next((one for one in chain.parents[1:3] if (one / "dataset.csv").is_file()), None)
+    division, *method = chain.relative_to(study).parts if study else ("", chain.name)
     counts = {}
     for kind in ("labeled", "unlabeled"):
-        listing = study / f"splits/{division.name}.{kind}.txt"
-        counts[kind] = len(read_ids(listing)) if listing.is_file() else None
+        listing = study / f"splits/{division}.{kind}.txt" if study else None
+        counts[kind] = len(read_ids(listing)) if listing and listing.is_file() else None
     settings, metrics = folder / "settings.json", folder / "metrics.json"
     return Surroundings(
-        name=folder.relative_to(study.parent).as_posix() if in_a_study else "model",
-        method=folder.parents[depth - 2].name if depth == 2 else folder.name,
+        name=folder.relative_to(study.parent).as_posix() if study else "model",
+        method="/".join(method),
         settings=_settings(settings) if settings.is_file() else None,
         metrics=read_json(metrics, BestMetrics) if metrics.is_file() else None,
         run=read_run(folder / "run.json"),
-        rows=list(read_index(study / "dataset.csv").values()) if in_a_study else (),
+        rows=list(read_index(study / "dataset.csv").values()) if study else (),
         **counts,
     )
 

@@ -16,6 +16,8 @@ from ..runtime.reading import read_json
 from ..settings.data import GroupPattern
 
 CHECKPOINTS = ("best", "last")
+RECOMMENDATION = "recommendation.json"
+"""Says in a study's folder of which model the model.pt beside it is a copy."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 """In 0..100."""
@@ -62,6 +64,12 @@ class Run(TypedDict):
     device: str
     versions: dict[str, str]
     seconds: Annotated[float, Field(ge=0)]
+
+
+class Recommended(TypedDict):
+    """model: folder of the recommended model, below the study's folder."""
+
+    model: str
 
 
 class Train(TypedDict):
