@@ -167,8 +167,7 @@ def test_the_card_tells_of_the_study(handed_over):
         "its figures on val are too good",
         "commit abc",
         "Code (DST-CBC): Apache-2.0.",
-        "Initial weights: none, random.",
-        f"Data: {model_card.FILL_IN}",
+        f"\n* Initial weights: none, random.\n* Data: {model_card.FILL_IN}",
     ):
         assert words in text, words
     assert str(handed_over[0].parents[4]) not in text
