@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
+from dst_cbc.report.losing import notes, vanished_classes, worse_on_val
 from dst_cbc.report.summary import COLUMNS, interval_notes, published_note, share_notes, summarize
 from dst_cbc.report.tables import aggregate, markdown
 from dst_cbc.runtime.files import write_text
@@ -30,15 +31,19 @@ def run() -> None:
     parser.path("--csv", "summary.csv to write")
     parser.path("--markdown", "summary.md to write")
     arguments = parser.parse_args()
-    rows = summarize(arguments.study, arguments.models, arguments.report)
+    study, models = arguments.study, arguments.models
+    rows = summarize(study, models, arguments.report)
     write_csv(arguments.csv, COLUMNS, rows)
     found = aggregate(rows)
-    notes = (
-        published_note(arguments.study, rows),
-        interval_notes(arguments.study, arguments.models, arguments.report),
-        share_notes(arguments.study, arguments.models),
+    # Not falling_agreement: agreement.csv is made later.
+    losses = [*worse_on_val(study, models), *vanished_classes(study, models)]
+    remarks = (
+        published_note(study, rows),
+        notes(losses),
+        interval_notes(study, models, arguments.report),
+        share_notes(study, models),
     )
-    text = markdown(arguments.study.name, found, "\n\n".join(filter(None, notes)))
+    text = markdown(study.name, found, "\n\n".join(filter(None, remarks)))
     write_text(arguments.markdown, text)
     print(text, end="")
 

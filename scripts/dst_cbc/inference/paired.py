@@ -78,12 +78,19 @@ def difference(ours: np.ndarray, theirs: np.ndarray, groups: Sequence[int]) -> D
     order; or (seeds, images, classes, classes), then the differences of the seeds are averaged.
     groups: of `resampling_groups`.
     """
-    points = _points(ours, groups) - _points(theirs, groups)
+    return jackknifed(_points(ours, groups) - _points(theirs, groups), len(groups))
+
+
+def jackknifed(points: np.ndarray, images: int) -> Difference:
+    """Return how sure a difference is that so many images give.
+
+    points: float64 (1 + groups,), the difference on all images, and without each of the groups.
+    """
     mean, error, degrees = _jackknife(points)
     low, high = _ends(points)
     # An error of 0 is certainty.
     above = float(stdtr(degrees, mean / (error or 1e-9)))
-    return Difference(mean, low, high, above, len(groups), degrees + 1)
+    return Difference(mean, low, high, above, images, degrees + 1)
 
 
 def interval(matrices: np.ndarray, groups: Sequence[int]) -> tuple[float, float]:
