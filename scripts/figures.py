@@ -13,6 +13,7 @@ def run() -> None:
         os.environ.setdefault("MPLCONFIGDIR", cache)
         from dst_cbc.report.figure_data import read_models
         from dst_cbc.report.figures import FIGURES, write
+        from dst_cbc.report.losing import losses, notes
 
         parser = Parser(__doc__)
         parser.add_argument(
@@ -30,6 +31,8 @@ def run() -> None:
         for name in arguments.figures:
             write(FIGURES[name](arguments.study, models, arguments.subset), arguments.out / name)
             print(arguments.out / f"{name}.svg")
+        if text := notes(losses(arguments.study, [str(model.path) for model in models])):
+            print(text)
 
 
 if __name__ == "__main__":

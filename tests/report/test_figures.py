@@ -191,6 +191,32 @@ def test_rounds_has_the_last_step_dashed_and_in_the_legend(study):
     assert "last step of the round" in legend(figure)
 
 
+def test_rounds_has_a_ring_around_the_last_step_of_a_round_that_loses_on_any_seed(study):
+    for seed in (0, 1):
+        study.add(f"12_{seed}/supervised", 40.0)
+        for round, last in ((1, 41.0), (2, 38.0), (3, 36.0 + seed)):
+            study.add(f"12_{seed}/dst-cbc/round{round}", 41.0, last)
+        study.agrees(f"12_{seed}/dst-cbc", ("", "", ""), (100, 99, ""), (100, 99 - 9 * seed, ""))
+    figure = study.draw("rounds")
+    *_, ring = figure.axes[0].lines
+    assert (list(ring.get_xdata()), list(ring.get_ydata())) == ([3], [36.5])
+    assert ring.get_markersize() > 10 and ring.get_markerfacecolor() == "none"
+    assert "round that loses" in legend(figure)
+    assert said(
+        figure, "that lose mIoU on val, a class of their labels, or agreement: 12_1/dst-cbc/round3;"
+    )
+
+
+def test_rounds_without_a_loss_has_no_ring(study):
+    study.add("12_0/supervised", 40.0)
+    study.chain("dst-cbc", 41.0, 38.0, 36.0)
+    study.agrees("12_0/dst-cbc", ("", "", ""), (100, 99, ""), (100, 99, ""))
+    figure = study.draw("rounds")
+    assert legend(figure) == ["dst-cbc", "last step of the round"]
+    assert not said(figure, "lose")
+    assert len(figure.axes[0].lines) == 2
+
+
 def test_a_band_of_one_standard_deviation_surrounds_the_mean_of_seeds(full):
     (axes,) = full.draw("rounds").axes
     (band,) = axes.collections

@@ -311,18 +311,36 @@ def test_notes_are_a_list_of_all_signs(study):
     ]
 
 
-def test_the_summary_has_what_its_inputs_tell(study, monkeypatch, capsys):
-    """agreement.csv is made after the summary, which must not depend on whether it is there."""
+@pytest.fixture
+def run(study, monkeypatch, capsys):
+    """Return a function that runs a script on a study with all signs, and returns its output."""
     study.chain(40, 30, 30)
     study.labels(1, 0.2, (900, 500))
     study.labels(2, 0.4, (0, 500))
     study.agrees([100] * 6, [50] * 6)
+    monkeypatch.setenv("MPLCONFIGDIR", str(study.folder))
+
+    def start(script, *words):
+        monkeypatch.setattr(sys, "argv", [script, str(study.folder), *map(str, words)])
+        runpy.run_path(str(SCRIPTS / script))["run"]()
+        return capsys.readouterr().out
+
     csv, markdown = study.folder / "summary.csv", study.folder / "summary.md"
     models = list(dict.fromkeys(study.models))
-    words = [study.folder, *models, "--csv", csv, "--markdown", markdown]
-    monkeypatch.setattr(sys, "argv", ["summarize.py", *map(str, words)])
-    runpy.run_path(str(SCRIPTS / "summarize.py"))["run"]()
-    text = markdown.read_text()
-    assert "Rounds that lose:" in text and text.count("against `12_0/supervised`") == 2
-    assert "have lost class 'sky'" in text and "keep their class" not in text
-    assert capsys.readouterr().out == text
+    start.summarize = lambda: start("summarize.py", *models, "--csv", csv, "--markdown", markdown)
+    return start
+
+
+def test_the_summary_has_what_its_inputs_tell(study, run):
+    """agreement.csv is made after the summary, which must not depend on whether it is there."""
+    printed = run.summarize()
+    assert (study.folder / "summary.md").read_text() == printed
+    assert "Rounds that lose:" in printed and printed.count("against `12_0/supervised`") == 2
+    assert "have lost class 'sky'" in printed and "keep their class" not in printed
+
+
+def test_the_log_of_the_figures_has_all_signs(study, run):
+    run.summarize()
+    printed = run("figures.py", "rounds", "--subset", "val", "--out", study.folder)
+    for sign in ("against `12_0/supervised`", "have lost class 'sky'", "keep their class"):
+        assert sign in printed

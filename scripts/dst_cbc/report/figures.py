@@ -9,7 +9,7 @@ styles are distinct in black and white.
 
 import io
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..runtime.errors import first_of
 from ..runtime.files import write_bytes
-from . import figure_data
+from . import figure_data, losing
 from .figure_data import SUPERVISED, Points, SummaryRow
 from .tables import describe_selection
 
@@ -56,6 +56,12 @@ MARKERS = "os^DvPX<>ph*"
 # Methods of one round, drawn as horizontal lines to compare with.
 REFERENCES = {"st": "-.", "supervised-long": ":"}
 LAST_STEP = {"linestyle": "--", "alpha": 0.6, "markerfacecolor": "white", "linewidth": 1.0}
+# Known by its size, also without its colour.
+RING = {
+    "linestyle": "none", "marker": "o", "markersize": 12, "markerfacecolor": "none",
+    "markeredgecolor": "#c00000", "markeredgewidth": 1.5, "clip_on": False,
+}  # fmt: skip
+LOSES = "rounds that lose mIoU on val, a class of their labels, or agreement"
 NOTHING = "nothing to show"
 
 Models = Sequence[SummaryRow]
@@ -63,22 +69,35 @@ Models = Sequence[SummaryRow]
 
 @style.context(STYLE)
 def rounds(study: Path, models: Models, subset: str) -> Figure:
-    """mIoU after each round; round 0 is the baseline (the paper's Figures 3 and 4)."""
+    """mIoU after each round; round 0 is the baseline (the paper's Figures 3 and 4).
+
+    A ring marks the last step of a round that loses, on any seed; the footnote names these rounds.
+    """
     shown = [mine for mine in _splits(models) if _chains(mine)]
     figure, panels = _panels(len(shown))
+    found = losing.losses(study, [str(model.path) for model in models])
+    lost, ringed = {Path(loss.path) for loss in found}, []
     for axes, mine in zip(panels, shown, strict=True):
         for method in _chains(mine):
             look = _look(models, method)
-            _line(
-                axes, figure_data.scores(mine, method, "last"), {**look, **LAST_STEP}, "_", models
-            )
+            last = figure_data.scores(mine, method, "last")
+            _line(axes, last, {**look, **LAST_STEP}, "_", models)
             _line(axes, figure_data.scores(mine, method), look, method, models)
+            losers = {m.path: m.round for m in mine if m.method == method and m.path in lost}
+            _ring(axes, last, losers.values())
+            ringed += map(str, losers)
         for method, dashes in REFERENCES.items():
             _reference(axes, figure_data.final_scores(mine, {0: method}), dashes, method, models)
         axes.set(title=mine[0].split, xlabel="round", ylabel=f"mIoU on {subset}, %")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    last = Line2D([], [], color="black", marker="o", **LAST_STEP, label="last step of the round")
-    return _finish(figure, models, f"mIoU on {subset}; {_best(models)}", [last])
+    handles = [
+        Line2D([], [], color="black", marker="o", **LAST_STEP, label="last step of the round")
+    ]
+    note = f"mIoU on {subset}; {_best(models)}"
+    if ringed:
+        handles.append(Line2D([], [], **RING, label="round that loses"))
+        note += f"; {LOSES}: {first_of(ringed, 6)}"
+    return _finish(figure, models, note, handles)
 
 
 @style.context(STYLE)
@@ -319,6 +338,14 @@ def _reference(axes: Axes, points: Points, dashes: str, method: str, models: Mod
     if found.x:
         look = {"color": _look(models, method)["color"], "linestyle": dashes, "zorder": 1.5}
         axes.axhline(found.mean[-1], **look, label=_with_seeds(method, found.seeds, models))
+
+
+def _ring(axes: Axes, points: Points, rounds: Collection[int]) -> None:
+    """Draw rings around the means of `points` at these rounds."""
+    found = figure_data.series(points)
+    means = [mean for mean in zip(found.x, found.mean, strict=True) if mean[0] in rounds]
+    if means:
+        axes.plot(*zip(*means, strict=True), **RING, label="_")
 
 
 def _with_seeds(label: str, seeds: list[int], models: Models) -> str:
