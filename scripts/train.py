@@ -169,6 +169,7 @@ def run() -> None:
         if not mine.first:
             return
         work.require_held()
+        say_if_lost(settings.train.round, best, end)
         write_model_folder(arguments, settings, objective.evaluated, end, work)
     write_run(arguments.out / "run.json", end, device)
 
@@ -176,6 +177,18 @@ def run() -> None:
 def require_checked_files(data) -> None:
     require_same(data.root, [*data.labeled, *data.validation], data.masks)
     require_same(data.root, data.pseudo)
+
+
+def say_if_lost(round: int, best: dict | None, end) -> None:
+    """Print a line if a round ends below the best of its chain. best: record before the round."""
+    reached = end.history[-1]
+    scored = [record for record in (best, end.best) if record and record["score"] is not None]
+    top = max(scored, key=lambda record: record["score"], default=None)
+    if top and reached["step"] == end.step and reached["miou"] < top["score"]:
+        print(
+            f"round {round} ends at mIoU {reached['miou']:.2f}, below the best of the chain, "
+            f"{top['score']:.2f} of round {top['round']}, step {top['step']}"
+        )
 
 
 def starting_point(previous: Path | None, settings: ModelSettings, window):

@@ -113,6 +113,31 @@ def test_the_last_model_has_a_score_only_if_its_step_was_validated(
     assert read_model(tmp_path / "model.pt").record["score"] == 50.0
 
 
+@pytest.mark.parametrize(
+    "before, best, miou, step, said",
+    [
+        ((1, 56.84), (1, 56.84), 53.68, 4, "below the best of the chain, 56.84 of round 1, step 4"),
+        # `select: last` forgets what was before.
+        ((2, 56.84), (3, 53.68), 53.68, 4, "below the best of the chain, 56.84 of round 2, step 4"),
+        ((1, 50.0), (3, 54.0), 53.68, 4, "below the best of the chain, 54.00 of round 3, step 4"),
+        (None, (3, 54.0), 53.68, 4, "below the best of the chain, 54.00 of round 3, step 4"),
+        ((1, 50.0), (3, 53.68), 53.68, 4, ""),
+        ((1, None), (3, 53.68), 53.68, 4, ""),
+        ((1, 56.84), (1, 56.84), float("nan"), 4, ""),
+        # The last step was not validated.
+        ((1, 56.84), (1, 56.84), 53.68, 3, ""),
+    ],
+)
+def test_a_round_that_ends_below_the_best_says_so(before, best, miou, step, said, script, capsys):
+    def at(place):
+        return place and {"round": place[0], "score": place[1], "step": 4}
+
+    script["say_if_lost"](
+        3, at(before), Progress(4, at(best), None, [{"step": step, "miou": miou}])
+    )
+    assert capsys.readouterr().out == (said and f"round 3 ends at mIoU 53.68, {said}\n")
+
+
 def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(
     script, digits_dataset, tmp_path
 ):
