@@ -18,7 +18,7 @@ venv:
 
 demo: venv  ## run config.yaml: draw scenes, train, write the summary; takes less than 5 minutes
 	$(BIN)/snakemake --cores $(CORES)
-	@cat results/demo/summary.md
+	@cat results/demo/summary.md results/demo/recommendation.md
 
 test: venv  ## run all tests except the slow ones
 	$(PYTEST) -m "not slow"

@@ -21,6 +21,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/label.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/choose.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/download.smk"
@@ -37,6 +38,10 @@ onstart:
     require_no_way_out()
     require_meant()
     print(cost_estimate(), file=sys.stderr)
+
+
+onsuccess:
+    print(recommended(), file=sys.stderr)
 
 
 onerror:

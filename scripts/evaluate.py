@@ -72,18 +72,20 @@ def run() -> None:
 def _evaluated(model, arguments, stage: EvaluateStage, rows, subset: str, device) -> Confusions:
     from dst_cbc.inference import whole_images
 
-    chosen = [row for row in rows if row.subset == subset]
+    held_out = {*stage.held_out}
+    chosen = [row for row in rows if (row.id in held_out if held_out else row.subset == subset)]
     with devices.explain_out_of_memory("evaluation.batch or evaluation.tile"):
         each = whole_images.evaluate_each(
             model, arguments.data, chosen, stage.dataset, stage, device, arguments.workers
         )
-        return Confusions([row.id for row in chosen], np.array(list(each)))
+        matrices = np.array(list(each), np.int64)
+        # Of no image, too: with folds, a study may have neither val nor test.
+        matrices = matrices.reshape(-1, *(len(model.classes),) * 2)
+        return Confusions([row.id for row in chosen], matrices)
 
 
 def _figures(found: Confusions, stage: EvaluateStage, rows, classes: list[str]) -> dict[str, Any]:
-    pairs = stage.dataset.pairs
-    known_ids = [row.id for row in rows]
-    groups = resampling_groups(found.ids, known_ids, pairs.group if pairs else None)
+    groups = resampling_groups(found.ids, [row.id for row in rows], stage.dataset.group)
     return {"images": len(found.ids), **report(found.matrices, classes, groups)}
 
 

@@ -86,8 +86,12 @@ def run() -> None:
 
 
 def last_predicted(plan: Plan, study: Path, file: Path) -> PlannedModel:
-    """Return the model of the last round that has been predicted. Raises DataError without one."""
-    found = [m for m in plan.models.values() if (study / m.path / "predictions.h5").is_file()]
+    """Return the model of the last round that has been predicted. Raises DataError without one.
+
+    Models of folds have seen fewer masks, so they are not asked.
+    """
+    shown = [model for model in plan.models.values() if not model.fold]
+    found = [model for model in shown if (study / model.path / "predictions.h5").is_file()]
     if not found:
         raise DataError(f"{study}: no predictions.h5; run snakemake --configfile {file}")
     return max(found, key=lambda model: model.round)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.report.losing import notes, vanished_classes, worse_on_val
+from dst_cbc.report.losing import comparison_notes, notes, vanished_classes, worse_on_val
 from dst_cbc.report.summary import COLUMNS, interval_notes, published_note, share_notes, summarize
 from dst_cbc.report.tables import aggregate, markdown
 from dst_cbc.runtime.files import write_text
@@ -40,6 +40,7 @@ def run() -> None:
     remarks = (
         published_note(study, rows),
         notes(losses),
+        comparison_notes(study, models),
         interval_notes(study, models, arguments.report),
         share_notes(study, models),
     )

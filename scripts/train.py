@@ -4,16 +4,21 @@ With --pseudo-labels or --unlabeled, it learns from labeled and pseudo-labeled i
 from labeled images only. If the settings name a network, it starts from initial weights; otherwise
 from the weights of --previous. It writes to the folder --out: model.pt (the best model of all
 rounds so far), last.pt, settings.json, history.csv and run.json, and snapshots/ if the settings ask
-for them. A training that was killed continues from its last save.
+for them. A training that was killed continues from its last save. With --choice, it ends at the
+step that the folds chose. A round behind the end of its chain trains nothing and copies the model.
 """
 
+import math
 import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.data.index import read_index, require_same, rows_of, used_files, window_of
+from dst_cbc.data.index import Row, read_index, require_same, rows_of, used_files, window_of
 from dst_cbc.data.records import selecting
+from dst_cbc.inference.metrics import FEW_IMAGES
+from dst_cbc.inference.paired import resampling_groups
+from dst_cbc.report.choice import chosen_for
 from dst_cbc.runtime import checksums, devices, gpu_locks, signals
 from dst_cbc.runtime.errors import Changed, DataError
 from dst_cbc.runtime.files import digest, write_bytes, write_json, write_text
@@ -22,7 +27,7 @@ from dst_cbc.runtime.resume import Work, resume_folder
 from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.settings.choices import SelfTraining
-from dst_cbc.settings.stages import ModelSettings
+from dst_cbc.settings.stages import ModelSettings, TrainStage
 from dst_cbc.training import ranks
 
 READ = (
@@ -32,6 +37,7 @@ READ = (
     ("--predictions", "predictions.h5 of the model that made the pseudo labels"),
     ("--thresholds", "thresholds.csv that made the pseudo labels"),
     ("--labeling-model", "model.pt of the model that made the pseudo labels"),
+    ("--choice", "choice.json, if folds choose the model: after which step, and in which round"),
 )
 """Options for inputs other than the labeled images; the method decides which are required."""
 
@@ -44,6 +50,7 @@ def parse():
     parser.path("--labeled", "list of the ids of labeled images, one per line")
     for name, help in READ:
         parser.add_argument(name, type=Path, metavar="PATH", help=help)
+    parser.add_argument("--name", help="with --choice: the name of this training in it")
     parser.path("--out", "folder to write the model to")
     parser.path("--resume", "folder for the state of an unfinished training")
     parser.add_argument(
@@ -64,7 +71,10 @@ def require_what_it_reads(parser: Parser, arguments) -> None:
     stage, learns = settings.train, arguments.pseudo_labels or arguments.unlabeled
     if arguments.pseudo_labels and arguments.unlabeled:
         parser.error("--unlabeled: not allowed with --pseudo-labels, which also names the images")
-    goes_on = learns and not (settings.network and stage.best == "restart")
+    by_folds = stage.select == "folds"
+    if by_folds != bool(arguments.choice) or by_folds != bool(arguments.name):
+        parser.error("--choice, --name: required with train.select folds, not allowed otherwise")
+    goes_on = learns and (by_folds or not (settings.network and stage.best == "restart"))
     if bool(arguments.previous) != bool(goes_on):
         parser.error(
             "--previous: required with --pseudo-labels or --unlabeled and not allowed otherwise; "
@@ -117,7 +127,7 @@ def run() -> None:
     inputs = [
         *([checksums.sha256_of(previous)] if previous else []),
         *inputs,
-        *(checksums.sha256_of(path) for path in more if path),
+        *(checksums.sha256_of(path) for path in (*more, arguments.choice) if path),
     ]
     files = digest([used_files([*labeled, *validation], True), used_files(pseudo, False)])
     if settings.start_from:
@@ -143,22 +153,38 @@ def run() -> None:
         mine.join(device, settings.train)
         size = settings.predict.size if settings.predict else None
         data = samples.Data(
-            arguments.data, settings.dataset, labeled, pseudo, folder, validation, *more, size
+            arguments.data,
+            settings.dataset,
+            labeled,
+            pseudo,
+            folder,
+            validation,
+            *more,
+            size,
+            groups_of_few(validation, list(rows), settings),
         )
-        model, best = starting_point(previous, settings, window)
+        model, best, best_model = starting_point(previous, settings, window)
+        chosen = chosen_for(arguments.choice, arguments.name) if arguments.choice else {}
+        if why := chosen.get("stopped") or has_ended(settings.train, best):
+            if mine.first:
+                write_copy(arguments, settings, why, device)
+            return
+        stage = loop.ended_early(settings.train, chosen.get("share", 1))
         try:
+            # Its rates and ramps are those of the whole length, as in the folds.
             objective = objectives.make(model, data, settings.train, device, mine)
             end = loop.train(
                 objective,
                 best,
                 data,
-                settings.train,
+                stage,
                 device,
                 work,
                 arguments.board,
                 arguments.workers,
                 arguments.save_seconds,
                 mine,
+                best_model=best_model,
             )
         except (Changed, DataError):
             # If a file has changed since the data check, raise Spoiled instead: a retry can help,
@@ -171,7 +197,17 @@ def run() -> None:
         work.require_held()
         say_if_lost(settings.train.round, best, end)
         write_model_folder(arguments, settings, objective.evaluated, end, work)
-    write_run(arguments.out / "run.json", end, device)
+    path, seconds = arguments.out / "run.json", round(end.seconds, 1)
+    write_run(path, device, seconds=seconds, resumes=end.resumes)
+
+
+def groups_of_few(validation: list[Row], known: list[str], settings: ModelSettings) -> list[int]:
+    """The groups of the images that choose, if they are few; else none."""
+    stage = settings.train
+    if len(validation) >= FEW_IMAGES or stage.select not in ("val", "valtiny"):
+        return []
+    ids = [row.id for row in validation]
+    return resampling_groups(ids, known, settings.dataset.group)
 
 
 def require_checked_files(data) -> None:
@@ -192,22 +228,50 @@ def say_if_lost(round: int, best: dict | None, end) -> None:
 
 
 def starting_point(previous: Path | None, settings: ModelSettings, window):
-    """The model with its starting weights, and the record of the best model of the chain so far."""
+    """The model with its starting weights, and the best model of the chain so far with its record.
+
+    Without an earlier model, or if the best is not carried on, the last two are None.
+    """
     import torch
 
     from dst_cbc.models import segmentation
 
     before = segmentation.read_model(previous) if previous else None
-    best = before.record if before and settings.train.best == "carry" else None
+    carried = before if settings.train.best == "carry" else None
+    best = carried.record if carried else None
     if not settings.network:
         assert before is not None
-        return before, best
+        return before, best, carried
     torch.manual_seed(settings.train.seed)
     classes, bands = settings.dataset.classes, settings.dataset.bands
     if settings.start_from:
         path = Path(settings.start_from)
-        return segmentation.going_on(path, settings.network, classes, window, bands), best
-    return segmentation.build(settings.network, classes, window=window, bands=bands), best
+        model = segmentation.going_on(path, settings.network, classes, window, bands)
+    else:
+        model = segmentation.build(settings.network, classes, window=window, bands=bands)
+    return model, best, carried
+
+
+def has_ended(stage: TrainStage, best: dict | None) -> str | None:
+    """Why a round trains nothing: its chain has had no better model for `patience` rounds."""
+    if not (stage.patience and best) or stage.round - 1 - best["round"] < stage.patience:
+        return None
+    return (
+        f"no round after round {best['round']} has reached a better model, and patience is "
+        f"{stage.patience}"
+    )
+
+
+def write_copy(arguments, settings: ModelSettings, why: str, device) -> None:
+    """Write the files of a round that trains nothing: its model is that of the round before."""
+    from dst_cbc.training import loop
+
+    print(f"stopped: {why}. The model of the round before is copied", flush=True)
+    for name in ("model.pt", "last.pt"):
+        write_bytes(arguments.out / name, arguments.previous.read_bytes())
+    write_csv(arguments.out / "history.csv", loop.HISTORY, [])
+    write_text(arguments.out / "settings.json", settings.model_dump_json(indent=2) + "\n")
+    write_run(arguments.out / "run.json", device, stopped=why)
 
 
 def write_model_folder(arguments, settings: ModelSettings, model, end, work: Work) -> None:
@@ -225,8 +289,8 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
     else:
         segmentation.write_model(out / "model.pt", model, end.best_state, end.best)
     reached = end.history[-1]
-    score = reached["miou"] if reached["step"] == end.step else None
-    last = loop.record(settings.train, end.step, score)
+    score = reached["miou"] if reached["step"] == end.step else math.nan
+    last = loop.record(settings.train, end.step, None if math.isnan(score) else score)
     segmentation.write_model(out / "last.pt", model, segmentation.cpu_state(model), last)
     # Copy by name: a killed write may have left a temporary file beside the snapshots.
     for number in range(1, settings.train.snapshots + 1):
@@ -236,18 +300,11 @@ def write_model_folder(arguments, settings: ModelSettings, model, end, work: Wor
     write_text(out / "settings.json", settings.model_dump_json(indent=2) + "\n")
 
 
-def write_run(path: Path, end, device) -> None:
+def write_run(path: Path, device, seconds: float = 0.0, resumes: int = 0, **more: str) -> None:
     """Write run.json: facts that may differ between two runs that produce the same model."""
-    write_json(
-        path,
-        {
-            "commit": commit(),
-            "device": devices.describe(device.type),
-            "versions": devices.versions(),
-            "seconds": round(end.seconds, 1),
-            "resumes": end.resumes,
-        },
-    )
+    ran = {"seconds": seconds, "resumes": resumes, **more}
+    found = {"device": devices.describe(device.type), "versions": devices.versions()}
+    write_json(path, {"commit": commit(), **found, **ran})
 
 
 def commit() -> str | None:

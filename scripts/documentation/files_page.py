@@ -55,6 +55,15 @@ BY_RULES = {
             "white": "value of a 16-bit image that becomes 255; empty for 8 bits",
         },
     ),
+    f"{STUDY}/recommendation.md": File(
+        "Which model to use and why: its score and its gain with 95 % intervals, whether the "
+        "unlabeled images paid, what was not tried, and what to do next. Made if all runs are on "
+        "one split, perhaps with several seeds, and `evaluation.report` has `val` or folds choose."
+    ),
+    f"{STUDY}/recommendation.json": File(
+        "The numbers of `recommendation.md`, and `model`: the folder of the recommended model."
+    ),
+    f"{STUDY}/model.pt": File("A copy of the recommended model."),
     f"{STUDY}/splits/<split>_<seed>.labeled.txt": File(
         "Ids of the training images whose masks training may read, one a line."
     ),
@@ -83,8 +92,9 @@ BY_RULES = {
         },
     ),
     f"{MODEL}/run.json": File(
-        "How the training ran: Git commit, versions, device, seconds, number of resumes. The only "
-        "file of a model that differs from one run to the next."
+        "How the training ran: Git commit, versions, device, seconds, number of resumes. `stopped` "
+        "says why a round has trained nothing and copied its model. The only file of a model that "
+        "differs from one run to the next."
     ),
     f"{MODEL}/metrics.json": File(
         "Evaluation of `model.pt` (`best`) and `last.pt` (`last`) on each reported subset: IoU of "
@@ -259,6 +269,10 @@ BY_HAND = {
     f"{GIVEN}/model.pt": File(
         "A model from elsewhere that you put there; `scripts/convert_weights.py` can write it. "
         "`<name>` is yours to choose."
+    ),
+    f"{SPLIT}_folds/choice.json": File(
+        "With `folds`: `share`, after which share of its steps each training on all masks ends, or "
+        "`stopped`, why a round trains nothing; and `best`, the best of them."
     ),
     f"{ROUND}/snapshots/<n>.pt": File(
         "Weights during the round, if the method's switch `snapshots` asks for them."

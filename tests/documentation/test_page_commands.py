@@ -180,7 +180,7 @@ def test_the_demo_s_tutorial_runs_and_what_it_says_of_edited_thresholds_is_true(
     planned = set(re.findall(r"^(\w+) +1$", said, re.MULTILINE))
     assert planned == {
         "pseudo_labels", "finetune", "evaluate", "contact_sheet", "gallery", "summary", "tables",
-        "figures", "all",
+        "figures", "recommend", "all",
     }  # fmt: skip
     run(again, folder)
     assert last.read_bytes() != old[1]

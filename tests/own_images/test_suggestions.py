@@ -1,6 +1,8 @@
 """Which images to label next, drafts in the user's mask values, and the next study's file."""
 
+import runpy
 import subprocess
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,3 +142,21 @@ def test_a_new_mask_with_an_unknown_value_is_named(grown):
     plan, records, root = grown("b_1", value=7)
     with pytest.raises(DataError, match=r"1 new masks cannot be used:\n.*b_1\.png.*\[7\]"):
         describe_changes(plan, records, {"a_1", "a_2"}, root)
+
+
+def test_the_model_of_the_last_round_is_asked_and_no_model_of_a_fold(tmp_path):
+    last_predicted = runpy.run_path(str(REPOSITORY / "scripts/suggest.py"))["last_predicted"]
+    models = {}
+    for path, round, fold in (
+        ("all_0_fold1/st/round2", 2, 1), ("all_0_folds/supervised", 0, None),
+        ("all_0_folds/st/round1", 1, None), ("all_0_folds/st/round2", 2, None),
+    ):  # fmt: skip
+        models[path] = SimpleNamespace(path=path, round=round, fold=fold)
+        (tmp_path / path).mkdir(parents=True)
+        if path != "all_0_folds/st/round2":
+            (tmp_path / path / "predictions.h5").touch()
+    plan = SimpleNamespace(models=models)
+    asked = last_predicted(plan, tmp_path, "letters.yaml")
+    assert asked.path == "all_0_folds/st/round1"
+    with pytest.raises(DataError, match=r"no predictions\.h5; run snakemake"):
+        last_predicted(plan, tmp_path / "other", "letters.yaml")

@@ -12,6 +12,7 @@ from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import Plan
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.choices import ObjectiveSettings
+from dst_cbc.settings.data import SplitRule
 from dst_cbc.settings.methods import MethodRow
 from dst_cbc.settings.yaml_files import ConfigError
 
@@ -867,3 +868,130 @@ def test_synchronised_norm_without_cuda_is_refused_at_once(plan):
     train = {"batch": 4, "steps": 10, "validate_every": 4, "gpus": 2, "sync_norm": True}
     with pytest.raises(ConfigError, match=r"train\.sync_norm: found true with device 'cpu'"):
         plan("dst-cbc", train=train, device="cpu")
+
+
+FOLDS = {"splits": {"few": {"folds": 3, "fold_length": 0.5}}, "evaluation": {"report": ["test"]}}
+
+
+def half_masked(train=20, val=0, test=2):
+    """Every second training image has a mask."""
+    found = records(train, val, test)
+    hidden = {f"train{number}" for number in range(1, train, 2)}
+    return [replace(one, label="" if one.id in hidden else one.label) for one in found]
+
+
+def test_folds_are_splits_of_their_own_and_then_all_masks_are_labeled(plan):
+    found = plan("dst-cbc", "supervised-long", images=half_masked(), **FOLDS)
+    folds = [f"few_0_fold{k}" for k in (1, 2, 3)]
+    assert list(found.splits) == [*folds, "few_0_folds"]
+    names = ["supervised", *(f"dst-cbc/round{r}" for r in (1, 2, 3)), "supervised-long/round1"]
+    assert set(found.models) == {f"{split}/{name}" for split in found.splits for name in names}
+    held = [found.splits[fold].held_out for fold in folds]
+    masks = {f"train{number}" for number in range(0, 20, 2)}
+    assert sorted(id for ids in held for id in ids) == sorted(masks)
+    for fold, ids in zip(folds, held, strict=True):
+        split = found.splits[fold]
+        assert {*split.labeled} == masks - {*ids} and not {*split.unlabeled} & masks
+        for name in names:
+            model = found.models[f"{fold}/{name}"]
+            stage = model.settings.train
+            assert stage.held_out == tuple(ids) and stage.select == "last"
+            assert model.fold and model.choice is None and "choice" not in model.reads
+        evaluated = found.evaluate_in(fold)
+        assert evaluated.held_out == tuple(ids) and evaluated.report == ("val",)
+    assert {*found.splits["few_0_folds"].labeled} == masks
+    for name in names:
+        model = found.models[f"few_0_folds/{name}"]
+        assert model.settings.train.select == "folds" and model.fold is None
+        assert model.reads["choice"] == "few_0_folds/choice.json"
+    assert found.evaluate_in("few_0_folds") == found.evaluate
+
+
+def test_trainings_of_folds_take_the_share_of_the_steps_that_fold_length_says(plan):
+    found = plan("dst-cbc", "supervised-long", images=half_masked(), **FOLDS)
+
+    def steps(split, name):
+        return found.models[f"few_0_{split}/{name}"].settings.train.steps
+
+    # 7 and 10 steps on all masks.
+    for name, whole, half in (("supervised", 7, 4), ("dst-cbc/round2", 10, 5)):
+        assert (steps("folds", name), steps("fold1", name)) == (whole, half)
+    assert steps("folds", "supervised-long/round1") == 7 + 3 * 10
+    assert steps("fold1", "supervised-long/round1") == 4 + 3 * 5
+    stage = found.models["few_0_fold1/dst-cbc/round1"].settings.train
+    assert stage.validate_at == (2, 4, 5)
+    whole = plan(
+        "dst-cbc",
+        images=half_masked(),
+        splits={"few": {"folds": 3}},
+        evaluation=FOLDS["evaluation"],
+    )
+    assert whole.models["few_0_fold1/supervised"].settings.train.steps == 7
+
+
+def test_a_group_is_in_one_fold_and_its_images_are_not_used_in_it(plan):
+    images = [
+        replace(one, id=f"s{number % 4}_{one.id}") for number, one in enumerate(half_masked())
+    ]
+    pairs = {"images": "i", "labels": "m", "group": "^(s.)_"}
+    # Every second image has a mask, so slides 0 and 2 have masks.
+    two = {**FOLDS, "splits": {"few": {"folds": 2}}, "format": "pairs", "pairs": pairs}
+    found = plan("supervised", images=images, **two)
+    for fold in ("few_0_fold1", "few_0_fold2"):
+        split = found.splits[fold]
+        (slide,) = {id[:2] for id in split.held_out}
+        assert slide not in {id[:2] for id in (*split.labeled, *split.unlabeled)}
+        assert {id[:2] for id in split.unlabeled} == {"s1", "s3"}
+    with pytest.raises(DataError, match="folds: found 3, but the masks are of 2 groups"):
+        plan("supervised", images=images, **{**two, "splits": {"few": {"folds": 3}}})
+
+
+def test_folds_need_neither_val_nor_test_and_choose_by_themselves(plan):
+    none = plan("supervised", images=half_masked(test=0), splits=FOLDS["splits"])
+    assert list(none.splits)[-1] == "few_0_folds"
+    with pytest.raises(ConfigError, match=r"found 'last' with splits\.few\.folds"):
+        plan(images=half_masked(), **{**FOLDS, "evaluation": {"select": "last"}})
+    both = {"few": {"folds": 3}, "many": {"count": 5}}
+    with pytest.raises(ConfigError, match="subset 'val' has no images"):
+        plan(images=half_masked(), splits=both)
+
+
+def test_each_fold_counts_as_a_split_where_trainings_are_limited(plan):
+    seeds = list(range(200))
+    runs = [{"splits": ["few"], "seeds": seeds, "methods": ["supervised"]}]
+    vary = {"gamma": [*range(12)]}
+    plan(images=half_masked(), runs=runs, **FOLDS)
+    many = [{"splits": ["few"], "seeds": seeds, "methods": ["st"], "vary": vary}]
+    with pytest.raises(ConfigError, match="10,400 trainings up to here"):
+        plan(images=half_masked(), runs=many, **FOLDS)
+
+
+def test_patience_ends_chains_that_are_selected_and_is_no_part_of_others(plan):
+    found = plan("dst-cbc", "supervised-long", switches={"patience": 2})
+    assert train_of(found, "dst-cbc/round3").patience == 2
+    assert train_of(found, "supervised-long/round1").patience is None
+    assert "patience" not in plan("dst-cbc").models["few_0/dst-cbc/round1"].settings.canonical()
+    with pytest.raises(ConfigError, match="patience, for dst-cbc on few_0_last: found 2"):
+        plan("dst-cbc", switches={"patience": 2}, evaluation={"select": "last"})
+    folds = plan("dst-cbc", images=half_masked(), switches={"patience": 2}, **FOLDS)
+    assert folds.models["few_0_folds/dst-cbc/round3"].settings.train.patience is None
+
+
+@pytest.mark.parametrize("more", [{"best": "restart"}, {"snapshots": 2}])
+def test_patience_needs_a_chain_that_carries_its_model(more):
+    with pytest.raises(ValidationError, match="patience: not allowed with best `restart`"):
+        MethodRow(curriculum=[1.0], patience=2, **more)
+
+
+@pytest.mark.parametrize(
+    "rule, said",
+    [
+        ({"folds": 3, "all": True}, "expected exactly one of count, divide, all, files, folds"),
+        ({"all": True, "fold_length": 0.5}, "fold_length: allowed only with folds"),
+        ({"folds": 1}, "greater than or equal to 2"),
+        ({"folds": 2, "fold_length": 0}, "greater than 0"),
+    ],
+)
+def test_a_rule_of_folds_that_makes_no_sense_is_refused(rule, said):
+    with pytest.raises(ValidationError, match=said):
+        SplitRule(**rule)

@@ -11,6 +11,7 @@ from dst_cbc.inference.confusions import Confusions, write_confusions
 from dst_cbc.report.agreement import COLUMNS as AGREEMENT
 from dst_cbc.report.losing import (
     Loss,
+    comparison_notes,
     falling_agreement,
     losses,
     notes,
@@ -122,6 +123,19 @@ def test_round_0_is_that_of_supervised(study):
     study.chain(40, 30)
     (loss,) = study.signs(worse_on_val)
     assert loss.path == "12_0/dst-cbc/round1" and "against `12_0/supervised`" in loss.sentence
+
+
+def test_on_few_images_each_comparison_says_how_sure_it_is(study):
+    study.chain(30, 40, 35)
+    heading, _, first, second = comparison_notes(study.folder, study.models).splitlines()
+    assert heading.startswith("Few images: each last step against the best last step before it")
+    assert first.startswith("* `12_0/dst-cbc/round1` against `12_0/supervised`: +23.8 points (")
+    assert second.startswith(
+        "* `12_0/dst-cbc/round2` against `12_0/dst-cbc/round1`: -12.8 points ("
+    )
+    study.knows([f"a{number}x" for number in range(30)])
+    study.chain(30, 40, 35)
+    assert comparison_notes(study.folder, study.models) == ""
 
 
 def test_a_difference_within_its_interval_is_no_loss(study):
@@ -335,7 +349,10 @@ def test_the_summary_has_what_its_inputs_tell(study, run):
     """agreement.csv is made after the summary, which must not depend on whether it is there."""
     printed = run.summarize()
     assert (study.folder / "summary.md").read_text() == printed
-    assert "Rounds that lose:" in printed and printed.count("against `12_0/supervised`") == 2
+    assert (
+        "Rounds that lose:" in printed
+        and printed.count("`val` after the last step, against `12_0/supervised`") == 2
+    )
     assert "have lost class 'sky'" in printed and "keep their class" not in printed
 
 

@@ -25,20 +25,25 @@ STEPS = {
 
 @pytest.fixture
 def study(tmp_path):
-    """Return a function that writes one model of a made-up study."""
+    """Return a function that writes one model of a made-up study.
 
-    def write(path, best, last=None, origin=None, subsets=("val",)):
+    ended: (round, step) of the last model, if its training has not taken all steps.
+    """
+
+    def write(path, best, last=None, origin=None, subsets=("val",), ended=None):
         folder = tmp_path / path
         folder.mkdir(parents=True, exist_ok=True)
         name = path.split("/", 1)[1]
         on_labels = name.startswith("supervised")
-        settings = {"train": {"steps": STEPS[name]}, "network": {} if on_labels else None}
-        (folder / "settings.json").write_text(json.dumps(settings))
         round = int(name[-1]) if "round" in name else 0
+        train = {"steps": STEPS[name], "round": round}
+        settings = {"train": train, "network": {} if on_labels else None}
+        (folder / "settings.json").write_text(json.dumps(settings))
+        last_round, last_step = ended or (round, STEPS[name])
         metrics = {
             checkpoint: {
                 "round": from_round,
-                "step": 5,
+                "step": step,
                 "subsets": {
                     s: {
                         "images": 3,
@@ -50,9 +55,9 @@ def study(tmp_path):
                     for s in subsets
                 },
             }
-            for checkpoint, score, from_round in (
-                ("best", best, round if origin is None else origin),
-                ("last", best if last is None else last, round),
+            for checkpoint, score, from_round, step in (
+                ("best", best, round if origin is None else origin, 5),
+                ("last", best if last is None else last, last_round, last_step),
             )
         }
         (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -105,6 +110,15 @@ def test_a_selection_in_the_folder_name_is_reported(study):
     study("106_0_valtiny/supervised", 40.0)
     rows = summarize(study.folder, ["106_0_valtiny/supervised"], ["val"])
     assert {row["selected_on"] for row in rows} == {"valtiny"}
+
+
+def test_steps_that_were_not_taken_do_not_count(study):
+    study("12_0/supervised", 40.0)
+    study("12_0/dst-cbc/round1", 41.0, ended=(1, 8))
+    study("12_0/dst-cbc/round2", 41.0, ended=(1, 8))
+    paths = ["12_0/supervised", "12_0/dst-cbc/round1", "12_0/dst-cbc/round2"]
+    rows = summarize(study.folder, paths, ["val"])
+    assert [row["steps"] for row in rows if row["checkpoint"] == "last"] == [100, 108, 108]
 
 
 def test_steps_are_those_of_the_whole_chain(study):

@@ -92,6 +92,7 @@ def test_one_more_round_runs_only_that_round(study):
         "evaluate 6_0/dst-cbc/round4": 1,
         "contact_sheet 6_0/dst-cbc/round4": 1,
         "gallery 6_0/dst-cbc": 1,
+        "recommend": 1,
         "summary": 1,
         "tables report/tiny": 1,
         "figures report/tiny": 1,
@@ -110,6 +111,7 @@ def test_another_method_or_seed_runs_nothing_of_the_others(study, keep):
         "predict_round 6_0/dst-c",
         "contact_sheet 6_0/dst-c",
         "gallery 6_0/dst-c",
+        "recommend",
         "summary",
         "tables report/tiny",
         "figures report/tiny",
@@ -195,7 +197,7 @@ def test_an_example_of_the_tables_matches_the_files(study):
 
 
 SUPERVISED = {"train", "predict", "thresholds", "pseudo_labels", "finetune", "predict_round"}
-TOLD = {"summary", "tables", "figures"}
+TOLD = {"recommend", "summary", "tables", "figures"}
 SUPERVISED |= {"evaluate", "contact_sheet", "gallery"} | TOLD
 LATER = SUPERVISED - {"train", "predict"}
 CHAIN_FROM_PREDICT = SUPERVISED - {"train"}
@@ -321,7 +323,7 @@ KEYS = {
     "splits": ({"splits": {"6": {"count": 7}}}, SUPERVISED | {"split"}),
     "runs": (
         {"runs": [{"splits": ["6"], "seeds": [0], "methods": ["supervised-long"]}]},
-        {"train", "evaluate", "summary", "tables"},
+        {"train", "evaluate", "recommend", "summary", "tables"},
     ),
     "compute_threads": ({"compute_threads": 2}, SUPERVISED),
     "precision": ({"precision": "bfloat16"}, SUPERVISED),

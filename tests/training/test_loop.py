@@ -187,6 +187,49 @@ def test_a_chain_that_is_not_beaten_stays(run):
     assert [row["best"] for row in end.history] == [100.0, 100.0]
 
 
+def test_with_few_images_the_log_says_how_sure_each_comparison_with_the_best_is(
+    run, data, digits_dataset, capsys
+):
+    """Also with the best model of an earlier round, which a killed training does not forget."""
+    few = replace(data, groups=[*range(len(data.validation))])
+    before = {"round": 0, "step": 9, "selected_on": "val", "score": 99.0}
+    torch.manual_seed(5)
+    earlier = build(small_network(), digits_dataset.classes)
+    end, _ = run(make_stage(round=1), data=few, best=before, best_model=earlier)
+    said = [line for line in capsys.readouterr().out.splitlines() if "against" in line]
+    assert len(said) == len(end.history) == 2
+    assert all(" points (95 % interval " in line and " % sure)" in line for line in said)
+    with pytest.raises(Killed):
+        run(
+            make_stage(round=1), data=few, best=before, best_model=earlier, save_seconds=0,
+            on_step=killing(6), resume="killed",
+        )  # fmt: skip
+    capsys.readouterr()
+    run(make_stage(round=1), data=few, best=before, resume="killed")
+    assert [line for line in capsys.readouterr().out.splitlines() if "against" in line] == said[-1:]
+
+
+def test_the_first_model_of_a_chain_is_compared_with_nothing(run, data, monkeypatch, capsys):
+    few = replace(data, groups=[*range(len(data.validation))])
+    scores = iter([30.0, 40.0] * 2)
+    monkeypatch.setattr(loop, "mean_iou", lambda _: next(scores) / 100)
+    run(data=few)
+    said = [line for line in capsys.readouterr().out.splitlines() if "against" in line]
+    assert len(said) == 1
+    run(resume="without groups")
+    assert "against" not in capsys.readouterr().out
+
+
+def test_a_stage_that_ends_early_takes_the_steps_of_its_share_at_the_rates_of_the_whole():
+    stage = make_stage(steps=10, validate_at=(4, 8, 10))
+    early = loop.ended_early(stage, 0.6)
+    assert (early.steps, early.validate_at) == (6, (4, 6))
+    assert loop.ended_early(stage, 1.0) is stage
+    assert loop.ended_early(stage, 0.8).validate_at == (4, 8)
+    assert loop.ended_early(stage, 0.01).steps == 1
+    assert stage.steps == 10
+
+
 @pytest.mark.parametrize("killed_at, resumed_at", [(3, 2), (6, 5)])
 def test_a_killed_and_resumed_training_ends_in_the_same_bytes(
     killed_at, resumed_at, run, pseudo_data, tmp_path, capsys
@@ -259,8 +302,8 @@ def test_a_stop_during_a_validation_repeats_the_validation_and_no_step(
     steps = []
     count = lambda *_: steps.append(1)  # noqa: E731
     with monkeypatch.context() as patch:
-        evaluate = loop.evaluate
-        patch.setattr(loop, "evaluate", lambda *a: asked() or evaluate(*a))
+        evaluate = loop.evaluate_each
+        patch.setattr(loop, "evaluate_each", lambda *a: asked() or evaluate(*a))
         with pytest.raises(signals.Stopped, match="step 3 of 6 is saved"):
             run(data=pseudo_data, on_step=count)
     monkeypatch.setattr(signals, "_asked_by", None)

@@ -217,9 +217,9 @@ def test_the_stated_module_is_validated_and_kept(make, evaluated, run, monkeypat
     scores = iter([0.4, 0.2])
     monkeypatch.setattr(loop, "mean_iou", lambda confusion: next(scores))
     seen, states = [], []
-    real = loop.evaluate
+    real = loop.evaluate_each
     monkeypatch.setattr(
-        loop, "evaluate", lambda model, *rest: seen.append(model.network) or real(model, *rest)
+        loop, "evaluate_each", lambda model, *rest: seen.append(model.network) or real(model, *rest)
     )
     # `run` makes the objective; keep a reference to inspect it during training.
     made = []

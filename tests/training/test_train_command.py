@@ -49,7 +49,7 @@ def parse(script, digits_dataset, monkeypatch):
 
 def test_round_0_reads_the_channels_that_the_data_set_names(script, digits_dataset):
     dataset = digits_dataset.model_copy(update={"bands": (3, 2, 1)})
-    model, _ = script["starting_point"](None, settings_of(dataset), None)
+    model, *_ = script["starting_point"](None, settings_of(dataset), None)
     assert model.bands == (3, 2, 1)
 
 
@@ -69,6 +69,9 @@ OW = {"network": None, "weighting": "original"}
         # With initial weights, the previous model is read only for its best score, or not at all.
         (("previous", "pseudo-labels"), {}),
         (("pseudo-labels",), ANEW),
+        # A round that the folds end needs the model that it copies.
+        (("previous", "pseudo-labels", "choice", "name"), {**ANEW, "select": "folds"}),
+        (("choice", "name"), {"select": "folds"}),
     ],
 )
 def test_what_the_settings_read_is_taken(options, settings, parse):
@@ -91,6 +94,9 @@ def test_what_the_settings_read_is_taken(options, settings, parse):
         (("previous", "pseudo-labels", "predictions"), GOES_ON, "--predictions: required if"),
         (("previous", "pseudo-labels", "thresholds"), GOES_ON, "--thresholds: required if"),
         (("previous", "pseudo-labels", "labeling-model"), GOES_ON, "--labeling-model: required if"),
+        (("choice", "name"), {}, "--choice, --name: required with train.select folds"),
+        (("choice",), {"select": "folds"}, "--choice, --name: required with train.select folds"),
+        ((), {"select": "folds"}, "--choice, --name: required with train.select folds"),
     ],
 )
 def test_what_is_missing_or_left_unread_is_refused(options, settings, message, parse, capsys):
@@ -154,6 +160,29 @@ def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(
     script["write_model_folder"](arguments, settings, model, end, work)
     found = {path.name: path.read_text() for path in (tmp_path / "out" / SNAPSHOTS).iterdir()}
     assert found == {"1.pt": "1.pt", "2.pt": "2.pt"}
+
+
+@pytest.mark.parametrize(
+    "patience, round, best, ends",
+    [(2, 3, 0, True), (2, 2, 0, False), (2, 4, 2, False), (2, 5, 2, True), (None, 9, 0, False)],
+)
+def test_a_chain_ends_after_as_many_rounds_without_a_better_model(
+    patience, round, best, ends, script, digits_dataset
+):
+    stage = settings_of(digits_dataset, patience=patience, round=round).train
+    why = script["has_ended"](stage, {"round": best})
+    assert bool(why) == ends and (not ends or f"after round {best} " in why)
+    assert script["has_ended"](stage, None) is None
+
+
+def test_few_images_that_choose_are_grouped_and_others_are_not(script, digits_dataset):
+    few = [SimpleNamespace(id=f"a{number}x{number}") for number in range(3)]
+    many = few * 10
+    groups = script["groups_of_few"]
+    known = [row.id for row in few]
+    assert len(groups(few, known, settings_of(digits_dataset))) == 3
+    assert groups(many, known, settings_of(digits_dataset)) == []
+    assert groups(few, known, settings_of(digits_dataset, select="last")) == []
 
 
 def test_a_machine_without_git_records_no_commit(script, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ rule evaluate:
         mem_mb=memory,
     params:
         stage=stage("evaluate.py", "data", "device", "workers"),
-        settings=PLAN.evaluate.canonical(),
+        settings=evaluation_settings,
         files=digest_of(evaluated_files),
     shell:
         "{params.stage} --settings {params.settings:q} --index {input.index:q}"
@@ -57,7 +57,7 @@ use rule evaluate as evaluate_given with:
 rule summary:
     """Collect the metrics of all models in summary.csv, and as tables in summary.md."""
     input:
-        metrics=[f"{STUDY}/{path}/metrics.json" for path in PLAN.models],
+        metrics=[f"{STUDY}/{model.path}/metrics.json" for model in SHOWN],
         # Read because the tables name the rounds that were edited by hand.
         manifests=of_labeled_rounds("pseudo_labels.csv"),
         thresholds=edited_thresholds,
@@ -72,7 +72,7 @@ rule summary:
     params:
         stage=stage("summarize.py"),
         study=subpath(output.csv, parent=True),
-        models=list(PLAN.models),
+        models=[model.path for model in SHOWN],
         report=PLAN.evaluate.report,
     shell:
         "{params.stage} {params.study:q} {params.models:q} --report {params.report}"

@@ -72,6 +72,16 @@ def split_settings(wildcards):
     return split_of(wildcards).stage.canonical()
 
 
+def evaluation_of(wildcards):
+    """How a model is evaluated. A model from elsewhere belongs to no division."""
+    division = wildcards.get("division")
+    return PLAN.evaluate_in(division) if division else PLAN.evaluate
+
+
+def evaluation_settings(wildcards):
+    return evaluation_of(wildcards).canonical()
+
+
 def prediction_settings(wildcards):
     return PLAN.variants[wildcards.variant].canonical()
 
@@ -94,8 +104,9 @@ def predicted_files(wildcards):
 
 def evaluated_files(wildcards):
     """Yield (ids, True) of the images that an evaluation reads, for each subset."""
-    for subset in PLAN.evaluate.report:
-        yield SUBSETS[subset], True
+    stage = evaluation_of(wildcards)
+    for subset in stage.report:
+        yield stage.held_out or SUBSETS[subset], True
 
 
 # Cached, because many jobs of a study use the same files.
@@ -231,8 +242,9 @@ def read_by_training(option):
 
 def training_options(wildcards, input):
     """Options of train.py for the files that a training reads besides the labeled images."""
-    reads = model_of(wildcards).reads
-    return given({option: getattr(input, option.replace("-", "_")) for option in reads})
+    model = model_of(wildcards)
+    options = {option: getattr(input, option.replace("-", "_")) for option in model.reads}
+    return given(options | ({"name": model.name} if model.choice else {}))
 
 
 def pseudo_label_folder(wildcards):
@@ -326,6 +338,40 @@ def shard_options(wildcards, input):
     return f"--join {shlex.join(input.shards)}" if input.shards else ""
 
 
+# -------------------------------------------------------------- folds
+
+
+def folds_of(division):
+    """The splits of the folds that choose the models of a split; none without folds."""
+    stage = PLAN.splits[division].stage
+    return [
+        fold
+        for fold, split in PLAN.splits.items()
+        if split.stage.fold and split.stage.model_copy(update={"fold": None}) == stage
+    ]
+
+
+def models_of(division):
+    """The names of the models of a split: `supervised`, `dst-cbc/round1`, …"""
+    return [model.name for model in MODELS if model.division == division]
+
+
+def of_folds(division, name):
+    """Paths of the file `name` in all models of the folds that choose the models of a split."""
+    models = models_of(division)
+    return [f"{STUDY}/{fold}/{model}/{name}" for fold in folds_of(division) for model in models]
+
+
+def of_final_models(name):
+    """Paths of the file `name` of all models of which one is recommended."""
+    if not RECOMMENDS:
+        raise WorkflowError(
+            f"{STUDY}: no model can be recommended: its runs have several splits, or choose models "
+            "in several ways, or evaluation.report lacks val"
+        )
+    return [f"{STUDY}/{division}/{model}/{name}" for division in SEEDS for model in FINAL_MODELS]
+
+
 # -------------------------------------------------------------- gallery page of a method
 
 
@@ -333,8 +379,9 @@ def labeled_rounds(wildcards):
     """Folders of the rounds of a method that have pseudo label files."""
     found = [
         f"{STUDY}/{model.path}"
-        for model in LABELED_ROUNDS
-        if (model.division, model.method) == (wildcards.division, wildcards.method)
+        for model in MODELS
+        if model.labeled_by
+        and (model.division, model.method) == (wildcards.division, wildcards.method)
     ]
     if not found:
         raise WorkflowError(
@@ -350,7 +397,7 @@ def labeled_rounds_on_disk(wildcards):
 
 def predictions_of_rounds(wildcards, input):
     """Params function, which Snakemake does not compare: the predictions behind each round."""
-    models = {f"{STUDY}/{model.path}": model for model in LABELED_ROUNDS}
+    models = {f"{STUDY}/{model.path}": model for model in MODELS}
     rounds = [models[folder] for folder in labeled_rounds(wildcards)]
     return [str(on_disk(f"{STUDY}/{one.labeling('predictions', '.h5')}")) for one in rounds]
 
@@ -361,6 +408,6 @@ def manifests_of_method(wildcards):
 
 def settings_of_method(wildcards):
     """Input function: settings.json of the rounds that name other predictions in labels_from."""
-    foreign = {f"{STUDY}/{m.path}" for m in LABELED_ROUNDS if m.settings.labels_from}
+    foreign = {f"{STUDY}/{m.path}" for m in MODELS if m.settings.labels_from}
     rounds = labeled_rounds(wildcards)
     return [f"{folder}/settings.json" for folder in rounds if folder in foreign]

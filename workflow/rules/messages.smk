@@ -35,6 +35,13 @@ def cost_estimate():
     return "\n".join(lines)
 
 
+def recommended():
+    """The recommendation in short, if this run has made it; else no text."""
+    path = on_disk(f"{STUDY}/recommendation.md")
+    made = {str(file) for job in workflow.dag.finished_jobs for file in job.output}
+    return path.read_text().partition("\n## ")[0] if str(path) in made else ""
+
+
 def last_words(log):
     """Advice for failures that a job could not report itself. log: text of Snakemake's log."""
     words = ["The error message of each failed job is above, and in its log file."]

@@ -23,6 +23,7 @@ from dst_cbc.report.tables import describe_selection
 from dst_cbc.runtime import checksums
 from dst_cbc.runtime.escape import terminal
 from dst_cbc.runtime.errors import DataError
+from dst_cbc.settings.methods import SUPERVISED
 from dst_cbc.settings.yaml_files import ConfigError
 
 PATHS = workflow.modifier.path_modifier
@@ -75,7 +76,9 @@ MODELS = list(PLAN.models.values())
 SELF_TRAINED = sorted({m.method for m in MODELS if m.learns_unlabeled})
 LABELED_ONLY = sorted({m.name for m in MODELS if not m.learns_unlabeled})
 KEEP_SNAPSHOTS = sorted({m.method for m in MODELS if m.settings.train.snapshots})
-LABELED_ROUNDS = [m for m in MODELS if m.labeled_by]
+# The models that reports show: those of folds only choose the others.
+SHOWN = [m for m in MODELS if not m.fold]
+LABELED_ROUNDS = [m for m in SHOWN if m.labeled_by]
 
 REPORT = f"{STUDY}/report/{EXPERIMENT.report.name or EXPERIMENT.name}"
 # Each method with label files gets one gallery page, and one agreement.csv.
@@ -93,10 +96,28 @@ FIGURES = [
 ]
 # If a study reports several subsets, the figures show the last one.
 SHOWN_SUBSET = PLAN.evaluate.report[-1]
-SELECTIONS = sorted({split.select for split in PLAN.splits.values()})
+SELECTIONS = sorted({split.select for split in PLAN.splits.values() if not split.stage.fold})
 WHAT_IS_SHOWN = (
     f"{describe_selection(SELECTIONS).removeprefix('the ')}, and last step, "
     f"reported on {', '.join(PLAN.evaluate.report)}"
+)
+
+# One model is recommended if all models are of one split and chosen in one way, perhaps on several
+# seeds, and if the images that choose are evaluated.
+SEEDS = list(dict.fromkeys(model.division for model in SHOWN))
+CHOICES = sorted({model.choice for model in SHOWN if model.choice})
+KINDS = {(PLAN.splits[division].name, PLAN.splits[division].select) for division in SEEDS}
+RECOMMENDS = len(KINDS) == 1 and bool(CHOICES or "val" in PLAN.evaluate.report)
+TESTED = "test" in PLAN.evaluate.report and bool(SUBSETS["test"])
+# The last model of each method that all seeds have: first those without unlabeled images.
+LAST_ROUNDS = {(model.division, model.method): model.name for model in SHOWN}
+FINAL_MODELS = sorted(
+    (
+        name
+        for name in dict.fromkeys(LAST_ROUNDS.values())
+        if all(name in (m.name for m in SHOWN if m.division == division) for division in SEEDS)
+    ),
+    key=lambda name: (name != SUPERVISED, name not in LABELED_ONLY),
 )
 
 if DRAWN and (Path(EXPERIMENT.data).parts[:1] != ("results",) or ".." in DATA.parts):

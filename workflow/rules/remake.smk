@@ -17,6 +17,9 @@ def planned_jobs():
     }
     if DRAWN:
         jobs[f"{EXPERIMENT.data}/scenes.json"] = [f"{EXPERIMENT.data}/scenes.json"]
+    if RECOMMENDS:
+        names = ("recommendation.md", "recommendation.json", "model.pt")
+        jobs[f"{STUDY}/recommendation.md"] = [f"{STUDY}/{name}" for name in names]
     if FIGURES:
         paths = [f"{REPORT}/{figure}.{end}" for figure in FIGURES for end in ("svg", "png")]
         jobs[paths[0]] = paths
@@ -25,18 +28,22 @@ def planned_jobs():
     for division in PLAN.splits:
         lists = [f"{STUDY}/splits/{division}.{side}.txt" for side in ("labeled", "unlabeled")]
         jobs[lists[0]] = lists
+    for choice in {model.choice for model in MODELS if model.choice}:
+        jobs[f"{STUDY}/{choice}"] = [f"{STUDY}/{choice}"]
     for model in MODELS:
         folder = f"{STUDY}/{model.path}"
         names = ["model.pt", "last.pt", "settings.json", "history.csv", "run.json"]
         names += ["snapshots"] if model.settings.train.snapshots else []
         jobs[f"{folder}/model.pt"] = [f"{folder}/{name}" for name in names]
         jobs[f"{folder}/metrics.json"] = [f"{folder}/{name}" for name in EVALUATED]
-    for model in LABELED_ROUNDS:
+    for model in MODELS:
+        if not model.labeled_by:
+            continue
         folder = f"{STUDY}/{model.path}"
         histogram = f"{STUDY}/{model.labeling('histogram', '.npz')}"
         # Predictions of later rounds may be deleted, histograms not.
         jobs[histogram] = [histogram, f"{STUDY}/{model.labeling('predictions', '.h5')}"]
-        for name in ("thresholds.csv", "contact_sheet.jpg"):
+        for name in ["thresholds.csv"] if model.fold else ["thresholds.csv", "contact_sheet.jpg"]:
             jobs[f"{folder}/{name}"] = [f"{folder}/{name}"]
         labels = ["pseudo_labels.csv", "pseudo_labels.quality.csv", "pseudo_labels"]
         jobs[f"{folder}/pseudo_labels.csv"] = [f"{folder}/{name}" for name in labels]
@@ -75,6 +82,7 @@ def whole_study(wildcards):
         *(f"{REPORT}/{figure}.svg" for figure in FIGURES),
         *of_labeled_rounds("contact_sheet.jpg"),
         *GALLERIES,
+        *([f"{STUDY}/recommendation.md"] if RECOMMENDS else []),
     ]
     # None: Snakemake only describes the study, e.g. for --summary.
     if workflow.execution_settings is None or workflow.exec_mode != ExecMode.DEFAULT:

@@ -30,7 +30,7 @@ def prediction_time(wildcards):
 
 # These stages start from the beginning after a timeout, so each attempt gets more time.
 def evaluation_time(wildcards, attempt):
-    images = sum(len(SUBSETS[subset]) for subset in PLAN.evaluate.report)
+    images = sum(len(ids) for ids, _ in evaluated_files(wildcards))
     return attempt * cost.minutes(2 * COST.image * images)
 
 

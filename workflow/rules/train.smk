@@ -13,6 +13,7 @@ rule train:
         images=images,
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
         weights=initial_weights,
+        choice=read_by_training("choice"),
     output:
         **TRAINED,
     log:
@@ -62,6 +63,7 @@ use rule train as finetune with:
         predictions=read_by_training("predictions"),
         thresholds=read_by_training("thresholds"),
         labeling_model=read_by_training("labeling-model"),
+        choice=read_by_training("choice"),
     log:
         f"{STUDY}/logs/{{division}}/{{model}}/finetune.log",
     benchmark:

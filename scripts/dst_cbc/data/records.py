@@ -121,13 +121,14 @@ def _alike(root: Path, records: Iterable[Record]) -> list[str]:
 
 
 def selecting(images: Iterable, stage: TrainStage) -> list:
-    """Return the images whose mIoU chooses the best model: `stage.valtiny`, or all of val.
+    """Return the images on which models are validated: those that the stage lists, or all of val.
 
     images: records, or rows of dataset.csv.
     """
-    if stage.select == "valtiny":
-        chosen = set(stage.valtiny)
-        return [image for image in images if image.id in chosen]
+    if listed := {*stage.valtiny, *stage.held_out}:
+        return [image for image in images if image.id in listed]
+    if stage.select == "folds":
+        return []
     return [image for image in images if image.subset == "val"]
 
 

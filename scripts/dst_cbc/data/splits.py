@@ -10,6 +10,7 @@ from ..runtime.errors import DataError
 from ..runtime.files import sha256
 from ..runtime.reading import read_ids
 from ..settings.data import SplitFiles, SplitRule, SplitStage
+from .folds import divide_by_folds
 
 SHUFFLE_SEED = 7777
 """Seed of the authors' published lists: one generator, which shuffles again for each split seed."""
@@ -64,6 +65,8 @@ def divide(
         return _imported(ids, with_mask, stage.rule.files, root)
     if order is None:
         order = shuffled(ids, [stage.seed])[stage.seed]
+    if stage.rule.folds:
+        return divide_by_folds(order, with_mask, stage)
     masked = [id for id in order if id in with_mask]
     count = labeled_count(stage.rule, len(order), len(masked))
     if count > len(masked):

@@ -19,7 +19,7 @@ from scipy.special import stdtr, stdtrit
 from ..data.layouts.pairs import groups_of
 from ..runtime.errors import DataError
 from .confusions import Confusions
-from .metrics import group_sums, mean_iou, mean_ious
+from .metrics import group_sums, mean_ious
 
 
 @dataclass(frozen=True)
@@ -152,14 +152,18 @@ def choose(candidates: Sequence[Confusions]) -> int:
     """Return the place of the model to use, by the images on which all were evaluated.
 
     In order, each replaces the best so far if its paired mean, see `Difference`, is above. Raises
-    DataError if the images are not the same. candidates: at least one.
+    DataError if the images are not the same. candidates: at least one; matrices as in `difference`.
     """
     best = 0
     for place, candidate in enumerate(candidates):
         require_same_images(candidate, candidates[best])
-        if mean_iou(candidate.matrices.sum(0)) > mean_iou(candidates[best].matrices.sum(0)):
+        if _miou(candidate) > _miou(candidates[best]):
             best = place
     return best
+
+
+def _miou(found: Confusions) -> float:
+    return float(np.mean(mean_ious(found.matrices.sum(-3))))
 
 
 def describe(found: Difference) -> str:

@@ -15,7 +15,7 @@ from ..runtime.escape import problem, shown
 from ..settings.base import Bands, Deviation, Mean, Settings, Window
 from ..settings.data import ClassColours
 from ..settings.network import NetworkSettings
-from ..settings.stages import Selection
+from ..settings.stages import Selected
 from .torch_files import Unreadable, load, require_checksums, require_finite
 
 _ADVICE = "get the file again from where it came, or remove it to have it made again"
@@ -33,7 +33,7 @@ class Record(Settings):
 
     round: Annotated[int, Field(ge=0, le=10**9)]
     step: Annotated[int, Field(ge=0, le=10**9)]
-    selected_on: Selection | None = None
+    selected_on: Selected | None = None
     score: Annotated[float, Field(ge=0, le=100)] | None = None
 
 

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,17 +104,22 @@ def schedule(plan: Plan, records: Sequence[Record], study: Path) -> Schedule:
     ]
     # While its parts are joined, a prediction is on disk twice.
     most = max(unlabeled, default=0)
-    reported = sum(subsets[subset] for subset in plan.evaluate.report)
     return Schedule(
         trainings=len(todo),
         steps=sum(model.settings.train.steps for model in todo),
         validated=sum(_validated(model, records) for model in todo),
         predictions=len(predict),
         predicted=sum(unlabeled),
-        evaluated=2 * len(todo) * reported,
+        evaluated=2 * sum(evaluated_images(plan, model.division, subsets) for model in todo),
         prediction_bytes=round(3 * pixels * (sum(kept) + most)),
         label_bytes=round(LABEL_BYTES * pixels * sum(len(_unlabeled(plan, m)) for m in todo)),
     )
+
+
+def evaluated_images(plan: Plan, division: str, subsets: Mapping[str, int]) -> int:
+    """Number of images on which a model of a split is evaluated. subsets: images in each subset."""
+    stage = plan.evaluate_in(division)
+    return len(stage.held_out) or sum(subsets[subset] for subset in stage.report)
 
 
 def steps(plan: Plan) -> list[str]:
@@ -130,6 +135,8 @@ def steps(plan: Plan) -> list[str]:
     for (division, method), models in chains.items():
         split, stages = plan.splits[division], [model.settings.train for model in models]
         name = split.name if split.select == "val" else f"{split.name}, by {split.select}"
+        if split.stage.fold:
+            name = f"{split.name}, fold {split.stage.fold}"
         in_chain = sum(stage.steps for stage in stages)
         total += in_chain
         row = (name, len(split.labeled), len(split.unlabeled), method, len(models))

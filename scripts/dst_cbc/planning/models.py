@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..settings.data import SplitStage
-from ..settings.stages import Inference, LabelStage, ModelSettings, NormalizedPass
-
-SUPERVISED = "supervised"
+from ..settings.methods import SUPERVISED
+from ..settings.stages import Inference, LabelStage, ModelSettings, NormalizedPass, Selected
 
 
 @dataclass(frozen=True)
 class Split:
-    """One labeled split: name, rule, seed, how its models are selected, and both lists of ids."""
+    """One labeled split: name, rule, seed, how its models are selected, and its lists of ids.
+
+    held_out: in a fold, the ids of its own images, on which its models are evaluated.
+    """
 
     name: str
     stage: SplitStage
-    select: str
+    select: Selected
     labeled: list[str]
     unlabeled: list[str]
+    held_out: list[str] = field(default_factory=list)
 
     @property
     def division(self) -> str:
-        """Name of the split's folder in the study: `<name>_<seed>`, and `_<select>` unless val."""
-        selection = "" if self.select == "val" else f"_{self.select}"
-        return f"{self.name}_{self.stage.seed}{selection}"
+        """Name of the split's folder in the study: `<name>_<seed>`, and `_<select>` unless val.
+
+        That of a fold is `<name>_<seed>_fold<k>`.
+        """
+        part = f"fold{self.stage.fold}" if self.stage.fold else self.select
+        return f"{self.name}_{self.stage.seed}" + ("" if part == "val" else f"_{part}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,17 @@ class PlannedModel:
     def path(self) -> str:
         """Path below the study's folder."""
         return f"{self.division}/{self.name}"
+
+    @property
+    def fold(self) -> int | None:
+        """Number of the fold that it belongs to, from 1; None for a model of the study itself."""
+        return self.settings.split.fold
+
+    @property
+    def choice(self) -> str | None:
+        """Path below the study's folder of what the folds have chosen; None if no folds choose."""
+        chosen = self.settings.train.select == "folds"
+        return f"{self.division}/choice.json" if chosen else None
 
     @property
     def learns_unlabeled(self) -> bool:
@@ -95,7 +112,9 @@ class PlannedModel:
         Option of train.py -> path below the study's folder.
         """
         found = {}
-        if self.previous and (not self.starts_anew or self.settings.train.best == "carry"):
+        # What folds end early copies the model of the round before.
+        carried = self.settings.train.best == "carry" or self.choice
+        if self.previous and (not self.starts_anew or carried):
             found["previous"] = f"{self.previous.path}/model.pt"
         if self.labeled_by:
             found["pseudo-labels"] = f"{self.path}/pseudo_labels.csv"
@@ -108,4 +127,6 @@ class PlannedModel:
             found |= {option: path for option, path in files.items() if option in needed}
         elif self.labels_itself:
             found["unlabeled"] = f"splits/{self.division}.unlabeled.txt"
+        if self.choice:
+            found["choice"] = self.choice
         return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.annotations.masks import draw_masks
+from ..data.folds import folds
 from ..data.layouts.layout import Record
 from ..data.records import dataset_stage, list_records
 from ..data.splits import MOST_SHUFFLED, divide, shuffled
@@ -24,17 +25,24 @@ from ..settings.experiment_files import (
     method_row,
     nearest,
 )
-from ..settings.methods import MethodRow, MethodSwitches, TrainOverrides
-from ..settings.stages import EvaluateStage, ModelSettings, PredictStage, ThresholdStage, TrainStage
+from ..settings.methods import SUPERVISED, MethodRow, MethodSwitches, TrainOverrides
+from ..settings.stages import (
+    EvaluateStage,
+    ModelSettings,
+    PredictStage,
+    Selected,
+    ThresholdStage,
+    TrainStage,
+)
 from ..settings.yaml_files import ConfigError, found, read_yaml
-from .models import SUPERVISED, PlannedModel, Split
+from .models import PlannedModel, Split
 from .trainings import Trainings
 
 OF_FILES = (
     "curriculum", "balance", "weighting", "rule", "threshold_sampling", "teacher", "chains",
 )  # fmt: skip
 """Switches about label files: how they are made, and how their pixels are weighted."""
-OF_ROUNDS = ("start", "best", "snapshots", "objective")
+OF_ROUNDS = ("start", "best", "snapshots", "objective", "patience")
 """Switches about rounds of training on unlabeled images, with labels from files or not."""
 
 
@@ -81,7 +89,8 @@ class Plan:
             select = run.select or experiment.evaluation.select
             for split, seed, method in itertools.product(run.splits, run.seeds, run.methods):
                 for name, row in self._varied(method, run.vary):
-                    self._add_chain(split, seed, select, name, row)
+                    for stage, chosen_by in self._stages(split, seed, select):
+                        self._add_chain(split, stage, chosen_by, name, row)
 
     def _check_number(self) -> None:
         """Refuse runs that ask for more trainings than Snakemake can plan."""
@@ -89,7 +98,8 @@ class Plan:
         for place, run in enumerate(self.experiment.runs):
             varied = math.prod(map(len, run.vary.values()))
             rounds = sum(map(self._trainings, run.methods))
-            total += len(run.splits) * len(run.seeds) * (1 + rounds * varied)
+            divisions = len(run.seeds) * sum(map(self._divisions, run.splits))
+            total += divisions * (1 + rounds * varied)
             if total > MOST_TRAININGS:
                 raise ConfigError(
                     f"runs.{place}: {total:,} trainings up to here: {len(run.splits)} splits, "
@@ -97,7 +107,7 @@ class Plan:
                     f"{varied} combinations of values to vary; expected at most "
                     f"{MOST_TRAININGS:,} in a study. Ask for fewer, or make several studies"
                 )
-            lists += len(run.splits) * len(run.seeds)
+            lists += divisions
             if lists * len(self.train_ids) > MOST_SHUFFLED:
                 raise ConfigError(
                     f"runs.{place}: {lists:,} splits up to here, of {len(self.train_ids):,} "
@@ -113,14 +123,28 @@ class Plan:
             row = self.methods.get(row.match or "")
         return max(1, len(row.curriculum)) * max(1, len(row.chains)) if row else 0
 
+    def _divisions(self, split: str) -> int:
+        """How often each seed trains on a split: once, and with folds once more for each fold."""
+        rule = self.experiment.splits.get(split)
+        return 1 + (rule.folds or 0) if rule else 1
+
     def _is_drawn(self, split: str) -> bool:
         rule = self.experiment.splits.get(split)
         return rule is not None and rule.files is None
 
     @property
     def evaluate(self) -> EvaluateStage:
+        """How the models of the study are evaluated, those of folds excepted."""
         report = self.experiment.evaluation.report
         return EvaluateStage(dataset=self.dataset, report=report, **self.trainings.evaluation)
+
+    def evaluate_in(self, division: str) -> EvaluateStage:
+        """How the models of a split are evaluated: those of a fold on the images of the fold."""
+        if not self.splits[division].stage.fold:
+            return self.evaluate
+        held_out = tuple(self.splits[division].held_out)
+        changes = {"report": ("val",), "held_out": held_out}
+        return self.evaluate.model_copy(update=changes)
 
     @property
     def predict(self) -> PredictStage:
@@ -155,8 +179,10 @@ class Plan:
     def _check_subsets(self, records: Sequence[Record]) -> None:
         evaluation = self.experiment.evaluation
         sizes = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
+        # Folds choose models without val, and have a score of their own without val and test.
+        by_folds = all(rule.folds for rule in self.experiment.splits.values())
         for key, subset in [("select", "val"), *(("report", s) for s in evaluation.report)]:
-            if not sizes[subset]:
+            if not sizes[subset] and not by_folds:
                 raise ConfigError(
                     f"evaluation.{key}: subset {subset!r} has no images in {self.experiment.data} "
                     f"(images found: {sizes}); choose another subset, or set test_from_val"
@@ -195,10 +221,33 @@ class Plan:
             name = f"{method}@{suffix}" if suffix else method
             yield name, method_row(row, f"runs: vary: {name}")
 
+    def _stages(
+        self, name: str, seed: int, select: Selected
+    ) -> Iterator[tuple[SplitStage, Selected]]:
+        """How a split is made, and how its models are chosen: with folds, first each fold."""
+        rules = self.experiment.splits
+        if name not in rules:
+            raise ConfigError(
+                f"runs: splits: {name!r} does not exist; {nearest(name, list(rules))}"
+            )
+        rule = rules[name]
+        if not rule.folds:
+            yield SplitStage(rule=rule, seed=seed), select
+            return
+        if select != "val":
+            raise ConfigError(
+                f"evaluation.select, or select in runs: found {select!r} with splits.{name}.folds, "
+                "which choose the models; remove the key `select`"
+            )
+        shared = {"rule": rule, "seed": seed, "group": self.dataset.group}
+        for fold in range(1, rule.folds + 1):
+            yield SplitStage(**shared, fold=fold), "last"
+        yield SplitStage(**shared), "folds"
+
     def _add_chain(
-        self, split_name: str, seed: int, select: str, name: str, row: MethodRow | None
+        self, split_name: str, stage: SplitStage, select: Selected, name: str, row: MethodRow | None
     ) -> None:
-        split = self._split(split_name, seed, select)
+        split = self._split(split_name, stage, select)
         supervised = self._supervised(split)
         self.models[supervised.path] = supervised
         if row is None:
@@ -213,18 +262,12 @@ class Plan:
             models = self._rounds(split, supervised, name, row)
         self.models.update((model.path, model) for model in models)
 
-    def _split(self, name: str, seed: int, select: str) -> Split:
+    def _split(self, name: str, stage: SplitStage, select: Selected) -> Split:
         """A labeled split; the first call computes its lists of ids."""
-        rules = self.experiment.splits
-        if name not in rules:
-            raise ConfigError(
-                f"runs: splits: {name!r} does not exist; {nearest(name, list(rules))}"
-            )
-        split = Split(name, SplitStage(rule=rules[name], seed=seed), select, [], [])
+        split = Split(name, stage, select, [], [])
         if split.division not in self.splits:
-            labeled, unlabeled = divide(
-                self.train_ids, self.with_mask, split.stage, self.root, self.orders.get(seed)
-            )
+            order = self.orders.get(stage.seed)
+            labeled, unlabeled = divide(self.train_ids, self.with_mask, stage, self.root, order)
             half = max(1, self.experiment.train.batch // 2)
             if len(labeled) < half:
                 raise ConfigError(
@@ -232,7 +275,13 @@ class Plan:
                     f"{self.experiment.train.batch} takes {half} of them; lower train.batch, or "
                     "label more images"
                 )
-            self.splits[split.division] = replace(split, labeled=labeled, unlabeled=unlabeled)
+            held_out = []
+            if stage.fold:
+                assert order is not None
+                held_out = folds(order, self.with_mask, stage)[stage.fold - 1]
+            self.splits[split.division] = replace(
+                split, labeled=labeled, unlabeled=unlabeled, held_out=held_out
+            )
         return self.splits[split.division]
 
     def _supervised(self, split: Split) -> PlannedModel:
@@ -309,7 +358,14 @@ class Plan:
             objective=row.objective,
             best=row.best,
             snapshots=row.snapshots,
+            patience=None if split.stage.rule.folds else row.patience,
         )
+        if stage.patience and stage.select == "last":
+            raise ConfigError(
+                f"patience, for {chain} on {split.division}: found {stage.patience} with select "
+                "`last`, which never keeps the model of an earlier round; set `evaluation.select` "
+                "to val, or patience to null"
+            )
         more = self.initial if row.start == "restart" else {}
         links = {"previous": previous, "labels_itself": online}
         if alpha is not None:

@@ -147,7 +147,11 @@ class Trainings:
         on the number of steps. switches: keys of TrainStage that replace those from `settings`.
         """
         steps = switches.get("steps") or length * self._steps(split, settings, images, share)
+        if split.stage.fold and "steps" not in switches:
+            steps = math.ceil(split.stage.rule.fold_length * steps)
         every = _of_split(settings.validate_every, split.name, "validate_every")
+        if split.stage.fold:
+            every = math.ceil(split.stage.rule.fold_length * every)
         # Estimated first: the list of a billion validations would fill the memory.
         validations = len(switches.get("validate_at", ())) or -(-steps // every)
         self.validations += validations
@@ -172,6 +176,7 @@ class Trainings:
             "round": round,
             "select": split.select,
             "valtiny": self.valtiny if split.select == "valtiny" else (),
+            "held_out": tuple(split.held_out),
             "validation": Inference(**self.evaluation),
         }
         return TrainStage(**keys | switches)

@@ -17,11 +17,10 @@ from ..runtime.reading import explained, read_text
 from ..runtime.tables import optional, positive, read_csv, real, whole
 from ..self_training.confidence import probabilities
 from ..self_training.predictions import histogram_beside, read_histogram
+from ..settings.methods import SUPERVISED
 from .agreement import labels_from
 from .model_files import read_metrics, read_run
 from .summary import folder_of, read_summary
-
-SUPERVISED = "supervised"
 
 Points = dict[Any, dict[int, float]]
 """{x: {seed: value}}."""

@@ -12,8 +12,15 @@ from pathlib import Path
 import numpy as np
 
 from ..inference.confusions import Confusions, read_confusions
-from ..inference.metrics import group_sums
-from ..inference.paired import choose, describe, jackknifed, paired, resampling_groups
+from ..inference.metrics import FEW_IMAGES, group_sums
+from ..inference.paired import (
+    Difference,
+    choose,
+    describe,
+    jackknifed,
+    paired,
+    resampling_groups,
+)
 from ..runtime import escape
 from ..runtime.tables import csv_header, optional, read_csv, whole
 from .model_files import read_metrics, read_settings
@@ -58,12 +65,34 @@ def notes(found: Iterable[Loss]) -> str:
     return "\n".join(["Rounds that lose:", "", *lines]) if lines else ""
 
 
-def worse_on_val(study: Path, models: Sequence[str]) -> Iterator[Loss]:
-    """Yield the rounds whose last step is worse on val than the best last step before it.
+@dataclass(frozen=True)
+class Compared:
+    """A round's last step against the best of the `earlier` last steps of its chain, on val.
 
-    The first last step is that of `supervised`. Both are compared on the same images. The whole
-    95 % interval of the difference must be below zero, and more where the other one is the best of
-    several, which is partly luck (Bonferroni). Nothing is yielded where val is not reported.
+    path, best: their folders, relative to the study's.
+    """
+
+    path: str
+    best: str
+    earlier: int
+    difference: Difference
+
+
+def comparison_notes(study: Path, models: Sequence[str]) -> str:
+    """Markdown list of how sure the comparisons of rounds on few val images are; "" if none is."""
+    lines = [
+        f"* `{one.path}` against `{one.best}`: {describe(one.difference)}"
+        for one in compared_on_val(study, models)
+        if one.difference.images < FEW_IMAGES
+    ]
+    heading = "Few images: each last step against the best last step before it, on `val`."
+    return "\n".join([heading, "", *lines]) if lines else ""
+
+
+def compared_on_val(study: Path, models: Sequence[str]) -> Iterator[Compared]:
+    """Yield each round with the best last step before it; the first one is that of `supervised`.
+
+    Nothing is yielded where val is not reported.
     """
     for chain in _chains(models):
         before: dict[str, Confusions] = {}
@@ -74,14 +103,24 @@ def worse_on_val(study: Path, models: Sequence[str]) -> Iterator[Loss]:
             if before:
                 best = [*before][choose([*before.values()])]
                 difference = paired(found, before[best], *_sampling(study, path))
-                if len(before) * difference.above <= CHANCE:
-                    yield Loss(
-                        path,
-                        f"mIoU on `val` after the last step, against `{best}`: "
-                        f"{describe(difference)}; use `{best}/last.pt`, and try a lower "
-                        "train.learning_rate or fewer train.steps",
-                    )
+                yield Compared(path, best, len(before), difference)
             before[path] = found
+
+
+def worse_on_val(study: Path, models: Sequence[str]) -> Iterator[Loss]:
+    """Yield the rounds whose last step is worse on val than the best last step before it.
+
+    The whole 95 % interval of the difference must be below zero, and more where the other one is
+    the best of several, which is partly luck (Bonferroni).
+    """
+    for one in compared_on_val(study, models):
+        if one.earlier * one.difference.above <= CHANCE:
+            yield Loss(
+                one.path,
+                f"mIoU on `val` after the last step, against `{one.best}`: "
+                f"{describe(one.difference)}; use `{one.best}/last.pt`, and try a lower "
+                "train.learning_rate or fewer train.steps",
+            )
 
 
 def _last_step(folder: Path) -> Confusions | None:

@@ -41,9 +41,10 @@ class Evaluated(TypedDict):
 
 
 class Checkpoint(Evaluated):
-    """One of the two models of a training. round: in which its weights were reached."""
+    """One of the two models of a training. round, step: in which its weights were reached."""
 
     round: Annotated[int, Field(ge=0)]
+    step: NotRequired[Annotated[int, Field(ge=0)]]
 
 
 class BestMetrics(TypedDict):
@@ -58,12 +59,16 @@ class Metrics(TypedDict):
 
 
 class Run(TypedDict):
-    """What may differ between two runs with the same result."""
+    """What may differ between two runs with the same result.
+
+    stopped: why a round has trained nothing and copied its model.
+    """
 
     commit: str | None
     device: str
     versions: dict[str, str]
     seconds: Annotated[float, Field(ge=0)]
+    stopped: NotRequired[str]
 
 
 class Recommended(TypedDict):
@@ -74,6 +79,7 @@ class Recommended(TypedDict):
 
 class Train(TypedDict):
     steps: Annotated[int, Field(ge=0)]
+    round: NotRequired[Annotated[int, Field(ge=0)]]
 
 
 class Thresholds(TypedDict):

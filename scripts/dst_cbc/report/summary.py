@@ -178,12 +178,21 @@ def _chain(path: str) -> list[str]:
 
 def _steps(study: Path, path: str) -> int:
     """Training steps of all rounds up to a model, and of round 0 if it gave weights or labels."""
-    settings = [read_settings(study / p / "settings.json") for p in _chain(path)]
-    steps = sum(one["train"]["steps"] for one in settings)
-    if settings[0]["network"] is None or settings[0].get("thresholds"):
-        first = study / path.split("/")[0] / "supervised" / "settings.json"
-        steps += read_settings(first)["train"]["steps"]
+    first = read_settings(study / _chain(path)[0] / "settings.json")
+    steps = sum(_trained(study / one) for one in _chain(path))
+    if first["network"] is None or first.get("thresholds"):
+        steps += _trained(study / path.split("/")[0] / "supervised")
     return steps
+
+
+def _trained(folder: Path) -> int:
+    """The steps of one training: fewer than planned if folds ended it, none if it was stopped."""
+    planned = read_settings(folder / "settings.json")["train"]
+    metrics = read_metrics(folder / "metrics.json")
+    if metrics is None or "step" not in metrics["last"]:
+        return planned["steps"]
+    last = metrics["last"]
+    return last["step"] if last["round"] == planned.get("round", last["round"]) else 0
 
 
 def _edited(study: Path, path: str) -> str:

@@ -322,8 +322,9 @@ def describe_selection(selections: Iterable[str]) -> str:
     Rules of the workflow have this text in `params`: another text would run them again.
     """
     found = dict.fromkeys(selections)
-    chosen = " or ".join(selection for selection in found if selection != "last")
+    chosen = " or ".join(one for one in found if one not in ("last", "folds"))
     words = [f"the best of the chain, selected on {chosen}"] if chosen else []
+    words += ["the model that the folds chose"] if "folds" in found else []
     words += ["the last step of each round: nothing was selected"] if "last" in found else []
     return "; or ".join(words)
 

@@ -187,6 +187,11 @@ class DatasetStage(Settings):
     drawn: str | None = None
     """Folder of the masks that are drawn from annotations; None where masks are the user's."""
 
+    @property
+    def group(self) -> str | None:
+        """The pattern of the groups of images, see `PairSettings.group`; None if there is none."""
+        return self.pairs.group if self.pairs else None
+
     def mask_root(self, root: Path) -> Path:
         """Return the folder in which the paths of masks start. root: folder of the data set."""
         return Path(self.drawn) if self.drawn else root
@@ -230,8 +235,17 @@ class DatasetStage(Settings):
         return self
 
 
+class SplitFiles(Settings):
+    """Paths of the lists of labeled and unlabeled ids."""
+
+    labeled: str = Field(description="file with the ids of the labeled images, one per line")
+    unlabeled: str = Field(description="file with the ids of the unlabeled images, one per line")
+
+
 class SplitRule(Settings):
-    """How the labeled training images are chosen: give exactly one of the four keys."""
+    """How the labeled training images are chosen: give exactly one of the first five keys."""
+
+    added: ClassVar = ("folds", "fold_length")
 
     count: Positive | None = Field(
         default=None, description="label this many images, a random choice by the split's seed"
@@ -249,23 +263,38 @@ class SplitRule(Settings):
         description="read the ids of the labeled and the unlabeled images from two files; their "
         "relative paths start in the folder in which `snakemake` runs",
     )
+    folds: Annotated[int, Field(ge=2, le=20)] | None = Field(
+        default=None,
+        description="label every training image that has a mask, and use each mask for validation "
+        "once. The masks are divided into so many parts (folds), whole groups each. For each fold, "
+        "all runs are trained on the masks of the other folds and evaluated on its own. These "
+        "results choose the round and the steps of each method, which is then trained on all masks",
+    )
+    fold_length: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0,
+        description="with `folds`: the trainings of a fold take this share of the steps",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> SplitRule:
-        if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("expected exactly one of count, divide, all, files")
+        rules = ("count", "divide", "all", "files", "folds")
+        if sum(getattr(self, rule) is not None for rule in rules) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(rules)}")
+        if self.fold_length != 1 and not self.folds:
+            raise ValueError("fold_length: allowed only with folds")
         return self
 
 
-class SplitFiles(Settings):
-    """Paths of the lists of labeled and unlabeled ids."""
-
-    labeled: str = Field(description="file with the ids of the labeled images, one per line")
-    unlabeled: str = Field(description="file with the ids of the unlabeled images, one per line")
-
-
 class SplitStage(Settings):
-    """How one labeled split is made: its rule and its seed."""
+    """How one labeled split is made: its rule and its seed.
+
+    fold: number of the fold whose masks are held out, from 1; None without folds, and for the
+    trainings on all masks. group: with folds, the pattern of the groups that stay whole.
+    """
+
+    added: ClassVar = ("fold", "group")
 
     rule: SplitRule
     seed: Annotated[int, Field(ge=0)]
+    fold: Annotated[int, Field(ge=1)] | None = None
+    group: str | None = None

@@ -11,6 +11,9 @@ from .choices import Objective, SelfTraining
 from .stages import Best
 from .training import TrainSettings
 
+SUPERVISED = "supervised"
+"""Round 0, which all methods on a split share: trained on its labeled images alone."""
+
 
 def _partial(cls: type[Settings], name: str) -> type[Settings]:
     """A class with the keys of `cls`, all optional, for settings that override single keys."""
@@ -101,6 +104,11 @@ class MethodSwitches(Settings):
         description="how many times during a round the weights are saved, as `snapshots/1.pt`, "
         "`snapshots/2.pt`, …: after equal numbers of steps, the last time at the end",
     )
+    patience: Positive | None = Field(
+        default=None,
+        description="a chain ends when this many rounds one after the other have brought no better "
+        "model: later rounds train nothing, and their model is a copy. `null`: all rounds train",
+    )
     objective: Objective = Field(
         default=SelfTraining(),
         description="the loss that training minimises, selected by its `name`",
@@ -121,7 +129,7 @@ class MethodSwitches(Settings):
             raise ValueError("curriculum: empty; labeling `offline` needs one alpha per round")
         if self.labeling == "none" and (self.curriculum or self.match is None):
             raise ValueError("labeling `none` needs `match`, and takes no curriculum")
-        rounds = ("start", "best", "snapshots", "objective")
+        rounds = ("start", "best", "snapshots", "objective", "patience")
         changed = [
             key for key in rounds if getattr(self, key) != type(self).model_fields[key].default
         ]
@@ -144,6 +152,11 @@ class MethodSwitches(Settings):
             raise ValueError(
                 f"objective `{self.objective.name}` reads {', '.join(self.objective.reads)}, which "
                 "only labeling `offline` makes"
+            )
+        if self.patience and (self.best == "restart" or self.snapshots):
+            raise ValueError(
+                "patience: not allowed with best `restart`, where no model is carried on, and with "
+                "snapshots, which a round that trains nothing does not have; remove one"
             )
         if self.labeling != "online" and self.online_threshold:
             raise ValueError("online_threshold: allowed only with labeling `online`")

@@ -24,6 +24,8 @@ crosses the end of a part, so this number changes the last bits of results.
 
 Subset = Literal["train", "val", "test"]
 Selection = Literal["val", "valtiny", "last"]
+Selected = Literal[Selection, "folds"]
+"""How the model of a training is chosen; `folds`: the step that results of the folds say."""
 Best = Literal["carry", "restart"]
 Resampling = Literal["warp", "torch"]
 PadColour = Literal["mean", "black"]
@@ -130,11 +132,17 @@ class ThresholdStage(Settings):
 
 
 class EvaluateStage(Inference):
-    """Evaluation of a model on the subsets of `report`."""
+    """Evaluation of a model on the subsets of `report`.
+
+    held_out: in a fold, the ids of its images, which then are the subset `val`.
+    """
+
+    added: ClassVar = (*Inference.added, "held_out")
 
     algorithm: Literal[1] = 1
     dataset: DatasetStage
     report: tuple[Subset, ...]
+    held_out: tuple[str, ...] = ()
 
 
 class TrainStage(Optimization, Compute):
@@ -144,11 +152,13 @@ class TrainStage(Optimization, Compute):
     validated. valtiny: ids of val that select the model, empty unless `select` is `valtiny`. best:
     `carry`, model.pt is the best model of the chain so far; `restart`, the best of this training.
     snapshots: how often the weights are kept, at equal distances, the last time at the end.
+    patience: after so many rounds without a better model, a round only copies the model. held_out:
+    in a fold, the ids of its images, on which models are validated.
     """
 
     added: ClassVar = (
         *Compute.added, "valtiny", "gpus", "sync_norm", "objective", "best", "snapshots",
-        "short_batches",
+        "short_batches", "patience", "held_out",
     )  # fmt: skip
 
     algorithm: Literal[2, 3] = 2
@@ -156,8 +166,9 @@ class TrainStage(Optimization, Compute):
     validate_at: tuple[Positive, ...] = Field(min_length=1)
     seed: int
     round: Annotated[int, Field(ge=0)]
-    select: Selection
+    select: Selected
     valtiny: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
     validation: Inference
     weighting: Literal["dynamic", "original"] = "dynamic"
     augment_pseudo: bool = True
@@ -166,6 +177,7 @@ class TrainStage(Optimization, Compute):
     objective: Objective = SelfTraining()
     best: Best = "carry"
     snapshots: Annotated[int, Field(ge=0, le=1000)] = 0
+    patience: Positive | None = None
 
     @property
     def reads(self) -> set[str]:

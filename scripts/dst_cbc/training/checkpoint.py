@@ -43,9 +43,10 @@ class Progress:
 
     best: record of the best model of the chain (all rounds up to this one), None before the first
     validation of the chain. best_state: weights of the best model, None if an earlier round reached
-    it. history: one row per validation. loss_sum, loss_steps: the losses since the last validation.
-    resumes: how often the training was resumed. seconds: time of training and validation, summed
-    over all starts.
+    it. history: one row per validation. best_confusions: int64 (images, classes, classes), the
+    matrices of the best model on the images of the validation, None if unknown. loss_sum,
+    loss_steps: the losses since the last validation. resumes: how often the training was resumed.
+    seconds: time of training and validation, summed over all starts.
     """
 
     __pydantic_config__ = _KIND
@@ -54,6 +55,7 @@ class Progress:
     best: Annotated[dict[str, Any], AfterValidator(_is_record)] | None
     best_state: dict[str, torch.Tensor] | None
     history: list[HistoryRow]
+    best_confusions: torch.Tensor | None = None
     loss_sum: float = 0.0
     loss_steps: int = 0
     resumes: Annotated[int, Field(ge=0)] = 0

@@ -15,12 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ..inference.metrics import mean_iou, pixel_accuracy
-from ..inference.whole_images import evaluate, require_fit
+from ..inference.paired import describe, difference
+from ..inference.whole_images import evaluate_each, require_fit
 from ..models.segmentation import SegmentationModel, cpu_state, write_model
 from ..runtime import signals
 from ..runtime.errors import DataError, Unusable
@@ -56,15 +58,18 @@ def train(
     save_seconds: float = 60.0,
     ranks: Ranks = ALONE,
     on_step: Callable[[Progress], None] = lambda progress: None,
+    best_model: SegmentationModel | None = None,
 ) -> Progress:
     """Train the objective's modules in place for `stage.steps` steps.
 
     best: record of the best model of the chain so far, None in round 0. work: holds the state of
     the unfinished training. board: folder of TensorBoard files. ranks: this process among those
     that train together; only the first one validates, saves and has the history. on_step: called
-    after each step, before the validation and the save. Returns the final progress; `history` has
-    one row per validation, mIoU and pixel accuracy in percent. Raises Unusable when the loss is not
-    finite. Raises Stopped, after saving the state, when a signal asked the process to stop.
+    after each step, before the validation and the save. best_model: the model that `best` is the
+    record of; with `data.groups`, it is compared with each validated one. Returns the final
+    progress; `history` has one row per validation, mIoU and pixel accuracy in percent. Raises
+    Unusable when the loss is not finite. Raises Stopped, after saving the state, when a signal
+    asked the process to stop.
     """
     require_fit(data.root, data.validation, stage.validation)
     modules = objective.modules
@@ -75,7 +80,13 @@ def train(
     descents = descents_of(objective, stage, device, ranks)
     scalers = {name: descent.scaler for name, descent in descents.items()}
     state = work.folder / STATE
-    progress = checkpoint.resume(state, modules, scalers) or Progress(0, best, None, [])
+    progress = checkpoint.resume(state, modules, scalers)
+    if progress is None:
+        progress = Progress(0, best, None, [])
+        if data.groups and best_model and ranks.first:
+            best_model.network.to(device)
+            found = _confusions(best_model, data, stage, device, workers)
+            progress.best_confusions = torch.from_numpy(found)
     writer = _replay(board if ranks.first else None, progress.history)
     loader, draws = batches(objective.streams, stage, progress.step, workers, device, ranks)
     begun = time.monotonic() - progress.seconds
@@ -182,9 +193,18 @@ def beats(score: float, best: dict[str, Any] | None) -> bool:
     return not math.isnan(score) and (best is None or score > best["score"])
 
 
+def ended_early(stage: TrainStage, share: float) -> TrainStage:
+    """The stage that ends after a share of its steps, 0..1, validated there for the last time."""
+    end = max(1, round(share * stage.steps))
+    if end == stage.steps:
+        return stage
+    steps = (*(step for step in stage.validate_at if step < end), end)
+    return stage.model_copy(update={"steps": end, "validate_at": steps})
+
+
 def is_chosen(stage: TrainStage, step: int, score: float, best: dict[str, Any] | None) -> bool:
     """Whether the weights of a validated step become the chain's model."""
-    return step == stage.steps if stage.select == "last" else beats(score, best)
+    return step == stage.steps if stage.select in ("last", "folds") else beats(score, best)
 
 
 def _validate(
@@ -197,13 +217,13 @@ def _validate(
 ) -> None:
     """Append a row to the history; keep the weights if they become the chain's model."""
     model = objective.evaluated
-    confusion = evaluate(
-        model, data.root, data.validation, data.dataset, stage.validation, device, workers
-    )
+    found = _confusions(model, data, stage, device, workers)
+    confusion, before = found.sum(0), progress.best_confusions
     miou = 100 * mean_iou(confusion)
     if is_chosen(stage, progress.step, miou, progress.best):
         progress.best = record(stage, progress.step, None if math.isnan(miou) else miou)
         progress.best_state = copy.deepcopy(cpu_state(model))
+        progress.best_confusions = torch.from_numpy(found) if data.groups else None
     rates = (one.rate for one in objective.modules.values() if one.rate)
     row: checkpoint.HistoryRow = {
         "step": progress.step,
@@ -215,12 +235,25 @@ def _validate(
     }
     progress.history.append(row)
     progress.loss_sum, progress.loss_steps = 0.0, 0
-    subset = "val" if stage.select == "last" else stage.select
+    subset = "val" if stage.select in ("last", "folds") else stage.select
     print(
         f"step {row['step']}/{stage.steps}  loss {row['loss']:.4f}  {subset} mIoU {miou:.2f}"
         f"  best of the chain {row['best'] if row['best'] is None else format(row['best'], '.2f')}",
         flush=True,
     )
+    if before is not None:
+        compared = describe(difference(found, before.numpy(), data.groups))
+        print(f"against the best model before: {compared}", flush=True)
+
+
+def _confusions(
+    model: SegmentationModel, data: Data, stage: TrainStage, device: torch.device, workers: int
+) -> np.ndarray:
+    """The matrix of each image of the validation, int64 (images, classes, classes)."""
+    each = evaluate_each(
+        model, data.root, data.validation, data.dataset, stage.validation, device, workers
+    )
+    return np.array([*each], np.int64).reshape(-1, *(len(data.dataset.classes),) * 2)
 
 
 def _keep_snapshot(model: SegmentationModel, stage: TrainStage, step: int, work: Work) -> None:

@@ -33,7 +33,8 @@ class Data:
     has the size of its image. predictions: predictions.h5 of the model that made the pseudo
     labels, in the order of `pseudo`; needed if its confidence weights the loss. thresholds,
     labeling_model: the thresholds.csv and model.pt that made the pseudo labels; None unless the
-    objective reads them.
+    objective reads them. groups: of the validation images (`paired.resampling_groups`), if they are
+    so few that the log says how sure each comparison with the best model is; else empty.
     """
 
     root: Path
@@ -46,6 +47,7 @@ class Data:
     thresholds: Path | None = None
     labeling_model: Path | None = None
     label_size: tuple[int, int] | None = None
+    groups: Sequence[int] = ()
 
     @property
     def masks(self) -> Path:
