@@ -21,6 +21,7 @@ from dst_cbc.report import model_card
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import sha256_file, write_json, write_text
 from dst_cbc.runtime.tables import write_csv
+from dst_cbc.settings.data import SplitRule
 from dst_cbc.settings.network import NetworkSettings
 from workflow import REPOSITORY
 
@@ -212,6 +213,18 @@ def test_a_model_alone_has_a_card_too_and_is_compared_on_made_up_images(tmp_path
     assert text.startswith("# model\n") and "| 1 | road | `#808080` |" in text
     assert "chosen as the best on val with an mIoU of 61.23 %" in text
     assert "there was no `metrics.json` beside the model" in text
+
+
+@pytest.mark.parametrize(
+    "rule, said",
+    [
+        ({"count": 8}, "8 labeled images"),
+        ({"all": True}, "every training image that has a mask is labeled"),
+        ({"folds": 3, "fold_length": 0.5}, "a mask is labeled, and in one of 3 folds"),
+    ],
+)
+def test_the_card_says_which_images_are_labeled(rule, said):
+    assert model_card._rule(SplitRule(**rule)).endswith(said)
 
 
 def test_the_card_of_a_last_step_says_that_nothing_was_selected(tmp_path):

@@ -126,12 +126,14 @@ def _figure(percent: float | None) -> str:
 
 
 def _rule(rule: SplitRule) -> str:
-    ((key, value),) = rule.model_dump(exclude_none=True).items()
+    given = rule.model_dump(exclude_none=True, exclude={"fold_length"})
+    ((key, value),) = given.items()
     return {
         "files": "lists of ids",
         "count": f"{value} labeled images",
         "divide": f"one training image in {value} labeled",
         "all": "every training image that has a mask is labeled",
+        "folds": f"every training image that has a mask is labeled, and in one of {value} folds",
     }[key]
 
 
