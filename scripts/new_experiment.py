@@ -82,6 +82,13 @@ def parse():
         help="hours that the whole run may take on this machine (default 8)",
     )
     parser.add_argument(
+        "--no-control",
+        dest="control",
+        action="store_false",
+        help="leave out the control, `supervised-long`, which takes half of the time: it trains on "
+        "the labeled images only, and shows whether the unlabeled images have helped",
+    )
+    parser.add_argument(
         "--group",
         type=group_pattern,
         metavar="REGEX",
@@ -195,7 +202,7 @@ def start(arguments) -> None:
     ids, stacks = [id for id, _, _ in found.pairs], inspection.stacks_of(found.pairs)
     group = arguments.group or inspection.guess_group(ids, found.masked, stacks)
     machine = Machine(cuda_is_likely(), min(cores, 8), 1)
-    proposed = draft.make(name, found, group, machine, listed)
+    proposed = draft.make(name, found, group, machine, listed, arguments.control)
     print(escape.terminal("\n".join(experiment_text.describe(proposed))), flush=True)
     if arguments.look:
         return
@@ -268,6 +275,10 @@ def fit(proposed: Draft, annotations: AnnotationSettings | None, hours: float, r
             write_text(path, experiment_text.text(proposed, root, command, annotations))
             return load_plan(REPOSITORY, [path], {})
 
+        def work_of(proposed: Draft) -> cost.Schedule:
+            experiment, records, plan = planned(proposed)
+            return cost.schedule(plan, records, Path("results", experiment.name))
+
         def measured_with(proposed: Draft) -> cost.Measured:
             _, records, plan = planned(proposed)
             measured = cost.measure(plan, records, Path(folder, "cost"))
@@ -289,13 +300,13 @@ def fit(proposed: Draft, annotations: AnnotationSettings | None, hours: float, r
         print(f"measuring the speed of training, about {seconds:.0f} s", flush=True)
         pairs = [(measured_with(trial), trial) for trial in trials]
         measured, proposed = min(pairs, key=lambda pair: pair[0].step)
-        proposed, enough = draft.fitted(proposed, measured, hours)
+        proposed, enough = draft.fitted(proposed, work_of, measured, hours)
         while not enough and (halved := draft.smaller(proposed)):
             print(
                 f"too slow for {hours:g} hours: measuring with images of half the size", flush=True
             )
             measured = measured_with(halved)
-            proposed, enough = draft.fitted(halved, measured, hours)
+            proposed, enough = draft.fitted(halved, work_of, measured, hours)
         experiment, records, plan = planned(proposed)
         text = experiment_text.text(proposed, root, command, annotations)
     study = Path("results", experiment.name)

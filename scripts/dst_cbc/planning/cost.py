@@ -333,6 +333,12 @@ def remember(plan: Plan, study: Path, measured: Measured) -> None:
     write_json(study / REMEMBERED, {"key": _key(plan), "measured": asdict(measured)})
 
 
+def seconds(work: Schedule, measured: Measured) -> float:
+    """Seconds that the work takes, one job after the other."""
+    jobs = 2 * work.trainings + 3 * work.predictions
+    return measured.step * work.steps + measured.image * work.images + JOB_SECONDS * jobs
+
+
 def describe(
     work: Schedule, measured: Measured | None, jobs: int, free_disk: int, memory: int
 ) -> list[str]:
@@ -351,10 +357,9 @@ def describe(
     if measured:
         # model.pt and last.pt; of each running job the saved weights, momentum and best weights.
         disk += measured.model * (2 * work.trainings + 3 * jobs)
-        started = JOB_SECONDS * (2 * work.trainings + 3 * work.predictions)
-        seconds = measured.step * work.steps + measured.image * work.images + started
+        total = seconds(work, measured)
         lines.append(
-            f"time: about {_hours(seconds)} in total, {_hours(seconds / jobs)} at best with {jobs} "
+            f"time: about {_hours(total)} in total, {_hours(total / jobs)} at best with {jobs} "
             f"jobs at once ({measured.step:.3f} s per step, {measured.image:.3f} s per image on "
             f"{measured.device})"
         )
