@@ -275,9 +275,12 @@ def fit(proposed: Draft, annotations: AnnotationSettings | None, hours: float, r
             write_text(path, experiment_text.text(proposed, root, command, annotations))
             return load_plan(REPOSITORY, [path], {})
 
-        def work_of(proposed: Draft) -> cost.Schedule:
+        def work_of(proposed: Draft) -> tuple[cost.Schedule, cost.Schedule]:
             experiment, records, plan = planned(proposed)
-            return cost.schedule(plan, records, Path("results", experiment.name))
+            study = Path("results", experiment.name)
+            return cost.schedule(plan, records, study, True), cost.schedule(
+                plan, records, study, False
+            )
 
         def measured_with(proposed: Draft) -> cost.Measured:
             _, records, plan = planned(proposed)
@@ -300,20 +303,22 @@ def fit(proposed: Draft, annotations: AnnotationSettings | None, hours: float, r
         print(f"measuring the speed of training, about {seconds:.0f} s", flush=True)
         pairs = [(measured_with(trial), trial) for trial in trials]
         measured, proposed = min(pairs, key=lambda pair: pair[0].step)
-        proposed, enough = draft.fitted(proposed, work_of, measured, hours)
+        found, enough = draft.fitted(proposed, work_of, measured, hours)
         while not enough and (halved := draft.smaller(proposed)):
             print(
                 f"too slow for {hours:g} hours: measuring with images of half the size", flush=True
             )
-            measured = measured_with(halved)
-            proposed, enough = draft.fitted(halved, work_of, measured, hours)
-        experiment, records, plan = planned(proposed)
-        text = experiment_text.text(proposed, root, command, annotations)
+            proposed, measured = halved, measured_with(halved)
+            found, enough = draft.fitted(proposed, work_of, measured, hours)
+        experiment, records, plan = planned(found)
+        text = experiment_text.text(found, root, command, annotations)
     study = Path("results", experiment.name)
     cost.remember(plan, study, measured)
     if not enough:
         print(f"WARNING: {hours:g} hours are too few on this machine; the time it needs is below")
-    print(f"assumed: network {proposed.backbone}, images resized by {proposed.scale:g}")
+    if found.hours_of_folds:
+        print("\n".join(experiment_text.too_few_hours(found, hours)))
+    print(f"assumed: network {found.backbone}, images resized by {found.scale:g}")
     work, free = cost.schedule(plan, records, study), shutil.disk_usage("results").free
     print("\n".join(cost.describe(work, measured, 1, free, free_memory())))
     return text

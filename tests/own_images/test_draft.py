@@ -88,13 +88,18 @@ def test_a_folder_of_images_and_one_of_masks_become_an_experiment_that_loads(fol
     experiment, records, plan = load_plan(REPOSITORY, [tmp_path / "cells.yaml"], {})
     assert experiment.classes == {"background": "#000000", "foreground": "#e69f00"}
     assert experiment.labels == {0: "background", 255: "foreground"}
-    assert Counter(r.subset for r in records) == {"train": 20, "val": 2, "test": 2}
+    assert Counter(r.subset for r in records) == {"train": 22, "test": 2}
     assert all(r.label for r in records if r.subset != "train")
-    assert experiment.evaluation.select == "val"
     names = ["supervised", *(f"dst-cbc/round{n}" for n in range(1, 6)), "supervised-long/round1"]
-    assert [*plan.models] == [f"all_0/{name}" for name in names]
+    splits = [*(f"all_0_fold{n}" for n in (1, 2, 3)), "all_0_folds"]
+    assert {*plan.models} == {f"{split}/{name}" for split in splits for name in names}
     said = "\n".join(experiment_text.describe(proposed))
-    for words in ("24 images, 10 of them", "`{}_mask`", "16-bit grey (24)", "2 val images"):
+    for words in (
+        "24 images, 10 of them",
+        "`{}_mask`",
+        "16-bit grey (24)",
+        "8 masks are divided into 3",
+    ):
         assert words in said
 
 
@@ -287,7 +292,7 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
     said = command("new_experiment.py", *options, cwd=work)
     assert "9 images, 6 of them with a mask" in said and "s per step" in said and "disk:" in said
     experiment, _, plan = load_plan(REPOSITORY, [work / "cells.yaml"], {})
-    assert experiment.network.backbone == "small" and len(plan.models) == 7
+    assert experiment.network.backbone == "small" and len(plan.models) == 4 * 7
     assert {path: path.read_bytes() for path in before} == before
     assert {path.name for path in work.iterdir()} == {"cells.yaml", "results"}
     assert "exists already" in command("new_experiment.py", *options, cwd=work, fails=True)
@@ -308,7 +313,8 @@ def test_copies_of_images_are_found_and_held_out_together(folders):
     assert found.twins == [[f"copy{n}", f"i{n:02}"] for n in range(8)]
     proposed = make("p", found, None, LAPTOP)
     assert not {*proposed.val, *proposed.test} & {*names[:8]} and not proposed.parted_twins
-    assert (len(proposed.val), len(proposed.test)) == (3, 3)
+    assert (len(proposed.val), len(proposed.test)) == (0, 3)
+    assert not {*hold_out(found.masked, None, found.twins)[0]} & {*names[:8]}
     assert "8 images are copies of others, such as copy0 and i00" in "\n".join(
         experiment_text.describe(proposed)
     )
@@ -318,8 +324,8 @@ def test_where_nearly_all_images_are_copies_the_sides_share_some_with_a_warning(
     names = [f"i{n:02}" for n in range(12)]
     found = look(folders(names, {name: halves() for name in names[:10]}))
     proposed = make("p", found, None, LAPTOP)
-    assert (len(proposed.val), len(proposed.test)) == (2, 2) and len(proposed.parted_twins) == 1
-    assert "WARNING: 1 images are in two of train, val and test" in "\n".join(
+    assert len(proposed.test) == 2 and len(proposed.parted_twins) == 1
+    assert "WARNING: 1 images are in two folds, or in train and test" in "\n".join(
         experiment_text.describe(proposed)
     )
 
@@ -484,10 +490,12 @@ def test_ids_are_quoted_alike():
 
 
 @pytest.mark.parametrize(
-    "images, said", [(4, "1 val image chooses"), (50, "10 val images are few"), (150, None)]
-)
-def test_few_val_images_are_warned_of(images, said):
-    lines = experiment_text.describe(make("p", made_up({0: 1, 1: 1}, images), None, LAPTOP))
+    "images, group, said",
+    [(4, "^(.)[0-2]", "1 val image chooses"), (50, None, "10 val images are few"),
+     (150, None, None), (30, None, None)],
+)  # fmt: skip
+def test_few_val_images_are_warned_of(images, group, said):
+    lines = experiment_text.describe(make("p", made_up({0: 1, 1: 1}, images), group, LAPTOP))
     found = [line for line in lines if re.match(r"WARNING: \d+ val image", line)]
     assert [line.startswith(f"WARNING: {said}") for line in found] == [True] * bool(said)
 

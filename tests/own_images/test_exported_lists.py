@@ -277,7 +277,7 @@ def test_copies_are_warned_of_and_most_where_they_are_in_two_subsets(roboflow, m
     assert "they are in the same subset as these. Better export without augmentation" in said
     said = warning_of_copies(top, monkeypatch, capsys, "--group", "(.+)")
     assert (
-        r"two of train, val and test, which makes results too good: --group '^(.+)\.rf\.'" in said
+        r"folds, or in train and test, which makes results too good: --group '^(.+)\.rf\.'" in said
     )
     for file in top.glob("train/*.rf.[12]f*"):
         file.unlink()

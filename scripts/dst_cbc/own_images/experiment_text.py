@@ -1,5 +1,6 @@
 """Writes a draft as the text of an experiment file, and describes it to the user."""
 
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -115,39 +116,68 @@ def describe(d: Draft) -> list[str]:
         lines.append(f"assumed: the mask of `{names.image_name}` is named `{names.mask_name}`")
     lines += [
         _groups(d),
-        f"assumed: {len(d.val)} images with a mask are held out for val, {len(d.test)} for test; "
-        f"{d.labeled} labeled and {d.unlabeled} unlabeled images are used for training",
+        held_out(d),
     ]
     if d.left_out:
         lines.append(
             f"assumed: {len(d.left_out)} images without a mask are not used: their groups are held "
-            "out for val or test"
+            f"out for {'test' if d.folds else 'val or test'}"
         )
     if not d.unlabeled:
         lines.append("assumed: no image is unlabeled, so only supervised training is possible")
     warnings = list(d.table.warnings)
     if d.parted_twins:
         warnings.append(
-            f"{len(d.parted_twins)} images are in two of train, val and test, under several names, "
+            f"{len(d.parted_twins)} images are {_two_sides(d)}, under several names, "
             f"first {' and '.join(d.parted_twins[0])}, since too few images are no copies; "
             "remove the copies"
         )
     if d.parted_stacks:
         warnings.append(
-            f"pages of the same stack ({', '.join(d.parted_stacks[:3])}) are in two of train, val "
-            "and test. Neighbouring pages look alike, so the results on val and test are too good: "
+            f"pages of the same stack ({', '.join(d.parted_stacks[:3])}) are {_two_sides(d)}. "
+            "Neighbouring pages look alike, so the results on val and test are too good: "
             "they do not say how good the masks of another stack are. Three stacks or more with "
             "masks are kept whole"
         )
     warnings += [warning.removeprefix("WARNING: ") for warning in d.frames_apart()]
     if copies := _roboflow_copies(d):
         warnings.append(copies)
-    if len(d.val) < FEW_IMAGES:
-        warnings.append(_few(d))
+    if 0 < len(d.val) < FEW_IMAGES:
+        warnings.append(few_val(d))
     return [*lines, *(f"WARNING: {warning}" for warning in warnings)]
 
 
-def _few(d: Draft) -> str:
+def held_out(d: Draft) -> str:
+    """Return a line that says which images train, and which choose and score the model."""
+    if not d.folds:
+        return (
+            f"assumed: {len(d.val)} images with a mask are held out for val, {len(d.test)} for "
+            f"test; {d.labeled} labeled and {d.unlabeled} unlabeled images are used for training"
+        )
+    test = f"{len(d.test)} images with a mask are held out for test; the other " if d.test else ""
+    score = "" if d.test else ". No image is left for test, so the score is that of the folds, too"
+    return (
+        f"assumed: {test}{d.labeled} masks are divided into {d.folds} folds, as they are too few "
+        "to hold some out for val. For each fold, models are trained on the masks of the other "
+        f"{'fold' if d.folds == 2 else f'{d.folds - 1} folds'}, and compared on its own. This "
+        f"chooses the round; then one model is trained on all {d.labeled} masks and {d.unlabeled} "
+        f"unlabeled images{score}"
+    )
+
+
+def too_few_hours(d: Draft, hours: float) -> list[str]:
+    """Return lines that say why there are no folds, and what is held out instead."""
+    assert d.hours_of_folds
+    needed = math.ceil(10 * d.hours_of_folds) / 10
+    return [
+        f"WARNING: {hours:g} hours are too few for folds, which need {needed:g}: some images with "
+        "a mask are held out for val instead, and no model is trained on them",
+        held_out(d),
+        f"WARNING: {few_val(d)}",
+    ]
+
+
+def few_val(d: Draft) -> str:
     """Return what to say of a choice by few val images."""
     if len(d.val) == 1:
         return (
@@ -161,16 +191,19 @@ def _few(d: Draft) -> str:
     )
 
 
+def _two_sides(d: Draft) -> str:
+    return "in two folds, or in train and test" if d.folds else "in two of train, val and test"
+
+
 def _roboflow_copies(d: Draft) -> str:
     """Return what to say of images that Roboflow augmented; "" if there are none."""
-    held = dict.fromkeys(d.val, "val") | dict.fromkeys(d.test, "test")
     out = {*d.left_out}
     originals = groups_of([id for id, _, _ in d.found.pairs if id not in out], ROBOFLOW_COPIES)
     if (images := len({*originals.values()})) == len(originals):
         return ""
-    parted = len({(name, held.get(id, "train")) for id, name in originals.items()}) - images
+    parted = len({(name, d.sides.get(id, "train")) for id, name in originals.items()}) - images
     where = (
-        "some copies of one image are in two of train, val and test, which makes results too good: "
+        f"some copies of one image are {_two_sides(d)}, which makes results too good: "
         f"--group '{ROBOFLOW_COPIES}' keeps them together"
         if parted
         else "they are in the same subset as these"

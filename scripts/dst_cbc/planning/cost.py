@@ -89,11 +89,21 @@ class Schedule:
         return self.validated + self.predicted + self.evaluated
 
 
-def schedule(plan: Plan, records: Sequence[Record], study: Path) -> Schedule:
-    """The unfinished work of a plan. records: all its images; study: folder of its results."""
+def schedule(
+    plan: Plan, records: Sequence[Record], study: Path, in_folds: bool | None = None
+) -> Schedule:
+    """The unfinished work of a plan. records: all its images; study: folder of its results.
+
+    in_folds: whether only models of folds count, or only all others; None: both.
+    """
     subsets = {s: sum(r.subset == s for r in records) for s in ("train", "val", "test")}
     pixels = _pixels(plan, records)
-    todo = [m for m in plan.models.values() if not (study / m.path / "model.pt").exists()]
+    todo = [
+        model
+        for model in plan.models.values()
+        if in_folds in (None, model.fold is not None)
+        and not (study / model.path / "model.pt").exists()
+    ]
     labeling = {m.labeling("predictions", ".h5"): m.labeled_by for m in todo if m.labeled_by}
     predict = [model for path, model in labeling.items() if not (study / path).exists()]
     unlabeled = [len(plan.splits[model.division].unlabeled) for model in predict]
