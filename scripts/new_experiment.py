@@ -176,11 +176,20 @@ def update(file: Path, name: str | None, out: Path | None) -> None:
     before = {id for path in lists for id in read_ids(path)}
     lines = next_study.describe_changes(plan, records, before, Path(experiment.data))
     print(escape.terminal("\n".join(lines)))
-    model = next_study.last_model(plan, study)
-    print(f"start_from: {model}" if model else f"{study} has no model to start from")
+    model = next_study.model_to_continue(plan, study)
+    if model:
+        print(f"start_from: {model}")
+    elif any(split.stage.fold for split in plan.splits.values()):
+        print(
+            f"training starts anew: the models of {study} have seen the masks that each fold holds "
+            "out to compare models"
+        )
+    else:
+        print(f"{study} has no model to start from")
     text = next_study.renewed(read_text(file, MOST_BYTES), name, model and str(model))
     write_text(out, text)
     print(f"written: {out}; {study} is kept. Next: snakemake --cores all --configfile {out}")
+    print(experiment_text.result(name))
 
 
 def start(arguments) -> None:
@@ -209,6 +218,7 @@ def start(arguments) -> None:
     text = fit(proposed, annotations, arguments.hours, str(root))
     write_text(out, text)
     print(f"written: {out}. Read it, then run: snakemake --cores {cores} --configfile {out}")
+    print(experiment_text.result(name))
 
 
 def of_masks(

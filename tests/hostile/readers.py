@@ -47,7 +47,7 @@ from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.pixel_size import pixel_size
 from dst_cbc.data.trainaug import sbd_mask
-from dst_cbc.own_images import exported_lists
+from dst_cbc.own_images import exported_lists, next_study
 from dst_cbc.planning import cost
 from dst_cbc.planning.lost import Lost
 from dst_cbc.planning.plan import load_plan
@@ -584,6 +584,15 @@ def cost_file(study: Path) -> list[bytes]:
     return [(study / cost.REMEMBERED).read_bytes()]
 
 
+def recommendation_file(study: Path) -> list[bytes]:
+    # With a model that exists, the file is read.
+    path = next(iter(demo_plan().models))
+    (study / path).mkdir(parents=True, exist_ok=True)
+    (study / path / "model.pt").touch()
+    content = {"model": path, "miou": 50.5, "miou_interval": [45.0, 55.0]}
+    return [json.dumps(content).encode()]
+
+
 def read_experiment(study: Path) -> None:
     presets = read_yaml(REPOSITORY / "workflow/presets.yaml")
     assert isinstance(load_experiment([study / "experiment.yaml"], presets), Experiment)
@@ -851,6 +860,8 @@ READERS = [
     Reader("fingerprints.json", read_cache, JSON, is_json, cache_file),
     Reader(RECORD, read_records, (in_record,), is_json, record_file, "records", share=0.5),
     Reader("cost.json", read_cost, JSON, is_json, cost_file, share=0.3),
+    Reader("recommendation.json", lambda s: next_study.model_to_continue(demo_plan(), s), JSON,
+           is_json, recommendation_file, share=0.3),
     Reader(f"{ROUND}/pseudo_labels/train-0002.png", read_png, _PNG, is_image),
     Reader("image.png", lambda s: read_image(s / "image.png"), _PNG, is_image, deep_pngs, share=2,
            group="images"),

@@ -297,7 +297,8 @@ def test_the_command_measures_writes_a_file_that_loads_and_then_the_next_one(fol
     assert {path.name for path in work.iterdir()} == {"cells.yaml", "results"}
     assert "exists already" in command("new_experiment.py", *options, cwd=work, fails=True)
     said = command("new_experiment.py", "--update", "cells.yaml", cwd=work)
-    assert "has no model to start from" in said
+    assert "training starts anew: the models of results/cells have seen the masks" in said
+    assert "kept: test has the same images as before" in said
     renamed = yaml.safe_load((work / "cells-2.yaml").read_text())
     assert renamed == {**yaml.safe_load((work / "cells.yaml").read_text()), "name": "cells-2"}
 
@@ -435,6 +436,28 @@ def test_threads_are_measured_only_where_they_matter(
     options = ("--images", both[0], "--labels", both[1], "--name", "cells")
     new_experiment(monkeypatch, tmp_path / "work", *options)
     assert threads == measured
+
+
+@pytest.mark.parametrize("hours, folds", [(0.5, False), (8, True)])
+def test_hours_decide_whether_there_are_folds_and_the_command_says_so(
+    folders, tmp_path, monkeypatch, capsys, hours, folds
+):
+    known = Measured("cpu", step=1.0, image=0.01, memory=1, model=1)
+    monkeypatch.setattr(cost, "measure", lambda *_: known)
+    names = [f"{n}" for n in range(40)]
+    both = folders(names, {name: halves() for name in names[:12]})
+    options = ("--images", both[0], "--labels", both[1], "--name", "cells", "--hours", hours)
+    new_experiment(monkeypatch, tmp_path / "work", *options)
+    said = capsys.readouterr().out
+    assert "the other 10 masks are divided into 3 folds" in said
+    assert (f"{hours:g} hours are too few for folds, which need 1.1" in said) != folds
+    assert ("2 images with a mask are held out for val, 2 for test; 8 labeled" in said) != folds
+    assert "Read it, then run: snakemake --cores" in said.splitlines()[-2]
+    assert said.splitlines()[-1].startswith("its result: results/cells/recommendation.md says")
+    experiment, _, plan = load_plan(REPOSITORY, [Path("cells.yaml")], {})
+    assert (experiment.splits["all"].folds == 3) == folds
+    assert (experiment.pairs.val == ()) == folds and len(experiment.pairs.test) == 2
+    assert cost.remembered(plan, Path("results/cells")) == known
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_what_folds_do_is_said():
         "assumed: 6 images with a mask are held out for test; the other 24 masks are divided into "
         "3 folds"
     )
-    assert line.endswith("one model is trained on all 24 masks and 40 unlabeled images")
+    assert line.endswith("The model to use is trained on all 24 masks and 40 unlabeled images")
     (line,) = [
         one
         for one in experiment_text.describe(

@@ -1,5 +1,6 @@
 """Which images to label next, drafts in the user's mask values, and the next study's file."""
 
+import json
 import runpy
 import subprocess
 from types import SimpleNamespace
@@ -10,14 +11,21 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dst_cbc.data.layouts.layout import Record
 from dst_cbc.data.masks import label_table, open_label
 from dst_cbc.data.records import dataset_stage, list_records
-from dst_cbc.own_images.next_study import describe_changes, next_name, renewed
+from dst_cbc.own_images.next_study import (
+    describe_changes,
+    model_to_continue,
+    next_name,
+    renewed,
+)
 from dst_cbc.own_images.suggestions import Doubt, doubts, draft, draft_name, most_deserving
 from dst_cbc.planning.plan import Plan
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.self_training.predictions import Prediction
 from dst_cbc.settings.data import PairSettings
+from dst_cbc.settings.experiment import Run
 from dst_cbc.settings.experiment_files import load_methods
 from workflow import REPOSITORY
 
@@ -102,6 +110,50 @@ def test_a_file_whose_name_is_hidden_is_refused():
         renewed("{name: cells}", "cells-2", None)
 
 
+@pytest.mark.parametrize(
+    "recommended, expected",
+    [
+        (None, "dst-cbc/round2"),
+        ("few_0/supervised-long/round1", "supervised-long/round1"),
+        ("few_0/dst-cbc/round1", "dst-cbc/round1"),
+        # Removed, or not trained in this study: as without a recommendation.
+        ("few_0/dst-cbc/round3", "dst-cbc/round2"),
+        ("../elsewhere", "dst-cbc/round2"),
+    ],
+)
+def test_the_next_study_starts_from_the_recommended_model(
+    recommended, expected, make_experiment, tmp_path
+):
+    plan = planned(make_experiment())
+    assert model_to_continue(plan, tmp_path) is None
+    for name in ("supervised", "supervised-long/round1", "dst-cbc/round1", "dst-cbc/round2"):
+        (tmp_path / f"few_0/{name}").mkdir(parents=True)
+        (tmp_path / f"few_0/{name}/model.pt").touch()
+    if recommended:
+        (tmp_path / "recommendation.json").write_text(json.dumps({"model": recommended}))
+    assert model_to_continue(plan, tmp_path) == tmp_path / f"few_0/{expected}/model.pt"
+
+
+def test_no_fold_continues_from_a_model_that_has_seen_its_masks(make_experiment, tmp_path):
+    plan = planned(make_experiment(splits={"few": {"folds": 2}}))
+    for path in plan.models:
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "model.pt").touch()
+    assert model_to_continue(plan, tmp_path) is None
+
+
+def planned(experiment):
+    records = [
+        Record(f"{subset}{n}", "i.png", "m.png" if subset == "val" or n < 8 else "", subset)
+        for subset in ("train", "val")
+        for n in range(12)
+    ]
+    experiment = experiment.model_copy(
+        update={"runs": [Run(splits=("few",), methods=("dst-cbc", "supervised-long"))]}
+    )
+    return Plan(experiment, load_methods(REPOSITORY / "workflow/methods.yaml"), records)
+
+
 @pytest.fixture
 def grown(tmp_path, write_image, make_experiment):
     """Function that adds masks to six images of three groups; returns plan, records and folder."""
@@ -133,6 +185,7 @@ def test_new_masks_train_and_every_earlier_role_is_kept(grown):
     }  # fmt: skip
     said = "\n".join(describe_changes(plan, records, {"a_1", "a_2"}, root))
     assert "3 masks to train on, 1 of them new; 1 unlabeled" in said
+    assert "kept: val has the same images as before" in said
     assert "1 masks are left out, first 'c_2'" in said and "WARNING" not in said
     assert "have lost their masks, first 'z'" in str(describe_changes(plan, records, {"z"}, root))
 

@@ -160,8 +160,8 @@ def held_out(d: Draft) -> str:
         f"assumed: {test}{d.labeled} masks are divided into {d.folds} folds, as they are too few "
         "to hold some out for val. For each fold, models are trained on the masks of the other "
         f"{'fold' if d.folds == 2 else f'{d.folds - 1} folds'}, and compared on its own. This "
-        f"chooses the round; then one model is trained on all {d.labeled} masks and {d.unlabeled} "
-        f"unlabeled images{score}"
+        f"chooses the method and the round. The model to use is trained on all {d.labeled} masks "
+        f"and {d.unlabeled} unlabeled images{score}"
     )
 
 
@@ -188,6 +188,14 @@ def few_val(d: Draft) -> str:
         f"{len(d.val)} val images are few (under {FEW_IMAGES}) to choose a model by. A round "
         "replaces the model before it if it is better on these images together; summary.md shows "
         "how sure that is. More masks make the choice surer"
+    )
+
+
+def result(name: str) -> str:
+    """Return a line that says where the results of a study will be."""
+    return (
+        f"its result: results/{name}/recommendation.md says which model to use and why; "
+        f"results/{name}/model.pt is that model, for scripts/infer.py"
     )
 
 

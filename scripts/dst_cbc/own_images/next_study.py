@@ -4,10 +4,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
 from ..data.layouts.pairs import paired
 from ..data.masks import label_table, open_label
 from ..planning.plan import Plan
 from ..runtime.errors import DataError
+from ..runtime.reading import read_json
 
 
 def next_name(name: str, is_taken: Callable[[str], bool]) -> str:
@@ -33,12 +36,27 @@ def renewed(text: str, name: str, start_from: str | None) -> str:
     return text
 
 
-def last_model(plan: Plan, study: Path) -> Path | None:
-    """Return the model of the last finished round, preferably of self-training, or None."""
+class _Recommended(TypedDict):
+    """What is read of recommendation.json. model: the folder of a model, below the study's."""
+
+    model: str
+
+
+def model_to_continue(plan: Plan, study: Path) -> Path | None:
+    """Return the recommended model, or else that of the last round; None if none is finished.
+
+    A study whose masks are in folds has none: in each fold, models are compared on masks that an
+    earlier model was trained on.
+    """
+    if any(model.fold for model in plan.models.values()):
+        return None
     done = [m for m in plan.models.values() if (study / m.path / "model.pt").is_file()]
     if not done:
         return None
-    best = max(done, key=lambda model: (model.labeled_by is not None, model.round))
+    recommended = None
+    if (study / "recommendation.json").is_file():
+        recommended = read_json(study / "recommendation.json", _Recommended)["model"]
+    best = max(done, key=lambda m: (m.path == recommended, m.labeled_by is not None, m.round))
     return study / best.path / "model.pt"
 
 
@@ -63,8 +81,11 @@ def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) 
     lines = [
         f"found: {len(masked)} masks to train on, {len(new)} of them new; "
         f"{len(plan.train_ids) - len(masked)} unlabeled images",
-        "kept: val and test have the same images as before",
     ]
+    held = [subset for subset in ("val", "test") if any(r.subset == subset for r in records)]
+    if held:
+        verb = "have" if len(held) > 1 else "has"
+        lines.append(f"kept: {' and '.join(held)} {verb} the same images as before")
     if gone:
         lines.append(f"WARNING: {len(gone)} images have lost their masks, first {gone[0]!r}")
     if plan.dataset.pairs:
