@@ -225,6 +225,10 @@ def test_what_folds_do_is_said():
         "3 folds"
     )
     assert line.endswith("The model to use is trained on all 24 masks and 40 unlabeled images")
+    (line,) = [one for one in experiment_text.describe(drafted(30, 0)) if "folds" in one]
+    assert line.endswith(
+        "shows how good the training is. The model to use is trained on all 24 masks"
+    )
     (line,) = [
         one
         for one in experiment_text.describe(

@@ -158,7 +158,7 @@ class Draft:
         rule = SplitRule(folds=self.folds)
         return SplitStage(rule=rule, seed=0, group=self.group, fold=fold)
 
-    @property
+    @cached_property
     def left_out(self) -> list[str]:
         """Ids of the images without a mask whose group is held out; they are in no subset."""
         groups = groups_of([id for id, _, _ in self.found.pairs], self.group)

@@ -156,12 +156,13 @@ def held_out(d: Draft) -> str:
         )
     test = f"{len(d.test)} images with a mask are held out for test; the other " if d.test else ""
     score = "" if d.test else ". No image is left for test, so the score is that of the folds, too"
+    chosen = "chooses the method and the round" if d.unlabeled else "shows how good the training is"
+    unlabeled = f" and {d.unlabeled} unlabeled images" if d.unlabeled else ""
     return (
         f"assumed: {test}{d.labeled} masks are divided into {d.folds} folds, as they are too few "
         "to hold some out for val. For each fold, models are trained on the masks of the other "
         f"{'fold' if d.folds == 2 else f'{d.folds - 1} folds'}, and compared on its own. This "
-        f"chooses the method and the round. The model to use is trained on all {d.labeled} masks "
-        f"and {d.unlabeled} unlabeled images{score}"
+        f"{chosen}. The model to use is trained on all {d.labeled} masks{unlabeled}{score}"
     )
 
 
