@@ -163,24 +163,46 @@ def test_folds_get_shorter_before_all_trainings_do():
     # 3 * 145 s and 6 * 2685 steps of folds are to take half of 23040 s: 0.688 of the steps.
     found, enough = fitted(draft, planned, measured(), hours=8)
     assert (found.steps, found.fold_length, enough) == (2685, 0.68, True)
-    # 3 * 145 s and 6 * 0.34 steps of folds, half of 3168 s: 563 steps.
-    found, enough = fitted(draft, planned, measured(), hours=1.1)
-    assert (found.supervised_steps, found.round_steps) == (281, 56)
+    # 3 * 145 s and 6 * 0.34 steps of folds, half of 4320 s: 845 steps.
+    found, enough = fitted(draft, planned, measured(), hours=1.5)
+    assert (found.supervised_steps, found.round_steps) == (845 - 5 * 57, 57)
     assert (found.fold_length, enough) == (0.34, True)
+
+
+def test_two_folds_and_the_other_trainings_fit_together():
+    masked = [f"a_{n}" for n in range(6)] + [f"b_{n}" for n in range(3)]
+    draft = draft_of(masked, [f"u_{n}" for n in range(38)], "^(.)_")
+    found, _ = fitted(draft, planned, measured(), hours=2)
+    # 3 * 145 s and (2 + 4 * 0.34) steps, of 5760 s. Half of the hours would allow folds of 0.4.
+    assert (found.folds, found.steps, found.fold_length) == (2, 1584, 0.34)
 
 
 def test_hours_that_are_too_few_for_folds_hold_out_val_and_say_what_folds_need():
     draft = drafted(12, 38)
     found, enough = fitted(draft, planned, measured(), hours=1)
     assert (found.folds, len(found.val), found.test, enough) == (0, 2, draft.test, True)
-    # 500 steps: twice the 3 * 145 + 6 * 0.34 * 500 s of the folds, of 80 % of 3600 s.
-    assert found.hours_of_folds == pytest.approx(2910 / 2880)
+    # In 1.4 h, folds leave 775 steps of 1943, in 1.5 h 845 of 2087: more than 40 %.
+    assert (found.steps, found.hours_of_folds) == (1367, 1.5)
     needed, val, few = experiment_text.too_few_hours(found, 1)
-    assert needed.startswith("WARNING: 1 hours are too few for folds, which need 1.1: ")
+    assert needed.startswith("WARNING: 1 hours are too few for folds, which need 1.5: ")
     assert "2 images with a mask are held out for val, 2 for test; 8 labeled and 38 un" in val
     assert few.startswith("WARNING: 2 val images are few")
-    again, _ = fitted(draft, planned, measured(), hours=1.1)
+    again, _ = fitted(draft, planned, measured(), hours=1.5)
     assert again.folds == 3 and again.hours_of_folds is None
+
+
+def test_folds_leave_steps_enough_to_learn_anything():
+    # In 7.4 h, folds leave (2880 * 7.4 - 2 * 435) / (2 * 6 * 0.34 * 10) = 501 steps, in 7.3 h 494.
+    found, _ = fitted(drafted(12, 38), planned, measured(step=10), hours=7)
+    assert not found.folds and found.hours_of_folds == 7.4
+
+
+def test_folds_need_no_more_steps_than_are_of_use():
+    # 5 s for each of 890 images in folds, and of 282 with val. In 5 h, folds leave 1134 steps,
+    # which are 18 % of those that fit without folds, but 42 % of 2685, the most.
+    draft, slow = drafted(12, 38), measured(image=5)
+    assert fitted(draft, planned, slow, hours=5)[0].steps == 1134
+    assert fitted(draft, planned, slow, hours=4.9)[0].hours_of_folds == 5
 
 
 @settings(max_examples=40)

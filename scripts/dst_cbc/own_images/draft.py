@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, count
 from statistics import median
 
 from ..data.copies import alike_across
@@ -32,6 +32,8 @@ FEWEST_VAL = 10
 MOST_FOLDS = 3
 SHORTEST_FOLDS = 0.34
 """Least `fold_length`: trainings of a fold take at least this share of the steps."""
+LEAST_LEFT = 0.4
+"""Folds must leave at least this share of the steps that there are without folds."""
 ROUNDS = 5
 """Rounds of the method `dst-cbc`."""
 MOST_STEPS = 2400
@@ -275,11 +277,11 @@ def _held_out(found: Inspection, group: str | None) -> tuple[list[str], list[str
 def _with_folds(draft: Draft) -> Draft | None:
     """Return the draft with folds instead of val; None if val suffices, or folds are impossible."""
     masked = {*draft.found.masked} - {*draft.test}
-    count = min(MOST_FOLDS, len({*groups_of(masked, draft.group).values()}))
-    if len(draft.val) >= FEWEST_VAL or count < 2:
+    number = min(MOST_FOLDS, len({*groups_of(masked, draft.group).values()}))
+    if len(draft.val) >= FEWEST_VAL or number < 2:
         return None
-    divided = replace(draft, val=[], folds=count)
-    for fold in range(1, count + 1):
+    divided = replace(draft, val=[], folds=number)
+    for fold in range(1, number + 1):
         stage = divided.split_stage(fold)
         labeled, unlabeled = divide_by_folds(divided.order, masked, stage)
         # Images without a mask are left out of a fold with their group.
@@ -300,37 +302,71 @@ def fitted(
     other. Folds take at most half of the hours. Where the hours are few, they first get shorter
     than the other trainings; then all get shorter; then val is held out instead.
     """
-    budget = 3600 * SPARE * hours
-    full = replace(draft.with_steps(math.inf), fold_length=1.0)
-    (fixed_in_folds, in_folds), (fixed, each) = (
-        _fixed_and_each(work, measured, full.steps) for work in planned(full)
-    )
-    shared = fixed + fixed_in_folds
-    least = SHORTEST_FOLDS * in_folds
-    steps = _most(budget, (shared, each + least), (2 * fixed_in_folds, 2 * least))
-    if draft.folds and steps < ENOUGH:
-        needed = max(shared + (each + least) * ENOUGH, 2 * (fixed_in_folds + least * ENOUGH))
+    pace = _pace(draft, planned, measured)
+    if draft.folds:
         hold = replace(draft, folds=0, val=_held_out(draft.found, draft.group)[0])
-        hold = replace(hold, hours_of_folds=needed / 3600 / SPARE)
-        return fitted(hold, planned, measured, hours)
+        other = _pace(hold, planned, measured)
+
+        def suffice(hours: float) -> bool:
+            without = min(other.most, other.steps(hours))
+            return pace.steps(hours) >= max(ENOUGH, LEAST_LEFT * without)
+
+        if not suffice(hours):
+            needed = next(tenths / 10 for tenths in count(1) if suffice(tenths / 10))
+            draft, pace = replace(hold, hours_of_folds=needed), other
+    steps = pace.steps(hours)
     found = draft.with_steps(max(steps, ENOUGH))
     if found.folds:
-        of_folds = in_folds * found.steps
-        longest = _most(
-            budget, (shared + each * found.steps, of_folds), (2 * fixed_in_folds, 2 * of_folds)
-        )
-        # Rounded down to two digits, as it is written.
-        found = replace(found, fold_length=min(1.0, max(SHORTEST_FOLDS, int(100 * longest) / 100)))
+        found = replace(found, fold_length=pace.fold_length(found.steps, hours))
     return found, steps >= ENOUGH
 
 
-def _fixed_and_each(work: Schedule, measured: Measured, steps: int) -> tuple[float, float]:
-    """Return the seconds of the work without its steps, and for each of the draft's steps."""
-    fixed = seconds(replace(work, steps=0), measured)
-    return fixed, (seconds(work, measured) - fixed) / steps
+@dataclass(frozen=True)
+class _Pace:
+    """Seconds that an experiment takes without its steps, and for each step of the draft.
+
+    fixed_in_folds, in_folds: those of folds, with a `fold_length` of 1. most: most steps.
+    """
+
+    fixed_in_folds: float
+    in_folds: float
+    fixed: float
+    each: float
+    most: int
+
+    def steps(self, hours: float) -> float:
+        """The most steps that the hours allow, with the shortest folds."""
+        shortest = SHORTEST_FOLDS * self.in_folds
+        return _within(
+            3600 * SPARE * hours,
+            (self.fixed + self.fixed_in_folds, self.each + shortest),
+            (2 * self.fixed_in_folds, 2 * shortest),
+        )
+
+    def fold_length(self, steps: int, hours: float) -> float:
+        """The longest `fold_length` that the hours allow."""
+        others, in_folds = self.fixed + self.each * steps, self.in_folds * steps
+        longest = _within(
+            3600 * SPARE * hours,
+            (others + self.fixed_in_folds, in_folds),
+            (2 * self.fixed_in_folds, 2 * in_folds),
+        )
+        # Rounded down to two digits, as it is written.
+        return min(1.0, max(SHORTEST_FOLDS, int(100 * longest) / 100))
 
 
-def _most(budget: float, *lines: tuple[float, float]) -> float:
+def _pace(
+    draft: Draft, planned: Callable[[Draft], tuple[Schedule, Schedule]], measured: Measured
+) -> _Pace:
+    full = replace(draft.with_steps(math.inf), fold_length=1.0)
+    parts = []
+    for work in planned(full):
+        fixed = seconds(replace(work, steps=0), measured)
+        parts += [fixed, (seconds(work, measured) - fixed) / full.steps]
+    return _Pace(*parts, most=full.steps)
+
+
+def _within(budget: float, *lines: tuple[float, float]) -> float:
     """Return the largest x for which `fixed + each * x` of each line is at most the budget."""
     return min((budget - fixed) / each for fixed, each in lines if each)
 

@@ -1,6 +1,5 @@
 """Writes a draft as the text of an experiment file, and describes it to the user."""
 
-import math
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -169,10 +168,9 @@ def held_out(d: Draft) -> str:
 def too_few_hours(d: Draft, hours: float) -> list[str]:
     """Return lines that say why there are no folds, and what is held out instead."""
     assert d.hours_of_folds
-    needed = math.ceil(10 * d.hours_of_folds) / 10
     return [
-        f"WARNING: {hours:g} hours are too few for folds, which need {needed:g}: some images with "
-        "a mask are held out for val instead, and no model is trained on them",
+        f"WARNING: {hours:g} hours are too few for folds, which need {d.hours_of_folds:g}: some "
+        "images with a mask are held out for val instead, and no model is trained on them",
         held_out(d),
         f"WARNING: {few_val(d)}",
     ]
