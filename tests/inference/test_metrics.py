@@ -136,11 +136,10 @@ def test_the_images_of_a_group_are_drawn_together():
 @pytest.mark.parametrize("pattern, groups", [("^(.)", [0, 0, 1, 1]), (None, [0, 1, 2, 2])])
 def test_an_evaluation_groups_the_images_by_the_pattern_or_as_neighbours(pattern, groups):
     figures = runpy.run_path(str(SCRIPTS / "evaluate.py"))["_figures"]
-    pairs = SimpleNamespace(group=pattern) if pattern else None
     rows = [SimpleNamespace(id=id) for id in ("a1", "a2", "a3", "b3", "b4")]
     images = np.array([np.diag([3, 1]), [[0, 4], [1, 0]], [[2, 2], [0, 1]], [[1, 0], [3, 3]]])
     found = Confusions(["a1", "a3", "b3", "b4"], images)
-    stage = SimpleNamespace(dataset=SimpleNamespace(pairs=pairs))
+    stage = SimpleNamespace(dataset=SimpleNamespace(group=pattern))
     entry = figures(found, stage, rows, ["x", "y"])
     assert entry == {"images": 4, **report(images, ["x", "y"], groups)}
     for wrong in (range(4), [0, 0, 1, 1] if pattern is None else [0, 1, 2, 2]):
