@@ -85,8 +85,8 @@ def parse():
         "--no-control",
         dest="control",
         action="store_false",
-        help="leave out the control, `supervised-long`, which takes half of the time: it trains on "
-        "the labeled images only, and shows whether the unlabeled images have helped",
+        help="leave out the control, `supervised-long`, which takes a third of the time: it trains "
+        "on the labeled images only, and shows whether the unlabeled images have helped",
     )
     parser.add_argument(
         "--group",

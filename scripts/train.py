@@ -74,14 +74,14 @@ def require_what_it_reads(parser: Parser, arguments) -> None:
     by_folds = stage.select == "folds"
     if by_folds != bool(arguments.choice) or by_folds != bool(arguments.name):
         parser.error("--choice, --name: required with train.select folds, not allowed otherwise")
-    goes_on = learns and (by_folds or not (settings.network and stage.best == "restart"))
-    if bool(arguments.previous) != bool(goes_on):
-        parser.error(
-            "--previous: required with --pseudo-labels or --unlabeled and not allowed otherwise; "
-            "if the settings name a network and train.best is `restart`, it is never allowed"
-        )
     if not (arguments.previous or settings.network):
         parser.error("--settings: network is null, but --previous is missing; name a network")
+    goes_on = not settings.network or (learns and (by_folds or stage.best == "carry"))
+    if bool(arguments.previous) != bool(goes_on):
+        parser.error(
+            "--previous: required if the settings name no network, and with --pseudo-labels or "
+            "--unlabeled, unless train.best is `restart`; not allowed otherwise"
+        )
     labels_itself = bool(arguments.unlabeled)
     if isinstance(stage.objective, SelfTraining) and labels_itself != (
         stage.online_threshold is not None

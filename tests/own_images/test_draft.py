@@ -450,7 +450,7 @@ def test_hours_decide_whether_there_are_folds_and_the_command_says_so(
     new_experiment(monkeypatch, tmp_path / "work", *options)
     said = capsys.readouterr().out
     assert "the other 10 masks are divided into 3 folds" in said
-    assert (f"{hours:g} hours are too few for folds, which need 1.5" in said) != folds
+    assert (f"{hours:g} hours are too few for folds, which need 1.2" in said) != folds
     assert ("2 images with a mask are held out for val, 2 for test; 8 labeled" in said) != folds
     assert "Read it, then run: snakemake --cores" in said.splitlines()[-2]
     assert said.splitlines()[-1].startswith("its result: results/cells/recommendation.md says")

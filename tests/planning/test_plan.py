@@ -995,3 +995,21 @@ def test_patience_needs_a_chain_that_carries_its_model(more):
 def test_a_rule_of_folds_that_makes_no_sense_is_refused(rule, said):
     with pytest.raises(ValidationError, match=said):
         SplitRule(**rule)
+
+
+def test_a_control_may_continue_round_0_for_the_steps_of_the_rounds(plan):
+    found = plan("dst-cbc", "supervised-long", switches={"control": "continue"})
+    control = found.models["few_0/supervised-long/round1"]
+    stage = control.settings.train
+    assert (stage.steps, len(stage.validate_at)) == (3 * 10, 3 * 3)
+    assert control.settings.network is None and not control.starts_anew
+    assert control.reads == {"previous": "few_0/supervised/model.pt"}
+    assert not control.learns_unlabeled
+    # Without the switch, it also repeats the 7 steps of round 0.
+    restart = plan("supervised-long").models["few_0/supervised-long/round1"]
+    assert restart.settings.train.steps == 37 and restart.settings.network and not restart.reads
+    # Other methods are not touched by it.
+    same = plan("dst-cbc").models["few_0/dst-cbc/round2"].settings.canonical()
+    assert found.models["few_0/dst-cbc/round2"].settings.canonical() == same
+    with pytest.raises(ValidationError, match="control: allowed only with labeling `none`"):
+        MethodRow(curriculum=[1.0], control="continue")

@@ -63,6 +63,8 @@ OW = {"network": None, "weighting": "original"}
     "options, settings",
     [
         ((), {}),
+        # A control that continues round 0.
+        (("previous",), GOES_ON),
         (("previous", "pseudo-labels"), GOES_ON),
         (("previous", "unlabeled"), ONLINE),
         (("previous", "pseudo-labels", "predictions"), OW),
@@ -81,10 +83,10 @@ def test_what_the_settings_read_is_taken(options, settings, parse):
 @pytest.mark.parametrize(
     "options, settings, message",
     [
-        (("previous",), GOES_ON, "--previous: required with --pseudo-labels or --unlabeled"),
-        (("pseudo-labels",), GOES_ON, "--previous: required with"),
-        (("pseudo-labels",), {}, "--previous: required with"),
-        (("previous", "pseudo-labels"), ANEW, "--previous: required with"),
+        (("previous",), {}, "--previous: required if the settings name no network"),
+        (("pseudo-labels",), GOES_ON, "network is null, but --previous is missing"),
+        (("pseudo-labels",), {}, "--previous: required if"),
+        (("previous", "pseudo-labels"), ANEW, "--previous: required if"),
         ((), GOES_ON, "network is null, but --previous is missing"),
         (("previous", "pseudo-labels", "unlabeled"), ONLINE, "not allowed with --pseudo-labels"),
         # Otherwise, all unlabeled images would be labeled with class 0.

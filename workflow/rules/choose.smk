@@ -21,7 +21,7 @@ rule choose:
     params:
         stage=stage("choose.py"),
         settings=PLAN.dataset.canonical(),
-        study=str(on_disk(STUDY)),
+        study=subpath(output[0], ancestor=2),
         folds=lambda wildcards: folds_of(wildcards.division),
         models=lambda wildcards: models_of(wildcards.division),
     shell:
@@ -60,7 +60,7 @@ rule recommend:
     params:
         stage=stage("recommend.py"),
         settings=PLAN.dataset.canonical(),
-        study=str(on_disk(STUDY)),
+        study=subpath(output.text, parent=True),
         divisions=SEEDS,
         models=FINAL_MODELS,
         labeled_only=[name for name in FINAL_MODELS if name in LABELED_ONLY],

@@ -2,7 +2,7 @@
 
 
 rule train:
-    """Train a model on labeled images only: round 0 (`supervised`), or a control.
+    """Train a model on labeled images only: round 0 (`supervised`), or a control, which may continue it.
 
     model.pt is the best model on the images of `evaluation.select`, last.pt the model after the
     last step. settings.json has every setting of the training, history.csv one row per validation,
@@ -13,6 +13,7 @@ rule train:
         images=images,
         labeled=f"{STUDY}/splits/{{division}}.labeled.txt",
         weights=initial_weights,
+        previous=read_by_training("previous"),
         choice=read_by_training("choice"),
     output:
         **TRAINED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 import random
 import re
@@ -308,8 +309,7 @@ def fitted(
         other = _pace(hold, planned, measured)
 
         def suffice(hours: float) -> bool:
-            without = min(other.most, other.steps(hours))
-            return pace.steps(hours) >= max(ENOUGH, LEAST_LEFT * without)
+            return pace.steps(hours) >= max(ENOUGH, LEAST_LEFT * other.steps(hours))
 
         if not suffice(hours):
             needed = next(tenths / 10 for tenths in count(1) if suffice(tenths / 10))
@@ -317,58 +317,70 @@ def fitted(
     steps = pace.steps(hours)
     found = draft.with_steps(max(steps, ENOUGH))
     if found.folds:
-        found = replace(found, fold_length=pace.fold_length(found.steps, hours))
+        found = replace(found, fold_length=pace.fold_length(found, hours))
     return found, steps >= ENOUGH
 
 
 @dataclass(frozen=True)
-class _Pace:
-    """Seconds that an experiment takes without its steps, and for each step of the draft.
+class _Line:
+    """Seconds of jobs: without steps, and for each step that round 0, and that a round has."""
 
-    fixed_in_folds, in_folds: those of folds, with a `fold_length` of 1. most: most steps.
+    fixed: float
+    supervised: float
+    round: float
+
+    def of_steps(self, draft: Draft) -> float:
+        return self.supervised * draft.supervised_steps + self.round * draft.round_steps
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """What an experiment takes: the jobs of folds, with a `fold_length` of 1, and all others.
+
+    most: most steps of the draft.
     """
 
-    fixed_in_folds: float
-    in_folds: float
-    fixed: float
-    each: float
+    draft: Draft
+    folds: _Line
+    others: _Line
     most: int
 
-    def steps(self, hours: float) -> float:
-        """The most steps that the hours allow, with the shortest folds."""
-        shortest = SHORTEST_FOLDS * self.in_folds
-        return _within(
-            3600 * SPARE * hours,
-            (self.fixed + self.fixed_in_folds, self.each + shortest),
-            (2 * self.fixed_in_folds, 2 * shortest),
-        )
+    def steps(self, hours: float) -> int:
+        """The most steps that the hours allow, with the shortest folds; 0 if they are too few."""
 
-    def fold_length(self, steps: int, hours: float) -> float:
+        def is_too_much(steps: int) -> bool:
+            draft, budget = self.draft.with_steps(steps), 3600 * SPARE * hours
+            in_folds = self.folds.fixed + SHORTEST_FOLDS * self.folds.of_steps(draft)
+            others = self.others.fixed + self.others.of_steps(draft)
+            return in_folds + max(in_folds, others) > budget
+
+        return bisect.bisect_left(range(1, self.most + 1), True, key=is_too_much)
+
+    def fold_length(self, draft: Draft, hours: float) -> float:
         """The longest `fold_length` that the hours allow."""
-        others, in_folds = self.fixed + self.each * steps, self.in_folds * steps
-        longest = _within(
-            3600 * SPARE * hours,
-            (others + self.fixed_in_folds, in_folds),
-            (2 * self.fixed_in_folds, 2 * in_folds),
-        )
+        budget, in_folds = 3600 * SPARE * hours, self.folds.of_steps(draft)
+        others = self.others.fixed + self.others.of_steps(draft)
+        left = min(budget / 2, budget - others) - self.folds.fixed
         # Rounded down to two digits, as it is written.
-        return min(1.0, max(SHORTEST_FOLDS, int(100 * longest) / 100))
+        return min(1.0, max(SHORTEST_FOLDS, int(100 * left / in_folds) / 100))
 
 
 def _pace(
     draft: Draft, planned: Callable[[Draft], tuple[Schedule, Schedule]], measured: Measured
 ) -> _Pace:
     full = replace(draft.with_steps(math.inf), fold_length=1.0)
-    parts = []
-    for work in planned(full):
-        fixed = seconds(replace(work, steps=0), measured)
-        parts += [fixed, (seconds(work, measured) - fixed) / full.steps]
-    return _Pace(*parts, most=full.steps)
-
-
-def _within(budget: float, *lines: tuple[float, float]) -> float:
-    """Return the largest x for which `fixed + each * x` of each line is at most the budget."""
-    return min((budget - fixed) / each for fixed, each in lines if each)
+    fewer = (
+        replace(full, supervised_steps=full.supervised_steps // 2),
+        replace(full, round_steps=max(1, full.round_steps // 2)),
+    )
+    lines = []
+    for whole, *halves in zip(*map(planned, (full, *fewer)), strict=True):
+        each = []
+        for half, key in zip(halves, ("supervised_steps", "round_steps"), strict=True):
+            saved = getattr(full, key) - getattr(fewer[len(each)], key)
+            each.append(measured.step * (whole.steps - half.steps) / saved if saved else 0.0)
+        lines.append(_Line(seconds(replace(whole, steps=0), measured), *each))
+    return _Pace(draft, *lines, most=full.steps)
 
 
 def smaller(draft: Draft) -> Draft | None:

@@ -172,7 +172,11 @@ class Plan:
         own = row.model_dump(exclude_unset=True)
         below = self.experiment.switches.model_dump(exclude_unset=True)
         labeling = merge(below, own).get("labeling", "offline")
-        idle = {"offline": (), "online": OF_FILES, "none": (*OF_FILES, *OF_ROUNDS)}[labeling]
+        idle = {
+            "offline": ("control",),
+            "online": (*OF_FILES, "control"),
+            "none": (*OF_FILES, *OF_ROUNDS),
+        }[labeling]
         below = {key: value for key, value in below.items() if key not in idle}
         return method_row(merge(below, own), f"switches, for method {name}") if below else row
 
@@ -392,7 +396,10 @@ class Plan:
     def _control(
         self, split: Split, supervised: PlannedModel, name: str, row: MethodRow
     ) -> PlannedModel:
-        """Training on labeled images alone, with the steps and validations of `row.match`."""
+        """Training on labeled images alone, with the steps and validations of `row.match`.
+
+        Those of round 0 are not repeated if it continues round 0.
+        """
         matched = self.methods.get(row.match or "")
         if matched is None or matched.labeling == "none":
             raise ConfigError(
@@ -402,7 +409,9 @@ class Plan:
         rounds = self._rounds(split, supervised, row.match or "", matched)
         # One of several chains, because each chain ends in a model of its own.
         chain = [model for model in rounds if model.method == rounds[0].method]
-        stages = [model.settings.train for model in (supervised, *chain)]
+        continues = row.control == "continue"
+        repeated = chain if continues else [supervised, *chain]
+        stages = [model.settings.train for model in repeated]
         steps = sum(stage.steps for stage in stages)
         count = sum(len(stage.validate_at) for stage in stages)
         validate_at = tuple(-(-steps * k // count) for k in range(1, count + 1))
@@ -411,6 +420,8 @@ class Plan:
         stage = self.trainings.stage(
             split, settings, 1, 1, 1, gamma=0.0, steps=steps, validate_at=validate_at
         )
+        if continues:
+            return self._model(split, name, stage, {"previous": supervised})
         return self._model(split, name, stage, **self.initial)
 
 

@@ -11,6 +11,7 @@ from ..runtime.reading import read_ids
 from ..runtime.tables import csv_header, optional, read_csv, real, whole
 from ..self_training.thresholds import missed_shares
 from .model_files import CHECKPOINTS, read_metrics, read_run, read_settings
+from .tables import CONTROL
 
 COLUMNS = [
     "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
@@ -163,9 +164,22 @@ def share_notes(study: Path, models: Sequence[str]) -> str:
 
 
 def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add `seconds` of each model's own training to rows of summary.csv; None if not known."""
-    runs = (read_run(study / folder_of(row) / "run.json") for row in rows)
-    return [{**row, "seconds": run and run["seconds"]} for row, run in zip(rows, runs, strict=True)]
+    """Add `seconds` of each model's own training to rows of summary.csv; None if not known.
+
+    Those of a control that continues round 0 include round 0.
+    """
+    return [{**row, "seconds": _seconds(study, row)} for row in rows]
+
+
+def _seconds(study: Path, row: Mapping[str, Any]) -> float | None:
+    folder = study / folder_of(row)
+    run, settings = read_run(folder / "run.json"), folder / "settings.json"
+    if run is None or row["method"] != CONTROL or not settings.is_file():
+        return run and run["seconds"]
+    if read_settings(settings)["network"] is not None:
+        return run["seconds"]
+    first = read_run(folder.parents[1] / "supervised/run.json")
+    return first and first["seconds"] + run["seconds"]
 
 
 def _chain(path: str) -> list[str]:

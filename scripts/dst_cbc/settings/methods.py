@@ -122,6 +122,12 @@ class MethodSwitches(Settings):
         description="with `labeling: none`: name of another method; the training has as many steps "
         "as round 0 and all rounds of that method together",
     )
+    control: Literal["restart", "continue"] = Field(
+        default="restart",
+        description="with `labeling: none`: `restart`, all these steps are one training from the "
+        "initial weights; `continue`, the steps of the rounds follow on round 0, which the method "
+        "shares, and so cost less",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> MethodSwitches:
@@ -129,6 +135,8 @@ class MethodSwitches(Settings):
             raise ValueError("curriculum: empty; labeling `offline` needs one alpha per round")
         if self.labeling == "none" and (self.curriculum or self.match is None):
             raise ValueError("labeling `none` needs `match`, and takes no curriculum")
+        if self.labeling != "none" and self.control != "restart":
+            raise ValueError("control: allowed only with labeling `none`; remove it")
         rounds = ("start", "best", "snapshots", "objective", "patience")
         changed = [
             key for key in rounds if getattr(self, key) != type(self).model_fields[key].default
