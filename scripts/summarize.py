@@ -4,7 +4,14 @@ from pathlib import Path
 
 from dst_cbc.cli import Parser, main
 from dst_cbc.report.losing import comparison_notes, notes, vanished_classes, worse_on_val
-from dst_cbc.report.summary import COLUMNS, interval_notes, published_note, share_notes, summarize
+from dst_cbc.report.summary import (
+    COLUMNS,
+    interval_notes,
+    published_note,
+    share_notes,
+    stopped_notes,
+    summarize,
+)
 from dst_cbc.report.tables import aggregate, markdown
 from dst_cbc.runtime.files import write_text
 from dst_cbc.runtime.tables import write_csv
@@ -39,6 +46,7 @@ def run() -> None:
     losses = [*worse_on_val(study, models), *vanished_classes(study, models)]
     remarks = (
         published_note(study, rows),
+        stopped_notes(study, models),
         notes(losses),
         comparison_notes(study, models),
         interval_notes(study, models, arguments.report),

@@ -138,6 +138,14 @@ def test_on_few_images_each_comparison_says_how_sure_it_is(study):
     assert comparison_notes(study.folder, study.models) == ""
 
 
+def test_a_round_that_trained_nothing_is_compared_with_nothing(study):
+    study.chain(30, 40, 35)
+    run = {"commit": None, "device": "cpu", "versions": {}, "seconds": 0, "stopped": "why"}
+    write_json(study.folder / "12_0/dst-cbc/round2/run.json", run)
+    assert "round2` against" not in comparison_notes(study.folder, study.models)
+    assert study.rounds(worse_on_val) == []
+
+
 def test_a_difference_within_its_interval_is_no_loss(study):
     study.chain(30, [20, 20, 20, 39, 39, 39])
     assert study.rounds(worse_on_val) == []

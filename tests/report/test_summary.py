@@ -9,6 +9,7 @@ from dst_cbc.report.summary import (
     published_note,
     read_summary,
     share_notes,
+    stopped_notes,
     summarize,
     with_seconds,
 )
@@ -110,6 +111,16 @@ def test_a_selection_in_the_folder_name_is_reported(study):
     study("106_0_valtiny/supervised", 40.0)
     rows = summarize(study.folder, ["106_0_valtiny/supervised"], ["val"])
     assert {row["selected_on"] for row in rows} == {"valtiny"}
+
+
+def test_rounds_that_trained_nothing_are_named_with_the_reason(study):
+    folder = study("12_0/dst-cbc/round2", 41.0)
+    assert stopped_notes(study.folder, ["12_0/dst-cbc/round2"]) == ""
+    run = {"commit": None, "device": "cpu", "versions": {}, "seconds": 0, "stopped": "no *gain*"}
+    (folder / "run.json").write_text(json.dumps(run))
+    heading, _, line = stopped_notes(study.folder, ["12_0/dst-cbc/round2"]).splitlines()
+    assert heading.startswith("Rounds that trained nothing")
+    assert line == r"* `12_0/dst-cbc/round2`: no \*gain\*"
 
 
 def test_steps_that_were_not_taken_do_not_count(study):

@@ -23,7 +23,7 @@ from ..inference.paired import (
 )
 from ..runtime import escape
 from ..runtime.tables import csv_header, optional, read_csv, whole
-from .model_files import read_metrics, read_settings
+from .model_files import read_metrics, read_run, read_settings
 
 CHANCE = 0.025
 """Most chance that a round of equal quality is called worse: its 95 % interval is below zero."""
@@ -92,7 +92,7 @@ def comparison_notes(study: Path, models: Sequence[str]) -> str:
 def compared_on_val(study: Path, models: Sequence[str]) -> Iterator[Compared]:
     """Yield each round with the best last step before it; the first one is that of `supervised`.
 
-    Nothing is yielded where val is not reported.
+    Nothing is yielded where val is not reported, and for a round that has trained nothing.
     """
     for chain in _chains(models):
         before: dict[str, Confusions] = {}
@@ -126,7 +126,7 @@ def worse_on_val(study: Path, models: Sequence[str]) -> Iterator[Loss]:
 def _last_step(folder: Path) -> Confusions | None:
     path, metrics = folder / "confusions.csv", read_metrics(folder / "metrics.json")
     figures = metrics and metrics["last"]["subsets"].get("val")
-    if not (figures and path.is_file()):
+    if not (figures and path.is_file()) or "stopped" in (read_run(folder / "run.json") or {}):
         return None
     return read_confusions(path, len(figures["classes"])).get(("last", "val"))
 

@@ -144,6 +144,20 @@ def interval_notes(study: Path, models: Sequence[str], report: Sequence[str]) ->
     return "\n".join([heading, "", *lines])
 
 
+def stopped_notes(study: Path, models: Sequence[str]) -> str:
+    """Markdown list of the rounds that have trained nothing, each with its reason; "" without any.
+
+    models: folders relative to `study`.
+    """
+    lines = [
+        f"* `{path}`: {escape.markdown(run['stopped'])}"
+        for path in models
+        if (run := read_run(study / path / "run.json")) and "stopped" in run
+    ]
+    heading = "Rounds that trained nothing: their model is that of the round before."
+    return "\n".join([heading, "", *lines]) if lines else ""
+
+
 def share_notes(study: Path, models: Sequence[str]) -> str:
     """Markdown list of the classes that keep another share of pixels than the curriculum says.
 
