@@ -176,7 +176,7 @@ def test_every_option_says_what_it_is_for(script):
 
 
 def test_an_error_message_is_escaped_where_a_command_prints_it():
-    code = "from dst_cbc import cli; cli._fail('a\\x1b[2Jb: no such file')"
+    code = "import sys; from dst_cbc import cli; sys.exit(cli._failed('a\\x1b[2Jb: no such file'))"
     done = run("-c", code, env={**os.environ, "PYTHONPATH": str(REPOSITORY / "scripts")})
     assert (done.returncode, done.stderr) == (1, "error: a\\x1b[2Jb: no such file\n")
 

@@ -154,30 +154,36 @@ def main(run: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     if os.environ.get("END_WITH_PARENT"):
         signals.end_with_parent()
+    # Outside of `except`, where the error would keep a stage's objects, such as loading processes.
+    _end(_status(run))
+
+
+def _status(run: Callable[[], None]) -> int:
+    """Run a stage, print its error, and return the exit status."""
     try:
         job = job_record.begin()
         _run(run)
         job_record.finish(job) if job else job_record.note_written()
     except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
-        _fail(error)
+        return _failed(error)
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough; Python flushes again as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _end(128 + signal.SIGPIPE)
+        return 128 + signal.SIGPIPE
     except FileNotFoundError as error:
-        _fail(f"{error.filename}: no such file; results computed so far are kept")
+        return _failed(f"{error.filename}: no such file; results computed so far are kept")
     except PermissionError as error:
-        _fail(f"{error.filename}: this user may not write or read it; see `ls -ld` of it")
+        return _failed(f"{error.filename}: this user may not write or read it; see `ls -ld` of it")
     except OSError as error:
         if error.errno in FULL:
-            _fail(no_space(error.filename or "results"))
+            return _failed(no_space(error.filename or "results"))
         if error.filename is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}; rename or move it, or check its disk")
+        return _failed(f"{error.filename}: {error.strerror}; rename or move it, or check its disk")
     except signals.Stopped as stop:
         print(stop, file=sys.stderr)
-        _end(signals.EXIT_STATUS)
-    _end(0)
+        return signals.EXIT_STATUS
+    return 0
 
 
 def _run(run: Callable[[], None]) -> None:
@@ -192,10 +198,10 @@ def _run(run: Callable[[], None]) -> None:
     checksums.settle()
 
 
-def _fail(message: object) -> NoReturn:
+def _failed(message: object) -> int:
     # A MemoryError may have no text.
     print(escape.terminal(f"error: {str(message) or type(message).__name__}"), file=sys.stderr)
-    _end(1)
+    return 1
 
 
 def _end(status: int) -> NoReturn:

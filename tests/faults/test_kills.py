@@ -33,7 +33,7 @@ def test_sixty_kills_hit_every_writing_place(finished):
     assert {job for job, _ in places} - {"any"} == {
         "draw_digits", "check_data", "split", "train of round 0", "evaluate of round 0", "predict",
         "thresholds", "pseudo_labels", "train of round 1", "evaluate of round 1", "summarize",
-        "tables", "figures", "contact_sheet", "gallery",
+        "tables", "figures", "contact_sheet", "gallery", "recommend",
     }  # fmt: skip
 
 

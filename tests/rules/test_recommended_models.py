@@ -207,6 +207,15 @@ def test_a_chain_without_a_better_model_ends_after_its_patience(photos, tmp_path
     assert said["unlabeled_images_paid"] is False and said["subset"] == "test"
 
 
+def figures(path: Path) -> dict:
+    """The content of metrics.json without intervals: that version drew neighbours one by one."""
+    content = json.loads(path.read_text())
+    for checkpoint in content.values():
+        for one in checkpoint["subsets"].values():
+            one.pop("miou_interval", None)
+    return content
+
+
 def test_a_study_of_an_earlier_version_gets_its_recommendation_without_training(tmp_path):
     project = Project.create(tmp_path / "finished")
     shutil.copy(REPOSITORY / "workflow/methods.yaml", project.root / "workflow")
@@ -218,10 +227,11 @@ def test_a_study_of_an_earlier_version_gets_its_recommendation_without_training(
     run["methods"].remove("cbst")
     project.write(project.root / "config.yaml", config)
     models = {path: path.read_bytes() for path in project.study.rglob("*.pt")}
-    metrics = {path: path.read_bytes() for path in project.study.rglob("metrics.json")}
+    metrics = {path: figures(path) for path in project.study.rglob("metrics.json")}
     target = "results/tiny/recommendation.md"
     jobs = {job.split()[0] for job in project.jobs(target)}
     assert jobs == {"evaluate", "recommend"}
     project.snakemake(target)
     assert (project.root / target).is_file()
-    assert all(path.read_bytes() == content for path, content in {**models, **metrics}.items())
+    assert all(path.read_bytes() == content for path, content in models.items())
+    assert all(figures(path) == before for path, before in metrics.items())
