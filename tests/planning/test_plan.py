@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dst_cbc.data.layouts.layout import Record
+from dst_cbc.data.records import selecting
 from dst_cbc.planning.edits import replaced_trainings
 from dst_cbc.planning.plan import Plan
 from dst_cbc.runtime.errors import DataError
@@ -896,6 +897,7 @@ def test_folds_are_splits_of_their_own_and_then_all_masks_are_labeled(plan):
             model = found.models[f"{fold}/{name}"]
             stage = model.settings.train
             assert stage.held_out == tuple(ids) and stage.select == "last"
+            assert {record.id for record in selecting(half_masked(), stage)} == {*ids}
             assert model.fold and model.choice is None and "choice" not in model.reads
         evaluated = found.evaluate_in(fold)
         assert evaluated.held_out == tuple(ids) and evaluated.report == ("val",)
@@ -903,6 +905,7 @@ def test_folds_are_splits_of_their_own_and_then_all_masks_are_labeled(plan):
     for name in names:
         model = found.models[f"few_0_folds/{name}"]
         assert model.settings.train.select == "folds" and model.fold is None
+        assert selecting(half_masked(val=3), model.settings.train) == []
         assert model.reads["choice"] == "few_0_folds/choice.json"
     assert found.evaluate_in("few_0_folds") == found.evaluate
 
@@ -975,6 +978,14 @@ def test_patience_ends_chains_that_are_selected_and_is_no_part_of_others(plan):
         plan("dst-cbc", switches={"patience": 2}, evaluation={"select": "last"})
     folds = plan("dst-cbc", images=half_masked(), switches={"patience": 2}, **FOLDS)
     assert folds.models["few_0_folds/dst-cbc/round3"].settings.train.patience is None
+
+
+def test_a_round_that_the_folds_may_end_reads_the_model_that_it_would_copy(plan):
+    anew = {"start": "restart", "best": "restart"}
+    found = plan("dst-cbc", images=half_masked(), switches=anew, **FOLDS)
+    reads = found.models["few_0_folds/dst-cbc/round2"].reads
+    assert reads["previous"] == "few_0_folds/dst-cbc/round1/model.pt"
+    assert "previous" not in found.models["few_0_fold1/dst-cbc/round2"].reads
 
 
 @pytest.mark.parametrize("more", [{"best": "restart"}, {"snapshots": 2}])

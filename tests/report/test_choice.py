@@ -77,6 +77,9 @@ def test_the_step_is_that_of_the_highest_mean_over_the_folds():
     found = chosen(supervised=training(5), st__round1=falls, st__round2=training(7, (9.0, 8.0)))
     # Round 1 is the last one, so it may end early; round 0 is followed by others.
     assert found["models"]["st/round1"] == {"share": 0.5}
+    # A round that others follow takes all of its steps, as in the folds.
+    found = chosen(supervised=training(5), st__round1=falls, st__round2=training(9))
+    assert found["models"]["st/round1"] == {"share": 1.0}
 
 
 def test_each_comparison_says_how_sure_it_is():

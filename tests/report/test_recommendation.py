@@ -139,6 +139,15 @@ def test_the_worst_class_and_how_many_images_show_it_are_named():
     assert "More masks that show `road`: its IoU is the lowest, 18 %, and 1 of the 4" in advice
 
 
+def test_a_class_that_no_image_shows_is_not_the_worst():
+    ours = candidate("supervised", [5])
+    # Road is predicted, but in no mask.
+    absent = np.array([[[[9, 1], [0, 0]]] * 4])
+    ours = Candidate(**{**vars(ours), "chosen_on": Confusions(ours.chosen_on.ids, absent)})
+    advice = text(recommend([ours], images()), STUDY, CLASSES, METHODS)
+    assert "More masks that show `sky`: its IoU is the lowest, 90 %, and 4 of the 4" in advice
+
+
 def test_more_hours_are_advised_where_the_last_step_was_the_best():
     more = "More hours: its mIoU was still rising"
     for rises in (True, False):
