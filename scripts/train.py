@@ -8,8 +8,6 @@ for them. A training that was killed continues from its last save. With --choice
 step that the folds chose. A round behind the end of its chain trains nothing and copies the model.
 """
 
-import math
-import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,10 +19,9 @@ from dst_cbc.inference.paired import resampling_groups
 from dst_cbc.report.choice import chosen_for
 from dst_cbc.runtime import checksums, devices, gpu_locks, signals
 from dst_cbc.runtime.errors import Changed, DataError
-from dst_cbc.runtime.files import digest, write_bytes, write_json, write_text
+from dst_cbc.runtime.files import digest
 from dst_cbc.runtime.reading import read_ids
 from dst_cbc.runtime.resume import Work, resume_folder
-from dst_cbc.runtime.tables import write_csv
 from dst_cbc.self_training.pseudo_labels import read_manifest, require_unchanged
 from dst_cbc.settings.choices import SelfTraining
 from dst_cbc.settings.stages import ModelSettings, TrainStage
@@ -147,7 +144,7 @@ def run() -> None:
         devices.limit_threads(settings.train.compute_threads)
         if gpus == 1:
             gpu_locks.take(arguments.device)
-        from dst_cbc.training import loop, objectives, samples
+        from dst_cbc.training import loop, model_folder, objectives, samples
 
         device = devices.prepare(arguments.device, settings.train)
         mine.join(device, settings.train)
@@ -167,7 +164,8 @@ def run() -> None:
         chosen = chosen_for(arguments.choice, arguments.name) if arguments.choice else {}
         if why := chosen.get("stopped") or has_ended(settings.train, best):
             if mine.first:
-                write_copy(arguments, settings, why, device)
+                model_folder.write_copy(arguments.out, settings, previous, why)
+                model_folder.write_run(arguments.out, device, stopped=why)
             return
         stage = loop.ended_early(settings.train, chosen.get("share", 1))
         try:
@@ -196,9 +194,9 @@ def run() -> None:
             return
         work.require_held()
         say_if_lost(settings.train.round, best, end)
-        write_model_folder(arguments, settings, objective.evaluated, end, work)
-    path, seconds = arguments.out / "run.json", round(end.seconds, 1)
-    write_run(path, device, seconds=seconds, resumes=end.resumes)
+        model_folder.write(arguments.out, settings, objective.evaluated, end, previous, work.folder)
+    seconds = round(end.seconds, 1)
+    model_folder.write_run(arguments.out, device, seconds=seconds, resumes=end.resumes)
 
 
 def groups_of_few(validation: list[Row], known: list[str], settings: ModelSettings) -> list[int]:
@@ -260,61 +258,6 @@ def has_ended(stage: TrainStage, best: dict | None) -> str | None:
         f"no round after round {best['round']} has reached a better model, and patience is "
         f"{stage.patience}"
     )
-
-
-def write_copy(arguments, settings: ModelSettings, why: str, device) -> None:
-    """Write the files of a round that trains nothing: its model is that of the round before."""
-    from dst_cbc.training import loop
-
-    print(f"stopped: {why}. The model of the round before is copied", flush=True)
-    for name in ("model.pt", "last.pt"):
-        write_bytes(arguments.out / name, arguments.previous.read_bytes())
-    write_csv(arguments.out / "history.csv", loop.HISTORY, [])
-    write_text(arguments.out / "settings.json", settings.model_dump_json(indent=2) + "\n")
-    write_run(arguments.out / "run.json", device, stopped=why)
-
-
-def write_model_folder(arguments, settings: ModelSettings, model, end, work: Work) -> None:
-    from dst_cbc.models import segmentation
-    from dst_cbc.training import loop
-
-    out = arguments.out
-    if end.best is None:
-        raise DataError(
-            f"train.select: the mIoU on {settings.train.select!r} was NaN in each validation, "
-            "because its masks have no labeled pixel; add labeled masks or select another subset"
-        )
-    if end.best_state is None:
-        write_bytes(out / "model.pt", arguments.previous.read_bytes())
-    else:
-        segmentation.write_model(out / "model.pt", model, end.best_state, end.best)
-    reached = end.history[-1]
-    score = reached["miou"] if reached["step"] == end.step else math.nan
-    last = loop.record(settings.train, end.step, None if math.isnan(score) else score)
-    segmentation.write_model(out / "last.pt", model, segmentation.cpu_state(model), last)
-    # Copy by name: a killed write may have left a temporary file beside the snapshots.
-    for number in range(1, settings.train.snapshots + 1):
-        name = f"{loop.SNAPSHOTS}/{number}.pt"
-        write_bytes(out / name, (work.folder / name).read_bytes())
-    write_csv(out / "history.csv", loop.HISTORY, end.history)
-    write_text(out / "settings.json", settings.model_dump_json(indent=2) + "\n")
-
-
-def write_run(path: Path, device, seconds: float = 0.0, resumes: int = 0, **more: str) -> None:
-    """Write run.json: facts that may differ between two runs that produce the same model."""
-    ran = {"seconds": seconds, "resumes": resumes, **more}
-    found = {"device": devices.describe(device.type), "versions": devices.versions()}
-    write_json(path, {"commit": commit(), **found, **ran})
-
-
-def commit() -> str | None:
-    """The commit of this copy of the workflow; None without git, or outside of a repository."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

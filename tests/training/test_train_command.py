@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from dst_cbc.models.segmentation import cpu_state, read_model
-from dst_cbc.runtime.resume import Work
 from dst_cbc.settings.stages import ModelSettings
+from dst_cbc.training import model_folder
 from dst_cbc.training.checkpoint import Progress
 from dst_cbc.training.loop import SNAPSHOTS, record
 from trainings import SCRIPTS, small_model, small_network
@@ -109,13 +109,12 @@ def test_what_is_missing_or_left_unread_is_refused(options, settings, message, p
 
 @pytest.mark.parametrize("reached, score", [(4, 50.0), (3, None)])
 def test_the_last_model_has_a_score_only_if_its_step_was_validated(
-    reached, score, script, digits_dataset, tmp_path
+    reached, score, digits_dataset, tmp_path
 ):
     settings, model = settings_of(digits_dataset), small_model(digits_dataset)
     best = record(settings.train, reached, 50.0)
     end = Progress(4, best, cpu_state(model), [{"step": reached, "miou": 50.0}])
-    arguments = SimpleNamespace(out=tmp_path, previous=None)
-    script["write_model_folder"](arguments, settings, model, end, Work.of_another(tmp_path))
+    model_folder.write(tmp_path, settings, model, end, None, tmp_path)
     last = read_model(tmp_path / "last.pt").record
     assert (last["step"], last["score"]) == (4, score)
     assert read_model(tmp_path / "model.pt").record["score"] == 50.0
@@ -146,9 +145,7 @@ def test_a_round_that_ends_below_the_best_says_so(before, best, miou, step, said
     assert capsys.readouterr().out == (said and f"round 3 ends at mIoU 53.68, {said}\n")
 
 
-def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(
-    script, digits_dataset, tmp_path
-):
+def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(digits_dataset, tmp_path):
     settings = settings_of(digits_dataset, snapshots=2)
     model = small_model(digits_dataset)
     kept = tmp_path / "state" / SNAPSHOTS
@@ -157,9 +154,7 @@ def test_what_a_killed_write_left_beside_the_snapshots_is_no_snapshot(
         (kept / name).write_text(name)
     best = record(settings.train, 4, 50.0)
     end = Progress(4, best, cpu_state(model), [{"step": 4, "miou": 50.0}])
-    arguments = SimpleNamespace(out=tmp_path / "out", previous=None)
-    work = Work.of_another(tmp_path / "state")
-    script["write_model_folder"](arguments, settings, model, end, work)
+    model_folder.write(tmp_path / "out", settings, model, end, None, tmp_path / "state")
     found = {path.name: path.read_text() for path in (tmp_path / "out" / SNAPSHOTS).iterdir()}
     assert found == {"1.pt": "1.pt", "2.pt": "2.pt"}
 
@@ -187,7 +182,7 @@ def test_few_images_that_choose_are_grouped_and_others_are_not(script, digits_da
     assert groups(few, known, settings_of(digits_dataset, select="last")) == []
 
 
-def test_a_machine_without_git_records_no_commit(script, monkeypatch, tmp_path):
-    assert len(script["commit"]()) == 40
+def test_a_machine_without_git_records_no_commit(monkeypatch, tmp_path):
+    assert len(model_folder.commit()) == 40
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert script["commit"]() is None
+    assert model_folder.commit() is None
