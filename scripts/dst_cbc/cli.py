@@ -19,7 +19,7 @@ from .runtime.reading import read_text
 from .runtime.resume import Busy
 from .settings.base import Settings
 from .settings.yaml_files import ConfigError
-from .training.ranks import Lost
+from .training.ranks import LOST_STATUS, Lost
 
 S = TypeVar("S", bound=Settings)
 
@@ -164,8 +164,11 @@ def _status(run: Callable[[], None]) -> int:
         job = job_record.begin()
         _run(run)
         job_record.finish(job) if job else job_record.note_written()
-    except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace, Lost) as error:
+    except (DataError, ConfigError, Busy, Changed, Unusable, MemoryError, NoSpace) as error:
         return _failed(error)
+    except Lost as error:
+        _failed(error)
+        return LOST_STATUS
     except BrokenPipeError:
         # The reader of a pipe, such as `head`, has seen enough; Python flushes again as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

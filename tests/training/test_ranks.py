@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from dst_cbc.runtime.files import is_alive, write_text
 from dst_cbc.settings.stages import ModelSettings
 from dst_cbc.settings.yaml_files import ConfigError
 from dst_cbc.training import objectives, optimization
-from dst_cbc.training.ranks import ALONE, Ranks, here
+from dst_cbc.training.ranks import ALONE, LOST_STATUS, Ranks, first_to_end, here
 from dst_cbc.training.samples import Data
 from dst_cbc.training.sampling import torch_seed
 from trainings import SCRIPTS, require_gradients_of_one, small_network
@@ -31,6 +32,16 @@ from trainings import SCRIPTS, require_gradients_of_one, small_network
 make_stage = partial(
     trainings.make_stage, steps=120, validate_at=(60, 120), freeze_norm=True, gpus=2
 )
+
+
+def test_a_process_that_followed_another_one_did_not_end_first():
+    def ended(exitcode, timestamp):
+        return SimpleNamespace(exitcode=exitcode, timestamp=timestamp)
+
+    assert first_to_end({0: ended(LOST_STATUS, 5), 1: ended(-9, 5)})[0] == 1
+    assert first_to_end({0: ended(LOST_STATUS, 5), 1: ended(1, 6)})[0] == 1
+    assert first_to_end({0: ended(1, 6), 1: ended(-9, 5)})[0] == 1
+    assert first_to_end({0: ended(LOST_STATUS, 5)})[0] == 0
 
 
 def test_a_share_is_the_same_part_of_every_half():

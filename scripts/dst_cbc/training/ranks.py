@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +37,10 @@ LAST_SECONDS = 120
 
 class Lost(RuntimeError):
     """Another process of the same training has ended."""
+
+
+LOST_STATUS = 76
+"""Exit status of a process that stops because another one of its training has ended."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +222,20 @@ def launch(size: int) -> None:
     except SignalException:
         sys.exit(signals.EXIT_STATUS)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = first_to_end(error.failures)
         stopped = failure.exitcode == signals.EXIT_STATUS
         if not stopped:
             end = failure.signal_name() if failure.exitcode < 0 else f"exit {failure.exitcode}"
             print(f"error: process {rank} of {size} ended first ({end})", file=sys.stderr)
         sys.exit(signals.EXIT_STATUS if stopped else 1)
+
+
+def first_to_end(failures: Mapping[int, Any]) -> tuple[int, Any]:
+    """Return the rank and the ProcessFailure of the process whose end the others have followed.
+
+    torchrun may see the ends of several at once, and then gives them the same time.
+    """
+    return min(failures.items(), key=lambda one: (one[1].exitcode == LOST_STATUS, one[1].timestamp))
 
 
 @contextmanager
