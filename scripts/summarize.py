@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dst_cbc.cli import Parser, main
-from dst_cbc.report.losing import comparison_notes, notes, vanished_classes, worse_on_val
+from dst_cbc.report.losing import compared_on_val, comparison_notes, notes, vanished_classes, worse
 from dst_cbc.report.summary import (
     COLUMNS,
     interval_notes,
@@ -43,12 +43,13 @@ def run() -> None:
     write_csv(arguments.csv, COLUMNS, rows)
     found = aggregate(rows)
     # Not falling_agreement: agreement.csv is made later.
-    losses = [*worse_on_val(study, models), *vanished_classes(study, models)]
+    compared = [*compared_on_val(study, models)]
+    losses = [*worse(compared), *vanished_classes(study, models)]
     remarks = (
         published_note(study, rows),
         stopped_notes(study, models),
         notes(losses),
-        comparison_notes(study, models),
+        comparison_notes(compared),
         interval_notes(study, models, arguments.report),
         share_notes(study, models),
     )

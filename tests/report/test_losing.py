@@ -11,6 +11,7 @@ from dst_cbc.inference.confusions import Confusions, write_confusions
 from dst_cbc.report.agreement import COLUMNS as AGREEMENT
 from dst_cbc.report.losing import (
     Loss,
+    compared_on_val,
     comparison_notes,
     falling_agreement,
     losses,
@@ -127,7 +128,9 @@ def test_round_0_is_that_of_supervised(study):
 
 def test_on_few_images_each_comparison_says_how_sure_it_is(study):
     study.chain(30, 40, 35)
-    heading, _, first, second = comparison_notes(study.folder, study.models).splitlines()
+    heading, _, first, second = comparison_notes(
+        compared_on_val(study.folder, study.models)
+    ).splitlines()
     assert heading.startswith("Few images: each last step against the best last step before it")
     assert first.startswith("* `12_0/dst-cbc/round1` against `12_0/supervised`: +23.8 points (")
     assert second.startswith(
@@ -135,14 +138,14 @@ def test_on_few_images_each_comparison_says_how_sure_it_is(study):
     )
     study.knows([f"a{number}x" for number in range(30)])
     study.chain(30, 40, 35)
-    assert comparison_notes(study.folder, study.models) == ""
+    assert comparison_notes(compared_on_val(study.folder, study.models)) == ""
 
 
 def test_a_round_that_trained_nothing_is_compared_with_nothing(study):
     study.chain(30, 40, 35)
     run = {"commit": None, "device": "cpu", "versions": {}, "seconds": 0, "stopped": "why"}
     write_json(study.folder / "12_0/dst-cbc/round2/run.json", run)
-    assert "round2` against" not in comparison_notes(study.folder, study.models)
+    assert "round2` against" not in comparison_notes(compared_on_val(study.folder, study.models))
     assert study.rounds(worse_on_val) == []
 
 

@@ -78,11 +78,11 @@ class Compared:
     difference: Difference
 
 
-def comparison_notes(study: Path, models: Sequence[str]) -> str:
+def comparison_notes(compared: Iterable[Compared]) -> str:
     """Markdown list of how sure the comparisons of rounds on few val images are; "" if none is."""
     lines = [
         f"* `{one.path}` against `{one.best}`: {describe(one.difference)}"
-        for one in compared_on_val(study, models)
+        for one in compared
         if one.difference.images < FEW_IMAGES
     ]
     heading = "Few images: each last step against the best last step before it, on `val`."
@@ -94,6 +94,7 @@ def compared_on_val(study: Path, models: Sequence[str]) -> Iterator[Compared]:
 
     Nothing is yielded where val is not reported, and for a round that has trained nothing.
     """
+    known = _known_ids(study)
     for chain in _chains(models):
         before: dict[str, Confusions] = {}
         for path in chain:
@@ -102,7 +103,7 @@ def compared_on_val(study: Path, models: Sequence[str]) -> Iterator[Compared]:
                 continue
             if before:
                 best = [*before][choose([*before.values()])]
-                difference = paired(found, before[best], *_sampling(study, path))
+                difference = paired(found, before[best], known, _pattern(study / path))
                 yield Compared(path, best, len(before), difference)
             before[path] = found
 
@@ -113,7 +114,12 @@ def worse_on_val(study: Path, models: Sequence[str]) -> Iterator[Loss]:
     The whole 95 % interval of the difference must be below zero, and more where the other one is
     the best of several, which is partly luck (Bonferroni).
     """
-    for one in compared_on_val(study, models):
+    return worse(compared_on_val(study, models))
+
+
+def worse(compared: Iterable[Compared]) -> Iterator[Loss]:
+    """Yield those of the compared rounds that are worse, as in `worse_on_val`."""
+    for one in compared:
         if one.earlier * one.difference.above <= CHANCE:
             yield Loss(
                 one.path,
@@ -186,9 +192,10 @@ def falling_agreement(study: Path, models: Sequence[str]) -> Iterator[Loss]:
     class in both. The whole 95 % interval of the difference, over the unlabeled images, must be
     below -POINTS.
     """
+    known = _known_ids(study)
     for chain in _chains(models):
         for path, ids, counts in _agreements(study, chain):
-            groups = resampling_groups(ids, *_sampling(study, path))
+            groups = resampling_groups(ids, known, _pattern(study / path))
             if len({*groups}) < 2:
                 continue
             before, now = _shares(counts, groups)
@@ -236,12 +243,17 @@ def _shares(counts: np.ndarray, groups: Sequence[int]) -> np.ndarray:
     return 100 * same / both
 
 
-def _sampling(study: Path, path: str) -> tuple[list[str], str | None]:
-    """Ids of the data set and pattern of its groups, as `resampling_groups` takes them."""
-    index, settings = study / "dataset.csv", study / path / "settings.json"
-    ids = [row["id"] for row in read_csv(index, ["id"])] if index.is_file() else []
+def _known_ids(study: Path) -> list[str]:
+    """Ids of the data set; none if dataset.csv is missing."""
+    index = study / "dataset.csv"
+    return [row["id"] for row in read_csv(index, ["id"])] if index.is_file() else []
+
+
+def _pattern(folder: Path) -> str | None:
+    """Pattern of the groups of images, by the settings of a model."""
+    settings = folder / "settings.json"
     dataset = read_settings(settings).get("dataset", {}) if settings.is_file() else {}
-    return ids, (dataset.get("pairs") or {}).get("group")
+    return (dataset.get("pairs") or {}).get("group")
 
 
 def _chains(models: Sequence[str]) -> Iterator[list[str]]:
