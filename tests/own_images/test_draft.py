@@ -523,6 +523,14 @@ def test_few_val_images_are_warned_of(images, group, said):
     assert [line.startswith(f"WARNING: {said}") for line in found] == [True] * bool(said)
 
 
+@pytest.mark.parametrize("images, candidates", [(50, "ends"), (150, None)])
+def test_only_ends_compete_where_val_images_are_few(images, candidates):
+    proposed = make("p", made_up({0: 1, 1: 1}, images), None, LAPTOP)
+    written = yaml.safe_load(experiment_text.text(proposed, "photos", "a command"))
+    assert written["evaluation"]["select"] == "val"
+    assert written["evaluation"].get("candidates") == candidates
+
+
 def test_images_that_are_gone_when_the_speed_is_measured_are_said_in_words(
     folders, tmp_path, monkeypatch
 ):

@@ -147,6 +147,17 @@ def test_with_short_batches_an_epoch_is_rounded_up_to_whole_batches(plan):
     assert "short_batches" not in json.loads(train_of(found, "supervised").canonical())
 
 
+def test_where_ends_compete_every_training_says_so_and_validates_its_end(plan):
+    early = {"batch": 4, "steps": 12, "validate_every": 4, "validate_early": True}
+    found = plan("st", train=early, evaluation={"candidates": "ends"})
+    for name in ("supervised", "st/round1"):
+        stage = found.models[f"few_0/{name}"].settings.train
+        assert (stage.candidates, stage.validate_at[-1]) == ("ends", stage.steps)
+    assert stage.validate_at == (3, 7, 11, 12)
+    usual = plan("st").models["few_0/supervised"].settings.train
+    assert "candidates" not in usual.model_dump_json()
+
+
 @pytest.mark.parametrize(
     "steps, select, at",
     [

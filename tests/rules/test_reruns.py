@@ -309,6 +309,7 @@ KEYS = {
     "train.seed": (_train(seed=7), SUPERVISED),
     "supervised": ({"supervised": {"steps": 7}}, SUPERVISED),
     "by_split": ({"by_split": {"6": {"gamma": 3}}}, LATER),
+    "evaluation.candidates": ({"evaluation": {**EVALUATION, "candidates": "ends"}}, SUPERVISED),
     "evaluation.report": (
         {"evaluation": {**EVALUATION, "report": ["val"]}}, {"evaluate"} | TOLD,
     ),

@@ -165,6 +165,20 @@ def test_the_best_of_the_chain_keeps_its_weights_until_it_is_beaten(run, monkeyp
     assert same(end.best_state, states[2]) and not same(end.best_state, last)
 
 
+@pytest.mark.parametrize("before, best", [(None, 40), ({"round": 0, "step": 9, "score": 45.0}, 45)])
+def test_where_ends_compete_only_the_last_step_can_replace_the_best_of_the_chain(
+    run, monkeypatch, before, best
+):
+    curve = [30.0, 50.0, 40.0]
+    scores = iter(curve)
+    monkeypatch.setattr(loop, "mean_iou", lambda _: next(scores) / 100)
+    stage = make_stage(steps=3, validate_at=(1, 2, 3), candidates="ends", round=1)
+    end, weights = run(stage, best=before)
+    assert [row["miou"] for row in end.history] == pytest.approx(curve)
+    assert end.best["score"] == pytest.approx(best)
+    assert same(end.best_state, weights) if before is None else end.best_state is None
+
+
 def test_where_the_last_step_is_selected_it_is_the_model_whatever_came_before(run, monkeypatch):
     scores = iter([0.9, 0.4])
     monkeypatch.setattr(loop, "mean_iou", lambda confusion: next(scores))

@@ -166,15 +166,18 @@ class Trainings:
                 f"training, {self.validations:,} in the study up to here; expected at most "
                 f"{MOST_VALIDATIONS:,} in the study"
             )
+        candidates = self.experiment.evaluation.candidates
+        at_end = split.select == "last" or candidates == "ends"
         keys = {
             **settings.model_dump(include=set(Optimization.model_fields)),
             **self.compute,
             "algorithm": 2 if self.experiment.network.input_scale == 1 else 3,
             "steps": steps,
-            "validate_at": _validated(steps, every, settings.validate_early, split.select),
+            "validate_at": _validated(steps, every, settings.validate_early, at_end),
             "seed": split.stage.seed if settings.seed is None else settings.seed,
             "round": round,
             "select": split.select,
+            "candidates": candidates,
             "valtiny": self.valtiny if split.select == "valtiny" else (),
             "held_out": tuple(split.held_out),
             "validation": Inference(**self.evaluation),
@@ -217,12 +220,15 @@ class Trainings:
         return ids
 
 
-def _validated(steps: int, every: int, early: bool, select: str) -> tuple[int, ...]:
-    """The steps after which a training of `steps` steps is validated, ascending."""
+def _validated(steps: int, every: int, early: bool, at_end: bool) -> tuple[int, ...]:
+    """The steps after which a training of `steps` steps is validated, ascending.
+
+    at_end: whether the last one must be among them.
+    """
     if not early:
         return (*range(every, steps, every), steps)
     found = {*range(every - 1, steps + 1, every), steps - 1} - {0}
-    return tuple(sorted(found | {steps} if select == "last" or not found else found))
+    return tuple(sorted(found | {steps} if at_end or not found else found))
 
 
 def _of_split(value: Any, split: str, key: str) -> Any:

@@ -24,7 +24,7 @@ from .base import (
 from .data import AnnotationSettings, DrawSettings, Format, PairSettings, SplitRule
 from .methods import SwitchOverrides, TrainOverrides
 from .network import NetworkSettings
-from .stages import PART_IMAGES, Compute, MaskSize, PadColour, Selection, Subset
+from .stages import PART_IMAGES, Candidates, Compute, MaskSize, PadColour, Selection, Subset
 from .training import TrainSettings
 
 
@@ -42,6 +42,13 @@ class EvaluationSettings(Settings):
         default=None,
         description="file with the ids of the val images that `select: valtiny` uses, one per "
         "line; `null`: the authors' list, which the formats voc and cityscapes have",
+    )
+    candidates: Candidates = Field(
+        default="validations",
+        description="which models of a training `select` chooses from, besides the best model of "
+        "the rounds before. `validations`: the model of every validation. `ends`: only the model "
+        "after the last step, because a few images cannot tell the models of one training apart; "
+        "validations before it only show the curve",
     )
     report: tuple[Subset, ...] = Field(
         default=("val",),

@@ -26,6 +26,7 @@ Subset = Literal["train", "val", "test"]
 Selection = Literal["val", "valtiny", "last"]
 Selected = Literal[Selection, "folds"]
 """How the model of a training is chosen; `folds`: the step that results of the folds say."""
+Candidates = Literal["validations", "ends"]
 Best = Literal["carry", "restart"]
 Resampling = Literal["warp", "torch"]
 PadColour = Literal["mean", "black"]
@@ -153,12 +154,13 @@ class TrainStage(Optimization, Compute):
     `carry`, model.pt is the best model of the chain so far; `restart`, the best of this training.
     snapshots: how often the weights are kept, at equal distances, the last time at the end.
     patience: after so many rounds without a better model, a round only copies the model. held_out:
-    in a fold, the ids of its images, on which models are validated.
+    in a fold, the ids of its images, on which models are validated. candidates: `ends`, only the
+    model of the last step can become the chain's.
     """
 
     added: ClassVar = (
         *Compute.added, "valtiny", "gpus", "sync_norm", "objective", "best", "snapshots",
-        "short_batches", "patience", "held_out",
+        "short_batches", "patience", "held_out", "candidates",
     )  # fmt: skip
 
     algorithm: Literal[2, 3] = 2
@@ -167,6 +169,7 @@ class TrainStage(Optimization, Compute):
     seed: int
     round: Annotated[int, Field(ge=0)]
     select: Selected
+    candidates: Candidates = "validations"
     valtiny: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     validation: Inference

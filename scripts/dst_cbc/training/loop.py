@@ -204,7 +204,9 @@ def ended_early(stage: TrainStage, share: float) -> TrainStage:
 
 def is_chosen(stage: TrainStage, step: int, score: float, best: dict[str, Any] | None) -> bool:
     """Whether the weights of a validated step become the chain's model."""
-    return step == stage.steps if stage.select in ("last", "folds") else beats(score, best)
+    if stage.select in ("last", "folds"):
+        return step == stage.steps
+    return (stage.candidates == "validations" or step == stage.steps) and beats(score, best)
 
 
 def _validate(
