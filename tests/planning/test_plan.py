@@ -24,6 +24,7 @@ METHODS = {
     "fast": MethodRow(curriculum=[1.0], learning_rate=0.5, epochs=2),
     "supervised-long": MethodRow(labeling="none", match="dst-cbc"),
     "long-dst": MethodRow(labeling="none", match="dst"),
+    "passes": MethodRow(labeling="none", match="dst-cbc", match_by="passes"),
 }
 
 
@@ -326,6 +327,142 @@ def test_a_control_without_a_method_to_match_is_refused(make_experiment):
     experiment = make_experiment(runs=[{"splits": ["few"], "methods": ["long"]}])
     with pytest.raises(ConfigError, match="long: match: 'supervised-long' is not a self-training"):
         Plan(experiment, methods, records())
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch, write_image):
+    """Writes training images of 30 x 40 pixels, in the folder that the experiment names."""
+    monkeypatch.chdir(tmp_path)
+    for record in records():
+        if record.subset == "train":
+            write_image(tmp_path / "pictures" / record.image, [[0] * 40] * 30)
+
+
+CROP = {"batch": 4, "steps": 10, "validate_every": 4, "crop": (20, 20)}
+# Three rounds of dst-cbc on 16 unlabeled images: their steps, each three passes, and predictions.
+ROUNDS = 3 * (3 * 10 * 4 * 20 * 20 + 16 * 30 * 40)
+
+
+def passes_control(found, name="passes"):
+    return train_of(found, f"{name}/round1")
+
+
+def test_a_control_of_equal_passes_trains_for_as_much_work_as_round_0_and_all_rounds(
+    plan, pictures
+):
+    found = plan("passes", "dst-cbc", "supervised-long", train=CROP)
+    step = 3 * 4 * 20 * 20
+    work = 7 * step + ROUNDS
+    matched = [m for m in found.models.values() if m.method in ("supervised", "dst-cbc")]
+    assert sum(map(found.work, matched)) == work
+    stage = passes_control(found)
+    assert stage.steps == math.ceil(work / step) == 7 + 30 + 12
+    assert work <= found.work(found.models["few_0/passes/round1"]) < work + step
+    # As many chances of selection as the control of equal steps, spread over the whole length.
+    assert len(stage.validate_at) == len(passes_control(found, "supervised-long").validate_at)
+    assert stage.validate_at[-1] == stage.steps
+    gaps = {b - a for a, b in zip((0, *stage.validate_at), stage.validate_at, strict=False)}
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_a_control_of_equal_passes_may_continue_round_0(plan, pictures):
+    found = plan("passes", train=CROP, switches={"control": "continue"})
+    stage = passes_control(found)
+    assert stage.steps == ROUNDS / (3 * 4 * 20 * 20) == 30 + 12
+    assert len(stage.validate_at) == 3 * 3
+    assert found.models["few_0/passes/round1"].reads == {"previous": "few_0/supervised/model.pt"}
+
+
+def test_a_control_with_larger_crops_and_batches_takes_fewer_steps(plan, pictures):
+    found = plan("passes", train=CROP, supervised={"steps": 7, "crop": (80, 80), "batch": 8})
+    work = 7 * 3 * 8 * 80 * 80 + ROUNDS
+    stage = passes_control(found)
+    assert stage.steps == math.ceil(work / (3 * 8 * 80 * 80)) == 9
+    # No step is validated twice.
+    assert stage.validate_at == tuple(range(1, 10))
+
+
+def test_short_batches_count_the_images_that_they_hold(plan, pictures):
+    train = {**CROP, "short_batches": True}
+    found = plan("passes", train=train, splits={"few": {"count": 5}})
+    crop = 3 * 20 * 20
+    # 4 and 1 of the 5 labeled images in turn, 7 times.
+    assert found.work(found.models["few_0/supervised"]) == 19 * crop
+    # Rounds of 10 steps: 2, 2, 1 of 5 labeled images in turn, 2 of 15 others, 1 at the 8th step.
+    rounds = 3 * (17 + 19) * crop + 3 * 15 * 30 * 40
+    assert 19 * crop + rounds == 172 * crop
+    # 34 passes over the 5 labeled images, of 2 steps each, and 2 images more.
+    assert passes_control(found).steps == 34 * 2 + 1
+
+
+def test_equal_passes_count_every_chain_of_a_method(plan, pictures):
+    peers = {"teacher": "peer", "chains": {"a": {}, "b": {"seed": 1}}}
+    found = plan("passes", "supervised-long", train=CROP, switches=peers)
+    assert passes_control(found).steps == 7 + 2 * (30 + 12)
+    assert passes_control(found, "supervised-long").steps == 7 + 30
+
+
+def test_labels_made_in_training_need_no_prediction_and_no_size_of_an_image(make_experiment):
+    methods = {
+        "ost": MethodRow(labeling="online", online_threshold=0.9),
+        "passes": MethodRow(labeling="none", match="ost", match_by="passes"),
+    }
+    experiment = make_experiment(runs=[{"splits": ["few"], "methods": ["passes"]}], train=CROP)
+    found = Plan(experiment, methods, records())
+    assert passes_control(found).steps == 7 + 10
+
+
+def test_predictions_at_a_set_size_count_at_that_size(plan, pictures):
+    found = plan("passes", train=CROP, prediction={"size": (60, 80)})
+    assert passes_control(found).steps == 7 + 30 + 4 * 12
+
+
+def test_drawn_scenes_are_counted_before_they_are_drawn(make_experiment):
+    changes = {"format": "digits", "classes": None, "digits": {"size": 40}, "train": CROP}
+    runs = [{"splits": ["few"], "methods": ["passes"]}]
+    found = Plan(make_experiment(**changes, runs=runs), METHODS, records())
+    assert passes_control(found).steps == math.ceil(7 + 30 + 3 * 16 * 40 * 40 / (3 * 4 * 20 * 20))
+
+
+def test_the_headers_of_a_hundred_images_say_the_size_of_all(make_experiment, monkeypatch):
+    opened = []
+
+    def size_of(path):
+        opened.append(path.name)
+        if path.name == "train500.png":
+            raise DataError(f"{path}: damaged")
+        return (40, 30) if int(path.stem.removeprefix("train")) < 500 else (40, 90)
+
+    monkeypatch.setattr("dst_cbc.planning.plan.size_of", size_of)
+    runs = [{"splits": ["few", "half"], "seeds": [0, 1], "methods": ["passes", "dst-cbc"]}]
+    splits = {"few": {"count": 4}, "half": {"divide": 2}}
+    images = records(train=1000)
+    found = Plan(make_experiment(runs=runs, splits=splits, train=CROP), METHODS, images)
+    assert opened == [f"train{number}.png" for number in range(0, 1000, 10)]
+    assert found.sizes == 50 * [(30, 40)] + 49 * [(90, 40)]
+    opened.clear()
+    other = [{"splits": ["few"], "methods": ["dst-cbc", "supervised-long"]}]
+    Plan(make_experiment(runs=other, train=CROP), METHODS, images)
+    assert not opened
+
+
+def test_images_without_a_readable_size_are_named(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = r"match_by: .* of 20 training images in pictures none can be read, first train0\.png"
+    with pytest.raises(ConfigError, match=message):
+        plan("passes", train=CROP)
+
+
+def test_equal_passes_are_only_for_controls_and_change_no_other_method(plan, pictures):
+    with pytest.raises(ValidationError, match="match_by: allowed only with labeling `none`"):
+        MethodRow(curriculum=[1.0], match_by="passes")
+    methods = ("dst-cbc", "supervised-long")
+    switched = plan(*methods, train=CROP, switches={"match_by": "passes"})
+    plain = plan(*methods, train=CROP)
+    for path in plain.models:
+        equal = switched.models[path].settings == plain.models[path].settings
+        assert equal == (path != "few_0/supervised-long/round1")
+    assert passes_control(switched, "supervised-long").steps == 7 + 30 + 12
 
 
 def stages(found, path):

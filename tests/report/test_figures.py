@@ -554,9 +554,13 @@ def test_twelve_methods_are_told_apart_in_black_and_white(study):
 
 
 def test_levels_differ_in_their_dashes(full):
+    for division in ("12_0", "12_1"):
+        full.chain("supervised-passes", 42.0, division=division)
     (axes,) = full.draw("rounds").axes
-    styles = {line.get_label(): line.get_linestyle() for line in axes.lines}
-    assert len({styles["st"], styles["supervised-long"], styles["dst-cbc"], "--"}) == 4
+    assert lines(axes)["supervised-passes"] == ([0, 1], [42, 42])
+    styles = {line.get_label(): line._dash_pattern for line in axes.lines}
+    levels = ("st", "supervised-long", "supervised-passes", "dst-cbc")
+    assert len({str(styles[level]) for level in levels}) == 4
 
 
 def test_a_method_looks_the_same_in_every_figure(full):

@@ -21,6 +21,7 @@ STEPS = {
     "dst-cbc/round1": 20,
     "dst-cbc/round2": 20,
     "supervised-long/round1": 140,
+    "supervised-passes/round1": 170,
 }
 
 
@@ -143,6 +144,7 @@ def test_steps_are_those_of_the_whole_chain(study):
         ("dst-cbc", 1): 120,
         ("dst-cbc", 2): 140,
         ("supervised-long", 1): 140,
+        ("supervised-passes", 1): 170,
     }
 
 
@@ -283,15 +285,16 @@ def test_seconds_are_those_of_the_models_own_training(study):
     assert [row["seconds"] for row in with_seconds(study.folder, rows)] == [7.5, 7.5, None, None]
 
 
+@pytest.mark.parametrize("control", ["supervised-long", "supervised-passes"])
 @pytest.mark.parametrize("network, seconds", [({}, 20.0), (None, 27.5)])
-def test_a_control_that_continues_round_0_took_its_time_too(network, seconds, study):
-    for path, own in (("12_0/supervised", 7.5), ("12_0/supervised-long/round1", 20.0)):
+def test_a_control_that_continues_round_0_took_its_time_too(network, seconds, control, study):
+    for path, own in (("12_0/supervised", 7.5), (f"12_0/{control}/round1", 20.0)):
         folder = study(path, 40.0)
         run = {"commit": None, "device": "cpu", "versions": {}, "seconds": own}
         (folder / "run.json").write_text(json.dumps(run))
         settings = {"train": {"steps": 1}, "network": network}
         (folder / "settings.json").write_text(json.dumps(settings))
-    rows = summarize(study.folder, ["12_0/supervised-long/round1"], ["val"])
+    rows = summarize(study.folder, [f"12_0/{control}/round1"], ["val"])
     assert [row["seconds"] for row in with_seconds(study.folder, rows)] == [seconds] * 2
 
 

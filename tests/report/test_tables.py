@@ -60,12 +60,14 @@ def test_the_control_is_subtracted_seed_by_seed_checkpoint_and_subset():
 
 def test_only_the_last_round_is_compared_with_the_control_which_took_as_many_steps():
     rows = [row("dst-cbc", 50.0, round=1), row("dst-cbc", 52.0, round=2)]
-    found = aggregate([*rows, row("supervised-long", 49.0), row("supervised", 45.0)])
+    rows += [row("supervised-long", 49.0), row("supervised-passes", 50.0), row("supervised", 45.0)]
+    found = aggregate(rows)
     over = {(r["method"], r["round"]): r["over_control"] for r in found}
     assert over == {
         ("dst-cbc", 1): None,
         ("dst-cbc", 2): 3.0,
         ("supervised-long", 1): None,
+        ("supervised-passes", 1): None,
         ("supervised", 0): None,
     }
 
@@ -128,8 +130,8 @@ def test_models_selected_on_other_images_stand_apart_with_a_figure_of_their_own(
     assert "selected on" not in table(aggregate(rows[:4]), "val")[0]
 
 
-def test_the_cost_is_that_of_the_whole_chain_with_round_0_but_the_control_has_none():
-    seconds = {"supervised": 100.0, "supervised-long": 150.0}
+def test_the_cost_is_that_of_the_whole_chain_with_round_0_but_a_control_has_none():
+    seconds = {"supervised": 100.0, "supervised-long": 150.0, "supervised-passes": 170.0}
     rows = [row(name, 50.0, seconds=s) for name, s in seconds.items()]
     rows += [row("dst-cbc", 50.0, round=r, seconds=20.0) for r in (1, 2)]
     rows += [row("st", 50.0, round=1, seconds=None)]
@@ -137,6 +139,7 @@ def test_the_cost_is_that_of_the_whole_chain_with_round_0_but_the_control_has_no
     assert found == {
         ("supervised", 0): 100.0,
         ("supervised-long", 1): 150.0,
+        ("supervised-passes", 1): 170.0,
         ("dst-cbc", 1): 120.0,
         ("dst-cbc", 2): 140.0,
         ("st", 1): None,

@@ -80,7 +80,7 @@ def flat(settings, place=""):
 
 
 def test_every_method_of_the_paper_has_a_row():
-    assert set(METHODS) == {*ROWS, "supervised-long"}
+    assert set(METHODS) == {*ROWS, "supervised-long", "supervised-passes"}
 
 
 @pytest.mark.parametrize("method", ROWS)

@@ -3,13 +3,16 @@
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..data.annotations.masks import draw_masks
 from ..data.folds import folds
+from ..data.images import size_of
 from ..data.layouts.layout import Record
 from ..data.records import dataset_stage, list_records
 from ..data.splits import MOST_SHUFFLED, divide, shuffled
@@ -35,6 +38,7 @@ from ..settings.stages import (
     TrainStage,
 )
 from ..settings.yaml_files import ConfigError, found, read_yaml
+from ..training import passes
 from .models import PlannedModel, Split
 from .trainings import Trainings
 
@@ -44,7 +48,8 @@ OF_FILES = (
 """Switches about label files: how they are made, and how their pixels are weighted."""
 OF_ROUNDS = ("start", "best", "snapshots", "objective", "patience")
 """Switches about rounds of training on unlabeled images, with labels from files or not."""
-
+OF_CONTROLS = ("control", "match_by")
+"""Switches about trainings on labeled images alone, as long as a method with unlabeled ones."""
 
 MOST_TRAININGS = 10_000
 """Most trainings of a study; the largest one that comes along has about a hundred."""
@@ -71,6 +76,7 @@ class Plan:
         self.methods = {name: self._over_switches(name, row) for name, row in methods.items()}
         self.dataset = dataset_stage(experiment)
         train = [record for record in records if record.subset == "train"]
+        self.train_images = [record.image for record in train]
         self.train_ids = [record.id for record in train]
         self.with_mask = {record.id for record in train if record.label}
         val_ids = {record.id for record in records if record.subset == "val"}
@@ -173,8 +179,8 @@ class Plan:
         below = self.experiment.switches.model_dump(exclude_unset=True)
         labeling = merge(below, own).get("labeling", "offline")
         idle = {
-            "offline": ("control",),
-            "online": (*OF_FILES, "control"),
+            "offline": OF_CONTROLS,
+            "online": (*OF_FILES, *OF_CONTROLS),
             "none": (*OF_FILES, *OF_ROUNDS),
         }[labeling]
         below = {key: value for key, value in below.items() if key not in idle}
@@ -396,9 +402,9 @@ class Plan:
     def _control(
         self, split: Split, supervised: PlannedModel, name: str, row: MethodRow
     ) -> PlannedModel:
-        """Training on labeled images alone, with the steps and validations of `row.match`.
+        """Training on labeled images alone, with the steps or passes of `row.match`.
 
-        Those of round 0 are not repeated if it continues round 0.
+        It has as many validations. Those of round 0 are not repeated if it continues round 0.
         """
         matched = self.methods.get(row.match or "")
         if matched is None or matched.labeling == "none":
@@ -412,17 +418,55 @@ class Plan:
         continues = row.control == "continue"
         repeated = chain if continues else [supervised, *chain]
         stages = [model.settings.train for model in repeated]
-        steps = sum(stage.steps for stage in stages)
-        count = sum(len(stage.validate_at) for stage in stages)
-        validate_at = tuple(-(-steps * k // count) for k in range(1, count + 1))
         layer = self.experiment.supervised.model_dump(exclude_unset=True)
         settings = self.trainings.settings(split, layer, _overrides(row))
+        steps = sum(stage.steps for stage in stages)
+        if row.match_by == "passes":
+            work = sum(map(self.work, rounds if continues else [supervised, *rounds]))
+            steps = passes.steps_of(work, settings, len(split.labeled))
+        count = min(steps, sum(len(stage.validate_at) for stage in stages))
+        validate_at = tuple(-(-steps * k // count) for k in range(1, count + 1))
         stage = self.trainings.stage(
             split, settings, 1, 1, 1, gamma=0.0, steps=steps, validate_at=validate_at
         )
         if continues:
             return self._model(split, name, stage, {"previous": supervised})
         return self._model(split, name, stage, **self.initial)
+
+    def work(self, model: PlannedModel) -> int:
+        """Pixels that pass through a network forward for a planned model, see `training.passes`."""
+        split = self.splits[model.division]
+        labeled, unlabeled = len(split.labeled), len(split.unlabeled)
+        return passes.of_model(
+            model.settings,
+            self.experiment.network,
+            labeled,
+            unlabeled if model.learns_unlabeled else 0,
+            self.sizes if model.labeled_by else (),
+        )
+
+    @cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of some training images, evenly spaced, read from their headers.
+
+        Raises ConfigError if none can be read.
+        """
+        if self.experiment.format == "digits":
+            return [(self.experiment.digits.size, self.experiment.digits.size)]
+        root, found = Path(self.experiment.data), []
+        images = passes.evenly(self.train_images)
+        for image in images:
+            # The data check names every file that cannot be read.
+            with suppress(DataError):
+                width, height = size_of(root / image)
+                found.append((height, width))
+        if not found:
+            raise ConfigError(
+                f"match_by: passes needs the sizes of images, but of {len(images)} training images "
+                f"in {root} none can be read, first {images[0]}; expected images as the format of "
+                "the data set says"
+            )
+        return found
 
 
 def load_plan(

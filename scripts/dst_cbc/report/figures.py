@@ -54,7 +54,7 @@ STYLE = [
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F"]
 MARKERS = "os^DvPX<>ph*"
 # Methods of one round, drawn as horizontal lines to compare with.
-REFERENCES = {"st": "-.", "supervised-long": ":"}
+REFERENCES = {"st": "-.", "supervised-long": ":", "supervised-passes": (0, (1, 4))}
 LAST_STEP = {"linestyle": "--", "alpha": 0.6, "markerfacecolor": "white", "linewidth": 1.0}
 # Known by its size, also without its colour.
 RING = {
@@ -332,7 +332,7 @@ def _line(axes: Axes, points: Points, look: dict[str, Any], label: str, models: 
         axes.fill_between(found.x, mean - deviation, mean + deviation, **band)
 
 
-def _reference(axes: Axes, points: Points, dashes: str, method: str, models: Models) -> None:
+def _reference(axes: Axes, points: Points, dashes: Any, method: str, models: Models) -> None:
     """Draw the last mean of `points` as a horizontal line."""
     found = figure_data.series(points)
     if found.x:

@@ -11,7 +11,7 @@ from ..runtime.reading import read_ids
 from ..runtime.tables import csv_header, optional, read_csv, real, whole
 from ..self_training.thresholds import missed_shares
 from .model_files import CHECKPOINTS, read_metrics, read_run, read_settings
-from .tables import CONTROL
+from .tables import CONTROLS
 
 COLUMNS = [
     "split", "seed", "labeled", "unlabeled", "method", "round", "checkpoint", "origin_round",
@@ -188,7 +188,7 @@ def with_seconds(study: Path, rows: Sequence[dict[str, Any]]) -> list[dict[str, 
 def _seconds(study: Path, row: Mapping[str, Any]) -> float | None:
     folder = study / folder_of(row)
     run, settings = read_run(folder / "run.json"), folder / "settings.json"
-    if run is None or row["method"] != CONTROL or not settings.is_file():
+    if run is None or row["method"] not in CONTROLS or not settings.is_file():
         return run and run["seconds"]
     if read_settings(settings)["network"] is not None:
         return run["seconds"]

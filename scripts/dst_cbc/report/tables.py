@@ -10,6 +10,8 @@ from .model_files import CHECKPOINTS
 
 CONTROL = "supervised-long"
 """The method that trains on labeled images only, for as many steps as DST-CBC: a fair baseline."""
+CONTROLS = (CONTROL, "supervised-passes")
+"""All methods that train on labeled images only; the second one for as many passes as DST-CBC."""
 
 COLUMNS = [
     "split", "labeled", "method", "round", "checkpoint", "selected_on", "subset", "n", "seeds",
@@ -53,7 +55,7 @@ def aggregate(
     for _, group in _groups(rows, (*_MODEL, "checkpoint", "subset")):
         row, done = group[0], [row for row in group if row["miou"] is not None]
         is_last = row["round"] == last[_key(row, *_CHAIN)]
-        compared = is_last and row["method"] not in ("supervised", CONTROL)
+        compared = is_last and row["method"] not in ("supervised", *CONTROLS)
         is_papers = is_last and (row["checkpoint"], row["subset"]) == ("best", "val")
         miou, miou_std = _spread(_values(done, "miou"))
         gain, gain_std = _spread(_values(done, "gain"))
@@ -126,9 +128,9 @@ def _over(rows: Iterable[Row], of_control: Mapping[tuple, float | None]) -> list
 
 
 def _chain_seconds(rows: Sequence[Row], row: Row) -> float | None:
-    """Seconds of all trainings up to a model; round 0 is left out for the control."""
+    """Seconds of all trainings up to a model; round 0 is left out for a control."""
     same = (*_FIGURE, "split", "seed")
-    before = ("supervised",) if row["method"] != CONTROL else ()
+    before = ("supervised",) if row["method"] not in CONTROLS else ()
     chain: list[Any] = [
         other.get("seconds")
         for other in rows

@@ -120,7 +120,13 @@ class MethodSwitches(Settings):
     match: Name | None = Field(
         default=None,
         description="with `labeling: none`: name of another method; the training has as many steps "
-        "as round 0 and all rounds of that method together",
+        "as round 0 and all rounds of that method together, or as many passes: see `match_by`",
+    )
+    match_by: Literal["steps", "passes"] = Field(
+        default="steps",
+        description="what the training has as much of as the method in `match`. `steps`: training "
+        "steps. `passes`: pixels that pass through a network forward; a training step counts each "
+        "pixel of its crops three times, a prediction each pixel of the unlabeled images once",
     )
     control: Literal["restart", "continue"] = Field(
         default="restart",
@@ -135,12 +141,11 @@ class MethodSwitches(Settings):
             raise ValueError("curriculum: empty; labeling `offline` needs one alpha per round")
         if self.labeling == "none" and (self.curriculum or self.match is None):
             raise ValueError("labeling `none` needs `match`, and takes no curriculum")
-        if self.labeling != "none" and self.control != "restart":
-            raise ValueError("control: allowed only with labeling `none`; remove it")
+        for key in ("control", "match_by"):
+            if self.labeling != "none" and getattr(self, key) != _default(self, key):
+                raise ValueError(f"{key}: allowed only with labeling `none`; remove it")
         rounds = ("start", "best", "snapshots", "objective", "patience")
-        changed = [
-            key for key in rounds if getattr(self, key) != type(self).model_fields[key].default
-        ]
+        changed = [key for key in rounds if getattr(self, key) != _default(self, key)]
         if self.labeling == "none" and changed:
             raise ValueError(
                 f"{changed[0]}: not allowed with labeling `none`, which has no rounds; remove it"
@@ -175,6 +180,10 @@ class MethodSwitches(Settings):
                 "`offline`"
             )
         return self
+
+
+def _default(switches: MethodSwitches, key: str) -> Any:
+    return type(switches).model_fields[key].default
 
 
 SwitchOverrides = _partial(MethodSwitches, "SwitchOverrides")
