@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from ..runtime.errors import DataError
 from ..settings.data import SplitStage
-from .layouts.pairs import groups_of
+from .groups import groups_of
 
 
 def folds(order: Sequence[str], with_mask: Collection[str], stage: SplitStage) -> list[list[str]]:

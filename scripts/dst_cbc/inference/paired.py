@@ -16,7 +16,7 @@ from itertools import groupby
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from ..data.layouts.pairs import groups_of
+from ..data.groups import groups_of
 from ..runtime.errors import DataError
 from .confusions import Confusions
 from .metrics import group_sums, mean_ious

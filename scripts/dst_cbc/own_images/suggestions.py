@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.layouts.pairs import groups_of, shared_name
+from ..data.groups import groups_of
+from ..data.layouts.pairs import shared_name
 from ..data.masks import indexed_png, palette
 from ..data.pages import file_of
 from ..self_training import confidence

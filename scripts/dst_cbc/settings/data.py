@@ -28,12 +28,20 @@ IGNORED = 255
 Format = Literal["annotations", "camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
 
 
-def _one_group(pattern: str) -> str:
+def _compiled(pattern: str) -> re.Pattern:
     try:
-        groups = re.compile(pattern).groups
+        return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a valid regular expression: {error}") from None
-    if groups < 1:
+
+
+def _valid(pattern: str) -> str:
+    _compiled(pattern)
+    return pattern
+
+
+def _one_group(pattern: str) -> str:
+    if _compiled(pattern).groups < 1:
         raise ValueError("expected a part in parentheses that matches the name of the group")
     return pattern
 
@@ -48,6 +56,16 @@ def _stays_below(folder: str) -> str:
 FolderBelow = Annotated[str, AfterValidator(_stays_below)]
 NamePattern = Annotated[str, Field(pattern=r"^[^/\\{}]*\{\}[^/\\{}]*$")]
 GroupPattern = Annotated[str, Field(max_length=1000), AfterValidator(_one_group)]
+Pattern = Annotated[str, Field(max_length=1000), AfterValidator(_valid)]
+"""A regular expression that is searched in ids."""
+Patterns = Annotated[
+    tuple[Pattern, ...],
+    BeforeValidator(
+        lambda given: (given,) if isinstance(given, str) else given,
+        json_schema_input_type=Pattern | tuple[Pattern, ...],
+    ),
+]
+"""One of them, or several."""
 SceneCount = Annotated[int, Field(ge=1, le=100_000)]
 DigitHeight = Annotated[float, Field(gt=0, le=4096)]
 
@@ -136,6 +154,24 @@ class PairSettings(Settings):
     test: tuple[str, ...] = Field(default=(), description="ids of the images held out for the test")
 
 
+class SubsetPatterns(Settings):
+    """Which images are held out, by their ids. All images that no pattern fits are `train`."""
+
+    val: Patterns = Field(
+        default=(),
+        description="regular expression, or a list of them, that is searched in each id: the "
+        "images that one of them fits are held out for validation",
+    )
+    test: Patterns = Field(
+        default=(), description="likewise: the images that are held out for the test"
+    )
+    none: Patterns = Field(
+        default=(),
+        description="likewise: images that are not used at all, whatever else fits them; e.g. the "
+        "frames of a video between those that are trained on and those that are held out",
+    )
+
+
 class AnnotationSettings(Settings):
     """How masks are drawn from the shapes in annotation files."""
 
@@ -172,7 +208,7 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
-    added: ClassVar = ("pairs", "bands", "annotations", "drawn")
+    added: ClassVar = ("pairs", "bands", "annotations", "drawn", "subsets")
 
     format: Format
     classes: Classes
@@ -183,6 +219,7 @@ class DatasetStage(Settings):
     test_from_val: Annotated[int, Field(ge=0)]
     digits: DrawSettings | None
     pairs: PairSettings | None = None
+    subsets: SubsetPatterns | None = None
     annotations: AnnotationSettings | None = None
     drawn: str | None = None
     """Folder of the masks that are drawn from annotations; None where masks are the user's."""

@@ -6,13 +6,12 @@ one group (a slide, a video, a patient) are in the same subset.
 """
 
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...runtime.errors import DataError, first_of
-from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
+from ..groups import groups_of
 from ..pages import file_of
 from .layout import (
     IMAGE_SUFFIXES,
@@ -24,10 +23,6 @@ from .layout import (
     masks_by_name,
     same_name,
 )
-
-LEAST_SECONDS, SEARCH_SECONDS = 1.0, 50e-6
-"""Time that the search for groups may take in any case, and more for each image: some 50 times
-what it takes."""
 
 
 def shared_name(id: str, pattern: str) -> str | None:
@@ -137,24 +132,6 @@ def name_cuts() -> list[str]:
     part, mark = r"[^/_\- ]+", r"[/_\- ]"
     cuts = [f"^({f'{mark}+'.join([part] * parts)}){mark}" for parts in range(1, 7)]
     return [*cuts, r"^(.*?)\d+$"]
-
-
-def groups_of(ids: Collection[str], pattern: str | None) -> dict[str, str]:
-    """Return the group of each image; its own id if the pattern is None or does not match.
-
-    Raises DataError when the search takes much longer than searches do: for some patterns, such as
-    `(a+)+$`, the time doubles with each character of an id. Call it in the main thread.
-    """
-    if pattern is None:
-        return {id: id for id in ids}
-    matches = {}
-    with time_limit(
-        LEAST_SECONDS + len(ids) * SEARCH_SECONDS, f"pairs.group: the search for {pattern!r}"
-    ):
-        for id in ids:
-            match = re.search(pattern, id)
-            matches[id] = match[1] or id if match else id
-    return matches
 
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
