@@ -282,7 +282,7 @@ class SplitFiles(Settings):
 class SplitRule(Settings):
     """How the labeled training images are chosen: give exactly one of the first five keys."""
 
-    added: ClassVar = ("folds", "fold_length")
+    added: ClassVar = ("folds", "fold_length", "among", "unlabeled")
 
     count: Positive | None = Field(
         default=None, description="label this many images, a random choice by the split's seed"
@@ -312,6 +312,18 @@ class SplitRule(Settings):
         description="with `folds`: the trainings of a fold take this share of the steps",
     )
 
+    among: Pattern | None = Field(
+        default=None,
+        description="regular expression that is searched in each id: label only training images "
+        "that it fits. With `divide`, their number is divided. `null`: all training images",
+    )
+    unlabeled: Pattern | None = Field(
+        default=None,
+        description="regular expression that is searched in each id: of the training images that "
+        "are not labeled, only those that it fits are the unlabeled ones, and the others are not "
+        "used. It does not change which images are labeled. `null`: all of them",
+    )
+
     @model_validator(mode="after")
     def _exactly_one(self) -> SplitRule:
         rules = ("count", "divide", "all", "files", "folds")
@@ -319,6 +331,12 @@ class SplitRule(Settings):
             raise ValueError(f"expected exactly one of {', '.join(rules)}")
         if self.fold_length != 1 and not self.folds:
             raise ValueError("fold_length: allowed only with folds")
+        narrowed = [key for key in ("among", "unlabeled") if getattr(self, key) is not None]
+        if narrowed and (self.files or self.folds):
+            raise ValueError(
+                f"{narrowed[0]}: not allowed with files, which list every id, and with folds, "
+                "which use every training image; remove it, or use count, divide or all"
+            )
         return self
 
 
