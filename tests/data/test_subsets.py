@@ -132,6 +132,52 @@ def test_a_group_stays_in_one_subset(pairs):
     ]  # fmt: skip
 
 
+def test_a_group_of_any_format_stays_in_one_subset(listed):
+    drives = {"group": "^(north|south)"}
+    assert listed(subsets={"test": "south"}, **drives)["test"] == FRAMES[6:]
+    with pytest.raises(DataError, match="group 'south' is in test with 'south_000' and in val wi"):
+        listed(subsets={"test": "south_0[0-3]", "val": "south_0[45]"}, **drives)
+    # Blocks never reach beyond a subset, and published subsets are used as they are.
+    assert len(listed(subsets={"test": "south_05"}, group=3)["test"]) == 1
+    assert len(listed(**drives)["test"]) == 1
+
+
+def test_a_pattern_beside_pairs_keeps_groups_whole_as_one_in_pairs_does(
+    tmp_path, write_image, make_experiment
+):
+    for id in ("a1", "a2", "b1"):
+        write_image(tmp_path / f"images/{id}.png", [[0]])
+        write_image(tmp_path / f"masks/{id}.png", [[0]])
+    pairs = {"images": "images", "labels": "masks", "test": ["a1"]}
+
+    def ids(**group):
+        stage = dataset_stage(make_experiment(format="pairs", pairs=pairs, **group))
+        return [record.id for record in list_records(tmp_path, stage)]
+
+    assert ids(group="^(.)") == ["a1", "b1"]
+    assert ids(group=2) == ids() == ["a1", "a2", "b1"]
+
+
+def test_groups_are_named_in_one_way_only(make_experiment):
+    pairs = {"labels": "masks", "group": "^(.)"}
+    for group in ("^(.)", 2):
+        with pytest.raises(ValidationError, match=r"group: found together with pairs\.group"):
+            make_experiment(format="pairs", pairs=pairs, group=group)
+
+
+def test_groups_are_those_of_the_experiment_or_of_pairs(make_experiment):
+    pairs = {"format": "pairs", "pairs": {"labels": "masks", "group": "^(.)"}}
+    for keys, group in (
+        ({}, None),
+        (pairs, "^(.)"),
+        ({"group": "a(b)"}, "a(b)"),
+        ({"group": 4}, 4),
+    ):
+        stage = dataset_stage(make_experiment(**keys))
+        assert stage.group == type(stage).model_validate_json(stage.canonical()).group == group
+        assert ("grouping" in stage.canonical()) == ("group" in keys)
+
+
 def test_files_of_images_that_are_not_used_are_accounted_for(pairs):
     lines = pairs({"test": "b", "none": "a1"})[1].lines()
     assert "not used: 1 file, images left out by `subsets.none`: images/a1.png" in lines

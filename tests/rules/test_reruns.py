@@ -239,6 +239,7 @@ KEYS = {
         {"subsets": {"val": "^val", "test": "^test", "none": "^train-0000$"}},
         EVERYTHING - {"draw_digits"},
     ),
+    "group": ({"group": 2}, DATASET),
     "preset": ({"preset": "paper"}, SUPERVISED),
     "digits.size": (_digits(size=36), DRAWN),
     "digits.train": (_digits(train=15), EVERYTHING),

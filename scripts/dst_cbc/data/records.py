@@ -65,6 +65,7 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
             digits=experiment.digits if experiment.format == "digits" else None,
             pairs=experiment.pairs,
             subsets=experiment.subsets,
+            grouping=experiment.group,
             annotations=experiment.annotations,
             drawn=f"results/{experiment.name}/masks" if annotated else None,
         )
@@ -100,7 +101,7 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
         raise DataError("\n".join(problems))
     if dataset.subsets:
         records = _in_subsets(root, records, dataset.subsets)
-        _require_whole_groups(records, dataset.group)
+        _require_whole_groups(records, dataset.group_pattern)
     return _hold_back(records, dataset.test_from_val)
 
 

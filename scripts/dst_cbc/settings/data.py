@@ -56,6 +56,8 @@ def _stays_below(folder: str) -> str:
 FolderBelow = Annotated[str, AfterValidator(_stays_below)]
 NamePattern = Annotated[str, Field(pattern=r"^[^/\\{}]*\{\}[^/\\{}]*$")]
 GroupPattern = Annotated[str, Field(max_length=1000), AfterValidator(_one_group)]
+Grouping = GroupPattern | Annotated[int, Field(ge=1, strict=True)]
+"""How images are put into groups: a pattern, or the number of neighbouring frames in a block."""
 Pattern = Annotated[str, Field(max_length=1000), AfterValidator(_valid)]
 """A regular expression that is searched in ids."""
 Patterns = Annotated[
@@ -208,7 +210,7 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
-    added: ClassVar = ("pairs", "bands", "annotations", "drawn", "subsets")
+    added: ClassVar = ("pairs", "bands", "annotations", "drawn", "subsets", "grouping")
 
     format: Format
     classes: Classes
@@ -220,14 +222,21 @@ class DatasetStage(Settings):
     digits: DrawSettings | None
     pairs: PairSettings | None = None
     subsets: SubsetPatterns | None = None
+    grouping: Grouping | None = None
+    """The experiment's key `group`."""
     annotations: AnnotationSettings | None = None
     drawn: str | None = None
     """Folder of the masks that are drawn from annotations; None where masks are the user's."""
 
     @property
-    def group(self) -> str | None:
-        """The pattern of the groups of images, see `PairSettings.group`; None if there is none."""
-        return self.pairs.group if self.pairs else None
+    def group(self) -> Grouping | None:
+        """How images are put into groups: `group`, or `pairs.group`; None if neither is given."""
+        return self.grouping or (self.pairs.group if self.pairs else None)
+
+    @property
+    def group_pattern(self) -> str | None:
+        """The pattern of the groups that stay in one subset; None if there is none."""
+        return self.group if isinstance(self.group, str) else None
 
     def mask_root(self, root: Path) -> Path:
         """Return the folder in which the paths of masks start. root: folder of the data set."""
@@ -344,7 +353,7 @@ class SplitStage(Settings):
     """How one labeled split is made: its rule and its seed.
 
     fold: number of the fold whose masks are held out, from 1; None without folds, and for the
-    trainings on all masks. group: with folds, the pattern of the groups that stay whole.
+    trainings on all masks. group: with folds, the groups that stay whole.
     """
 
     added: ClassVar = ("fold", "group")
@@ -352,4 +361,4 @@ class SplitStage(Settings):
     rule: SplitRule
     seed: Annotated[int, Field(ge=0)]
     fold: Annotated[int, Field(ge=1)] | None = None
-    group: str | None = None
+    group: Grouping | None = None

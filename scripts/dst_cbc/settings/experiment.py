@@ -25,6 +25,7 @@ from .data import (
     AnnotationSettings,
     DrawSettings,
     Format,
+    Grouping,
     PairSettings,
     SplitRule,
     SubsetPatterns,
@@ -253,6 +254,15 @@ class Experiment(Compute):
         description="which images are trained on and held out, for every format, in place of the "
         "data set's own subsets. `null`: those of the data set, or of `pairs.val` and `pairs.test`",
     )
+    group: Grouping | None = Field(
+        default=None,
+        description="which images are alike, for every format: a regular expression whose first "
+        "part in parentheses names the group, as that of `pairs.group`, or the number of "
+        "neighbouring frames in a group. Frames are images whose names differ only in their last "
+        "number. Intervals resample whole groups, and folds hold them out. With `subsets` and "
+        "`pairs`, the groups of a regular expression stay in one subset. `null`: `pairs.group`, or "
+        "else short blocks of neighbouring frames for intervals, and single images for folds",
+    )
     digits: DrawSettings = DrawSettings()
     pairs: PairSettings | None = Field(
         default=None,
@@ -343,7 +353,7 @@ class Experiment(Compute):
     )
 
     @model_validator(mode="after")
-    def _images_are_held_out_in_one_way(self) -> Experiment:
+    def _images_are_held_out_and_grouped_in_one_way(self) -> Experiment:
         pairs = self.pairs or PairSettings(labels=".")
         others = {
             "test_from_val": self.test_from_val, "pairs.val": pairs.val, "pairs.test": pairs.test,
@@ -354,6 +364,8 @@ class Experiment(Compute):
                 f"subsets: found together with {given[0]}, which also holds images out; remove one "
                 "of the two"
             )
+        if self.group is not None and pairs.group is not None:
+            raise ValueError("group: found together with pairs.group; remove one of the two")
         return self
 
     @model_validator(mode="after")

@@ -136,16 +136,21 @@ def name_cuts() -> list[str]:
 
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     assert dataset.pairs is not None
-    return in_subsets(root, dataset.pairs, paired(root, dataset.pairs))
+    found = paired(root, dataset.pairs)
+    return in_subsets(root, dataset.pairs, found, dataset.group_pattern)
 
 
 def in_subsets(
-    root: Path, pairs: PairSettings, found: Sequence[tuple[str, str, str]]
+    root: Path,
+    pairs: PairSettings,
+    found: Sequence[tuple[str, str, str]],
+    pattern: str | None,
 ) -> Iterator[Record]:
     """Yield every image, given as (id, image, mask), that is in a subset.
 
-    An image is left out if it is not held out itself, but another image of its group is. Raises
-    DataError when a held-out id has no image, or a group is held out for both val and test.
+    pattern: that of the groups. An image is left out if it is not held out itself, but another
+    image of its group is. Raises DataError when a held-out id has no image, or a group is held out
+    for both val and test.
     """
     held = {id: subset for subset in ("val", "test") for id in getattr(pairs, subset)}
     missing = held.keys() - {id for id, _, _ in found}
@@ -154,7 +159,7 @@ def in_subsets(
             f"pairs.{held[min(missing)]}: {min(missing)!r} is not an image below "
             f"{root / pairs.images} ({len(missing)} such ids)"
         )
-    groups = groups_of([id for id, _, _ in found], pairs.group)
+    groups = groups_of([id for id, _, _ in found], pattern)
     sides: dict[str, str] = {}
     for id, subset in [(id, s) for s in ("val", "test") for id in getattr(pairs, s)]:
         if sides.setdefault(groups[id], subset) != subset:
