@@ -58,9 +58,9 @@ def run() -> None:
     predictions = study / model.path / "predictions.h5"
     ids = read_ids(study / "splits" / f"{model.division}.unlabeled.txt")
     images = {record.id: record.image for record in records}
-    group = experiment.pairs.group if experiment.pairs else None
     # Images that have been deleted since are not to be labeled.
-    known = [d for d in doubts(read_predictions(predictions, ids), group) if d.id in images]
+    found = doubts(read_predictions(predictions, ids), plan.dataset.group)
+    known = [doubt for doubt in found if doubt.id in images]
     chosen = most_deserving(known, arguments.count)
     out, rows = arguments.out or study / "suggestions", []
     form = FORMATS.get(arguments.format)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from dst_cbc.data import copies
 from dst_cbc.data.copies import alike_across, identical_files, slopes
+from dst_cbc.data.groups import groups_of
 from dst_cbc.data.images import Decoded
 from dst_cbc.data.index import Row
-from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.settings.data import PairSettings
 
 

@@ -50,6 +50,15 @@ def test_without_groups_the_sizes_of_folds_differ_by_one_at_most(masks, count):
     assert max(sizes) - min(sizes) <= 1
 
 
+def test_a_number_keeps_blocks_of_so_many_images_whole():
+    """Blocks of 3: images 0 to 2 and 3 and 4 of each slide, with and without a mask."""
+    masks = {"slidea/0", "slidea/2", "slidea/3"}
+    held = folds(IDS, masks, stage(2, group=3))
+    assert held == [["slidea/0", "slidea/2"], ["slidea/3"]]
+    labeled, unlabeled = split(masks, stage(2, 1, 3))
+    assert labeled == ["slidea/3"] and {*unlabeled} == {*IDS[4:]}
+
+
 def test_large_groups_are_placed_first():
     masks = {"slidea/0", "slideb/0", "slidec/0", *IDS[15:]}
     held = folds(IDS, masks, stage(2, group=BY_SLIDE))

@@ -15,9 +15,10 @@ from dst_cbc.data import pages
 from dst_cbc.data.account import OF_UNUSED, ORPHAN, account
 from dst_cbc.data.copies import alike_across, copies, identical_files, slopes
 from dst_cbc.data.fingerprints import Fingerprints
+from dst_cbc.data.groups import groups_of
 from dst_cbc.data.images import decode, decode_mask, open_image, size_of
 from dst_cbc.data.index import check, read_index, require_same, write_index
-from dst_cbc.data.layouts.pairs import groups_of, paired
+from dst_cbc.data.layouts.pairs import paired
 from dst_cbc.data.pages import listed, split, stack_of
 from dst_cbc.data.records import list_records
 from dst_cbc.inference.folders import list_images

@@ -1,4 +1,5 @@
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -181,6 +182,57 @@ def test_a_count_is_taken_as_it_is():
 def test_more_labels_than_masks_are_refused():
     with pytest.raises(DataError, match="4 labeled images asked for, but 3 have a mask"):
         split("abcde", stage(count=4), masks="ace")
+
+
+TWO_DRIVES = [f"{drive}{frame}" for drive in ("north", "south") for frame in range(8)]
+
+
+@given(st.sets(st.sampled_from(TWO_DRIVES), min_size=1), st.integers(0, 3), st.integers(1, 8))
+def test_labeled_images_are_drawn_among_those_that_a_pattern_fits(masks, seed, count):
+    """In the order of the seed, so that the labels do not depend on the unlabeled images."""
+    order, _ = split(TWO_DRIVES, stage(seed, all=True))
+    north = [id for id in order if id in masks and "north" in id]
+    if len(north) < count:
+        said = f"{count} labeled images asked for, but {len(north)} have a mask and fit among: ^n"
+        with pytest.raises(DataError, match=re.escape(said)):
+            split(TWO_DRIVES, stage(seed, count=count, among="^n"), masks)
+        return
+    labeled = north[:count]
+    rest = [id for id in order if id not in labeled]
+    for unlabeled, expected in (
+        (None, rest),
+        ("south", [id for id in rest if "south" in id]),
+        ("[0-3]$", [id for id in rest if id[-1] in "0123"]),
+    ):
+        rule = stage(seed, count=count, among="^n", unlabeled=unlabeled)
+        assert split(TWO_DRIVES, rule, masks) == (labeled, expected)
+
+
+def test_a_share_and_all_are_of_the_images_that_a_pattern_fits():
+    # Of 8 frames of the north, a quarter; in batches of 8, no image is left over.
+    labeled, _ = split(TWO_DRIVES, stage(divide=4, among="north"))
+    assert len(labeled) == 2 and "south" not in "".join(labeled)
+    labeled, unlabeled = split(TWO_DRIVES, stage(all=True, among="north"))
+    assert sorted(labeled) == TWO_DRIVES[:8] and sorted(unlabeled) == TWO_DRIVES[8:]
+
+
+def test_a_pattern_that_leaves_no_unlabeled_image_is_refused():
+    with pytest.raises(DataError, match="unlabeled: 'east' fits none of the 14 training images"):
+        split(TWO_DRIVES, stage(count=2, unlabeled="east"))
+
+
+@pytest.mark.parametrize("key", ["among", "unlabeled"])
+@pytest.mark.parametrize(
+    "rule", [{"files": {"labeled": "l.txt", "unlabeled": "u.txt"}}, {"folds": 2}]
+)
+def test_lists_and_folds_are_not_narrowed(key, rule):
+    with pytest.raises(ValidationError, match=f"{key}: not allowed with files"):
+        SplitRule(**rule, **{key: "a"})
+
+
+def test_a_rule_without_patterns_has_the_settings_of_earlier_versions():
+    assert not {"among", "unlabeled"} & json.loads(stage(count=3).canonical())["rule"].keys()
+    assert json.loads(stage(count=3, among="a").canonical())["rule"]["among"] == "a"
 
 
 @given(st.sets(st.integers(0, 19), min_size=5), st.integers(0, 3))

@@ -175,6 +175,13 @@ def test_a_block_has_the_cube_root_of_its_run(run, length):
     assert resampling_groups(ids, ids, None) == expected
 
 
+def test_a_number_says_how_long_a_block_is():
+    known = [f"frame{number:02}" for number in range(12)]
+    assert resampling_groups(known, known, 5) == [0] * 5 + [1] * 5 + [2] * 2
+    # Frame 4 is not among them, but known.
+    assert resampling_groups([*known[:4], *known[5:8]], known, 5) == [0] * 4 + [1] * 3
+
+
 def test_other_names_are_groups_of_their_own():
     ids = ["a", "a1", "a1x", "a1y", "b1", "c1", "2/a", "3/b"]
     assert resampling_groups(ids, ids, None) == [*range(8)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dst_cbc.cli import Parser
-from dst_cbc.data.layouts.pairs import groups_of
+from dst_cbc.data.groups import groups_of
 from dst_cbc.own_images import experiment_text, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.draft import Machine, hold_out, make

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dst_cbc.data.groups import groups_of
 from dst_cbc.data.layouts import voc
-from dst_cbc.data.layouts.pairs import groups_of
 from dst_cbc.own_images import exported_lists, inspection
 from dst_cbc.own_images.classes import class_table
 from dst_cbc.own_images.inspection import ROBOFLOW_COPIES, common_folder, with_names

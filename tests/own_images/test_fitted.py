@@ -46,13 +46,14 @@ def load(draft: Draft) -> Plan:
     """The plan of the experiment file that is written for a draft."""
     experiment = load_experiment([written(draft)], {}, {})
     assert experiment.pairs
-    return Plan(experiment, METHODS, [*in_subsets(Path(), experiment.pairs, draft.found.pairs)])
+    records = [*in_subsets(Path(), experiment.pairs, draft.found.pairs, draft.group)]
+    return Plan(experiment, METHODS, records)
 
 
 def planned(draft: Draft) -> tuple[cost.Schedule, cost.Schedule]:
     """The work of the experiment file that is written for a draft: of folds, and all other."""
     plan, study = load(draft), Path("results/cells")
-    records = [*in_subsets(Path(), plan.experiment.pairs, draft.found.pairs)]
+    records = [*in_subsets(Path(), plan.experiment.pairs, draft.found.pairs, draft.group)]
     return cost.schedule(plan, records, study, True), cost.schedule(plan, records, study, False)
 
 

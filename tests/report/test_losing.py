@@ -188,18 +188,22 @@ def test_an_earlier_version_had_no_confusions(study):
 
 
 @pytest.mark.parametrize("pattern, groups", [(None, 6), ("(.)", 6), (".(.)", 5), (".*(e|o|a)", 3)])
-def test_images_are_resampled_by_the_groups_of_the_data_set(study, pattern, groups):
+@pytest.mark.parametrize("of_pairs", [True, False])
+def test_images_are_resampled_by_the_groups_of_the_data_set(study, pattern, groups, of_pairs):
     study.chain(40, 30)
-    study.settings("dst-cbc/round1", dataset={"pairs": {"group": pattern}})
+    dataset = {"pairs": {"group": pattern}} if of_pairs else {"grouping": pattern}
+    study.settings("dst-cbc/round1", dataset=dataset)
     (loss,) = study.signs(worse_on_val)
     assert f"6 images in {groups} groups" in loss.sentence
 
 
-def test_frames_of_one_sequence_are_few_groups(study):
+@pytest.mark.parametrize("dataset, groups", [({}, 4), ({"grouping": 3}, 3)])
+def test_frames_of_one_sequence_are_few_groups(study, dataset, groups):
     study.knows([f"frame{number}" for number in range(8)])
     study.chain(40, 30)
+    study.settings("dst-cbc/round1", dataset=dataset)
     (loss,) = study.signs(worse_on_val)
-    assert "8 images in 4 groups" in loss.sentence
+    assert f"8 images in {groups} groups" in loss.sentence
 
 
 # ------------------------------------------------------------------------ vanished classes

@@ -35,8 +35,8 @@ def study(tmp_path, monkeypatch):
         for seed, shares in right.items():
             found, model = matrices(shares), folder / f"4_{seed}/supervised"
             model.mkdir(parents=True)
-            pairs = {"pairs": {"group": group}}
-            settings = {"train": {"steps": 5}, "network": {}, "dataset": pairs}
+            dataset = {"grouping": 1} if group == 1 else {"pairs": {"group": group}}
+            settings = {"train": {"steps": 5}, "network": {}, "dataset": dataset}
             (model / "settings.json").write_text(json.dumps(settings))
             figures = {
                 "images": 4, "miou": 100 * mean_iou(found.sum(0)), "pixel_accuracy": 50.0,
@@ -92,7 +92,9 @@ def expected(groups):
     return difference(ours, theirs, groups)
 
 
-@pytest.mark.parametrize("group, groups", [(None, [0, 0, 1, 2]), (r"^(b|c)/", [0, 1, 2, 3])])
+@pytest.mark.parametrize(
+    "group, groups", [(None, [0, 0, 1, 2]), (r"^(b|c)/", [0, 1, 2, 3]), (1, [0, 1, 2, 3])]
+)
 def test_the_interval_of_the_common_seeds_follows_their_difference(study, compared, group, groups):
     cell = compared(study("one", FIRST, group), study("two", OTHER))[-1]
     wanted = expected(groups)

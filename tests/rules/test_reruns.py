@@ -235,6 +235,11 @@ KEYS = {
     "ignore": ({"ignore": [254, 255]}, DATASET),
     "window": ({"window": [0, 255]}, DATASET),
     "bands": ({"bands": [3, 2, 1]}, DATASET),
+    "subsets": (
+        {"subsets": {"val": "^val", "test": "^test", "none": "^train-0000$"}},
+        EVERYTHING - {"draw_digits"},
+    ),
+    "group": ({"group": 2}, DATASET),
     "preset": ({"preset": "paper"}, SUPERVISED),
     "digits.size": (_digits(size=36), DRAWN),
     "digits.train": (_digits(train=15), EVERYTHING),

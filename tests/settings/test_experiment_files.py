@@ -148,6 +148,11 @@ def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
               ("(a{99999999999})", "the repetition number is too large"),
               ("(" * 999 + ")", "not a valid regular expression"),
               ("(a)" * 400, "at most 1000 characters"))),
+        *(({"group": group}, "group", "", reason)
+          for group, reason in (
+              ("^slide", "expected a part in parentheses"),
+              (0, "greater than or equal to 1"),
+              (True, "valid integer"))),
         ({"train": {"augmentation": {"size": [[9, 9], [8, 9]]}}}, "train.augmentation.size",
          "[[9, 9], [8, 9]]", "must not be above"),
     ],

@@ -136,7 +136,12 @@ def account(root: Path, dataset: DatasetStage, records: Iterable[Record]) -> Acc
         return None
     parts = get_args(Subset) if dataset.format == "folder" else ()
     used = [(record.image, record.label) for record in records]
-    return account_of(root, folders, used, layout.left_out, parts)
+    left_out = layout.left_out
+    if dataset.subsets and dataset.subsets.none:
+        # The layout `pairs` holds nothing out then.
+        others = f", or {left_out}" if dataset.format == "folder" else ""
+        left_out = f"left out by `subsets.none`{others}"
+    return account_of(root, folders, used, left_out, parts)
 
 
 def account_of(

@@ -12,8 +12,9 @@ from ..runtime.errors import first_of
 from ..runtime.files import sha256
 from ..settings.data import PairSettings
 from ..settings.stages import Subset
+from .groups import groups_of
 from .images import Decoded
-from .layouts.pairs import groups_of, name_cuts
+from .layouts.pairs import name_cuts
 from .pages import sha256_of, split
 
 SHOWN = 3

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from ..runtime.errors import DataError
 from ..settings.data import SplitStage
-from .layouts.pairs import groups_of
+from .groups import groups_of
 
 
 def folds(order: Sequence[str], with_mask: Collection[str], stage: SplitStage) -> list[list[str]]:
@@ -14,15 +14,16 @@ def folds(order: Sequence[str], with_mask: Collection[str], stage: SplitStage) -
     order: ids of all training images, as `splits.shuffled` returns them. All images of a group are
     in one fold. Raises DataError if there are fewer groups with masks than folds.
     """
-    groups = groups_of([id for id in order if id in with_mask], stage.group)
+    groups = groups_of(order, stage.group)
     members = defaultdict(list)
-    for id, group in groups.items():
-        members[group].append(id)
+    for id in order:
+        if id in with_mask:
+            members[groups[id]].append(id)
     count = stage.rule.folds or 1
     if len(members) < count:
         raise DataError(
             f"splits: folds: found {count}, but the masks are of {len(members)} groups, which stay "
-            "whole; lower folds, mask images of other groups, or see `pairs.group`"
+            "whole; lower folds, mask images of other groups, or see `group` and `pairs.group`"
         )
     found: list[list[str]] = [[] for _ in range(count)]
     # A large group that came last would leave one fold much larger than the others.

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from ..runtime.errors import DataError
 from ..runtime.paths import is_relative
-from ..settings.data import DatasetStage
+from ..settings.data import DatasetStage, SubsetPatterns
 from ..settings.experiment import Experiment
 from ..settings.stages import TrainStage
+from .groups import fitting, groups_of
 from .layouts import LAYOUTS
 from .layouts.layout import Record, same_name
 
@@ -63,6 +64,8 @@ def dataset_stage(experiment: Experiment) -> DatasetStage:
             test_from_val=experiment.test_from_val,
             digits=experiment.digits if experiment.format == "digits" else None,
             pairs=experiment.pairs,
+            subsets=experiment.subsets,
+            grouping=experiment.group,
             annotations=experiment.annotations,
             drawn=f"results/{experiment.name}/masks" if annotated else None,
         )
@@ -77,7 +80,8 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     """Return every image of the data set, sorted by id; no file is decoded.
 
     Raises DataError when the folder or its lists are missing, there is no image, two ids are equal
-    or differ only in case, or an id or a path would lead out of its folder.
+    or differ only in case, an id or a path would lead out of its folder, or `subsets` does not fit
+    the ids.
     """
     if dataset.format != "digits" and not root.is_dir():
         hint = LAYOUTS[dataset.format].hint
@@ -95,6 +99,9 @@ def list_records(root: Path, dataset: DatasetStage) -> list[Record]:
     ]
     if problems:
         raise DataError("\n".join(problems))
+    if dataset.subsets:
+        records = _in_subsets(root, records, dataset.subsets)
+        _require_whole_groups(records, dataset.group_pattern)
     return _hold_back(records, dataset.test_from_val)
 
 
@@ -130,6 +137,49 @@ def selecting(images: Iterable, stage: TrainStage) -> list:
     if stage.select == "folds":
         return []
     return [image for image in images if image.subset == "val"]
+
+
+def _in_subsets(root: Path, records: list[Record], given: SubsetPatterns) -> list[Record]:
+    """Return the records that are used, each in the subset that the patterns say."""
+    ids = [record.id for record in records]
+    fit: dict[str, set[str]] = {"none": set(), "test": set(), "val": set()}
+    for subset, found in fit.items():
+        for pattern in getattr(given, subset):
+            fits = fitting(ids, pattern, f"subsets.{subset}")
+            if not fits:
+                raise DataError(
+                    f"subsets.{subset}: {pattern!r} fits none of the {len(ids)} ids of the images "
+                    f"in {root}, such as {ids[0]!r}; correct it, or remove it"
+                )
+            found |= fits
+    if both := (fit["val"] & fit["test"]) - fit["none"]:
+        raise DataError(
+            f"subsets: both val and test fit {min(both)!r} ({len(both)} such ids); expected at "
+            "most one of them. Make a pattern narrower, or leave these images out with `none`"
+        )
+    subsets = {id: subset for subset in ("val", "test") for id in fit[subset]}
+    return [
+        replace(record, subset=subsets.get(record.id, "train"))
+        for record in records
+        if record.id not in fit["none"]
+    ]
+
+
+def _require_whole_groups(records: Iterable[Record], pattern: str | None) -> None:
+    """Raise DataError if images of one group are in two subsets."""
+    subsets = {record.id: record.subset for record in records}
+    first: dict[str, str] = {}
+    parted: dict[str, tuple[str, str]] = {}
+    for id, group in groups_of(subsets, pattern).items():
+        if subsets[first.setdefault(group, id)] != subsets[id]:
+            parted.setdefault(group, (first[group], id))
+    if parted:
+        group, (one, other) = min(parted.items())
+        raise DataError(
+            f"subsets: group {group!r} is in {subsets[one]} with {one!r} and in {subsets[other]} "
+            f"with {other!r} ({len(parted)} such groups); expected all images of a group in one "
+            "subset. Move some, or leave them out with `none`"
+        )
 
 
 def _hold_back(records: list[Record], every: int) -> list[Record]:

@@ -11,6 +11,7 @@ from ..runtime.files import sha256
 from ..runtime.reading import read_ids
 from ..settings.data import SplitFiles, SplitRule, SplitStage
 from .folds import divide_by_folds
+from .groups import fitting
 
 SHUFFLE_SEED = 7777
 """Seed of the authors' published lists: one generator, which shuffles again for each split seed."""
@@ -58,8 +59,9 @@ def divide(
     order: what `shuffled` returns for `stage.seed`, if it is known. The first ids in this order
     that have a mask are labeled, so a smaller split lies inside a larger one of the same seed.
     Paths of a `files` rule are relative to `root`. Raises DataError when there are fewer masks than
-    the rule asks for. For imported lists, it raises DataError when a list is missing or repeats an
-    id, an id is not a training image, a labeled id has no mask, or an id is in both lists.
+    the rule asks for, or its `unlabeled` fits none of the images that are left. For imported lists,
+    it raises DataError when a list is missing or repeats an id, an id is not a training image, a
+    labeled id has no mask, or an id is in both lists.
     """
     if stage.rule.files is not None:
         return _imported(ids, with_mask, stage.rule.files, root)
@@ -67,13 +69,23 @@ def divide(
         order = shuffled(ids, [stage.seed])[stage.seed]
     if stage.rule.folds:
         return divide_by_folds(order, with_mask, stage)
-    masked = [id for id in order if id in with_mask]
-    count = labeled_count(stage.rule, len(order), len(masked))
+    rule = stage.rule
+    among = fitting(order, rule.among, "splits: among")
+    masked = [id for id in order if id in with_mask and id in among]
+    count = labeled_count(rule, len(among), len(masked))
     if count > len(masked):
-        raise DataError(f"splits: {count} labeled images asked for, but {len(masked)} have a mask")
+        fit = f" and fit among: {rule.among}" if rule.among else ""
+        raise DataError(
+            f"splits: {count} labeled images asked for, but {len(masked)} have a mask{fit}"
+        )
     labeled = masked[:count]
-    chosen = set(labeled)
-    return labeled, [id for id in order if id not in chosen]
+    left = fitting(order, rule.unlabeled, "splits: unlabeled").difference(labeled)
+    if rule.unlabeled and not left:
+        raise DataError(
+            f"splits: unlabeled: {rule.unlabeled!r} fits none of the {len(order) - count} training "
+            "images that are not labeled; correct the pattern, or remove it"
+        )
+    return labeled, [id for id in order if id in left]
 
 
 def labeled_count(rule: SplitRule, images: int, masks: int) -> int:

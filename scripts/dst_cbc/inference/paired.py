@@ -8,16 +8,15 @@ of trials from 4 groups on, where the percentiles of a bootstrap over 4 groups c
 """
 
 import math
-import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from ..data.layouts.pairs import groups_of
+from ..data.groups import blocks, groups_of
 from ..runtime.errors import DataError
+from ..settings.data import Grouping
 from .confusions import Confusions
 from .metrics import group_sums, mean_ious
 
@@ -39,36 +38,21 @@ class Difference:
 
 
 def resampling_groups(
-    ids: Sequence[str], known_ids: Collection[str], pattern: str | None
+    ids: Sequence[str], known_ids: Collection[str], group: Grouping | None
 ) -> list[int]:
     """Return the number of each image's group, from 0 on in the order of `ids`.
 
-    known_ids: all ids of dataset.csv. pattern: `pairs.group`. Without one, names that differ only
-    in their last number are frames of one sequence. Frames of `ids` without another known frame
-    between them are a run; a run of n is cut into blocks of the cube root of n, rounded up: the
-    block bootstrap (Künsch, 1989), with the length of Hall, Horowitz and Jing (1995). So a sequence
-    that is a whole subset is several groups. All other images are groups of their own.
+    known_ids: all ids of dataset.csv. group: `DatasetStage.group`, a pattern or the number of
+    images in a block. Without it, names that differ only in their last number are frames of one
+    sequence. Frames of `ids` without another known frame between them are a run; a run of n is cut
+    into blocks of the cube root of n, rounded up: the block bootstrap (Künsch, 1989), with the
+    length of Hall, Horowitz and Jing (1995). So a sequence that is a whole subset is several
+    groups. All other images are groups of their own.
     """
-    names = groups_of(ids, pattern) if pattern is not None else dict(_blocks(ids, known_ids))
+    by_pattern = isinstance(group, str)
+    names = groups_of(ids, group) if by_pattern else dict(blocks(ids, known_ids, group))
     numbers: dict[str, int] = {}
     return [numbers.setdefault(names[id], len(numbers)) for id in ids]
-
-
-def _blocks(ids: Collection[str], known_ids: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield each image with the first image of its block."""
-    chosen = {*ids}
-    frames = sorted(chosen.union(known_ids), key=_frame)
-    for (_, is_chosen), found in groupby(frames, lambda one: (_frame(one)[0], one in chosen)):
-        if is_chosen:
-            run = [*found]
-            length = math.ceil(len(run) ** (1 / 3))
-            yield from ((id, run[place // length * length]) for place, id in enumerate(run))
-
-
-def _frame(id: str) -> tuple[tuple[str, ...], int, str]:
-    """The sequence of an image: its name around the last number; that number; and its name."""
-    before, number, after = re.findall(r"^(.*?)(\d*)(\D*)$", id, re.DOTALL)[0]
-    return ((before, after), int(number), id) if number else ((id,), 0, id)
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray, groups: Sequence[int]) -> Difference:
@@ -125,14 +109,14 @@ def _jackknife(points: np.ndarray) -> tuple[float, float, int]:
 
 
 def paired(
-    ours: Confusions, theirs: Confusions, known_ids: Collection[str], pattern: str | None
+    ours: Confusions, theirs: Confusions, known_ids: Collection[str], group: Grouping | None
 ) -> Difference:
     """Compare two models that were evaluated on the same images.
 
-    known_ids, pattern: see `resampling_groups`. Raises DataError if the images are not the same.
+    known_ids, group: see `resampling_groups`. Raises DataError if the images are not the same.
     """
     require_same_images(ours, theirs)
-    groups = resampling_groups(ours.ids, known_ids, pattern)
+    groups = resampling_groups(ours.ids, known_ids, group)
     return difference(ours.matrices, theirs.matrices, groups)
 
 

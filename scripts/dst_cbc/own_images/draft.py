@@ -15,7 +15,7 @@ from statistics import median
 
 from ..data.copies import alike_across
 from ..data.folds import divide_by_folds, folds
-from ..data.layouts.pairs import groups_of
+from ..data.groups import groups_of
 from ..data.splits import shuffled
 from ..inference.metrics import FEW_IMAGES
 from ..planning.cost import Measured, Schedule, seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from ..data.layouts.pairs import groups_of
+from ..data.groups import groups_of
 from ..data.masks import mask_value
 from ..inference.metrics import FEW_IMAGES
 from ..report.templates import render

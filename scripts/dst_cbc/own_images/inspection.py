@@ -15,11 +15,11 @@ from tqdm import tqdm
 from ..data.account import SEVERAL, Account, account_of
 from ..data.annotations.sources import known_formats
 from ..data.copies import identical_files, slopes
+from ..data.groups import groups_of
 from ..data.images import DIED, Decoded, decode, decode_mask, size_of, size_problem
 from ..data.layouts.layout import IMAGE_SUFFIXES, MASK_SUFFIXES, files_below, same_name
 from ..data.layouts.listing import entries
 from ..data.layouts.pairs import (
-    groups_of,
     images_below,
     masks_below,
     name_cuts,

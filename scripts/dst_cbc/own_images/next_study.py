@@ -88,7 +88,7 @@ def describe_changes(plan: Plan, records, labeled_before: set[str], root: Path) 
         lines.append(f"kept: {' and '.join(held)} {verb} the same images as before")
     if gone:
         lines.append(f"WARNING: {len(gone)} images have lost their masks, first {gone[0]!r}")
-    if plan.dataset.pairs:
+    if plan.dataset.pairs and not plan.dataset.subsets:
         listed = {record.id for record in records}
         outside = [
             id for id, _, mask in paired(root, plan.dataset.pairs) if mask and id not in listed

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data.layouts.pairs import groups_of, shared_name
+from ..data.groups import groups_of
+from ..data.layouts.pairs import shared_name
 from ..data.masks import indexed_png, palette
 from ..data.pages import file_of
 from ..self_training import confidence
 from ..self_training.predictions import Prediction
-from ..settings.data import DatasetStage, PairSettings
+from ..settings.data import DatasetStage, Grouping, PairSettings
 
 COLUMNS = ["rank", "id", "image", "group", "uncertainty", "draft"]
 
@@ -34,8 +35,8 @@ class Doubt:
     uncertainty: float
 
 
-def doubts(predictions: Iterable[Prediction], group: str | None) -> list[Doubt]:
-    """Return the uncertainty of each prediction. group: the regular expression `pairs.group`."""
+def doubts(predictions: Iterable[Prediction], group: Grouping | None) -> list[Doubt]:
+    """Return the uncertainty of each prediction. group: `DatasetStage.group`."""
     table = confidence.probabilities()
     found = {p.id: (p.row, 1 - float(table[p.confidence].mean())) for p in predictions}
     groups = groups_of(found, group)

@@ -23,7 +23,8 @@ from ..inference.paired import (
 )
 from ..runtime import escape
 from ..runtime.tables import csv_header, optional, read_csv, whole
-from .model_files import read_metrics, read_run, read_settings
+from ..settings.data import Grouping
+from .model_files import grouping_of, read_metrics, read_run, read_settings
 
 CHANCE = 0.025
 """Most chance that a round of equal quality is called worse: its 95 % interval is below zero."""
@@ -103,7 +104,7 @@ def compared_on_val(study: Path, models: Sequence[str]) -> Iterator[Compared]:
                 continue
             if before:
                 best = [*before][choose([*before.values()])]
-                difference = paired(found, before[best], known, _pattern(study / path))
+                difference = paired(found, before[best], known, _grouping(study / path))
                 yield Compared(path, best, len(before), difference)
             before[path] = found
 
@@ -195,7 +196,7 @@ def falling_agreement(study: Path, models: Sequence[str]) -> Iterator[Loss]:
     known = _known_ids(study)
     for chain in _chains(models):
         for path, ids, counts in _agreements(study, chain):
-            groups = resampling_groups(ids, known, _pattern(study / path))
+            groups = resampling_groups(ids, known, _grouping(study / path))
             if len({*groups}) < 2:
                 continue
             before, now = _shares(counts, groups)
@@ -249,11 +250,10 @@ def _known_ids(study: Path) -> list[str]:
     return [row["id"] for row in read_csv(index, ["id"])] if index.is_file() else []
 
 
-def _pattern(folder: Path) -> str | None:
-    """Pattern of the groups of images, by the settings of a model."""
+def _grouping(folder: Path) -> Grouping | None:
+    """How images are put into groups, by the settings of a model."""
     settings = folder / "settings.json"
-    dataset = read_settings(settings).get("dataset", {}) if settings.is_file() else {}
-    return (dataset.get("pairs") or {}).get("group")
+    return grouping_of(read_settings(settings)) if settings.is_file() else None
 
 
 def _chains(models: Sequence[str]) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 
 from ..runtime.errors import DataError
 from ..runtime.reading import read_json
-from ..settings.data import GroupPattern
+from ..settings.data import Grouping, GroupPattern
 
 CHECKPOINTS = ("best", "last")
 RECOMMENDATION = "recommendation.json"
@@ -93,6 +93,7 @@ class Pairs(TypedDict):
 
 class Dataset(TypedDict):
     pairs: NotRequired[Pairs | None]
+    grouping: NotRequired[Grouping | None]
 
 
 class Settings(TypedDict):
@@ -132,3 +133,9 @@ def read_run(path: Path) -> Run | None:
 def read_settings(path: Path) -> Settings:
     """Read settings.json. Raises DataError when it is damaged."""
     return read_json(path, Settings)
+
+
+def grouping_of(settings: Settings) -> Grouping | None:
+    """Return how the images of the data set are put into groups, as `DatasetStage.group`."""
+    dataset = settings.get("dataset", {})
+    return dataset.get("grouping") or (dataset.get("pairs") or {}).get("group")

@@ -9,7 +9,7 @@ import numpy as np
 from ..data.index import read_index
 from ..inference.confusions import Confusions, Evaluated, read_confusions
 from ..inference.paired import difference, resampling_groups
-from .model_files import read_metrics, read_settings
+from .model_files import grouping_of, read_metrics, read_settings
 from .summary import folder_of
 from .tables import Row
 
@@ -29,8 +29,8 @@ def interval_text(first: Path, other: Path, pairs: Sequence[tuple[Row, Row]]) ->
     if len(each) < len(found):
         return ""
     settings = read_settings(first / folder_of(pairs[0][0]) / "settings.json")
-    pairing = settings.get("dataset", {}).get("pairs") or {}
-    groups = resampling_groups(each[0].ids, read_index(first / "dataset.csv"), pairing.get("group"))
+    known = read_index(first / "dataset.csv")
+    groups = resampling_groups(each[0].ids, known, grouping_of(settings))
     of_first, of_other = np.split(np.stack([one.matrices for one in each]), 2)
     paired = difference(of_other, of_first, groups)
     if np.isnan(paired.low):

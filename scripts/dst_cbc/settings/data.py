@@ -28,12 +28,20 @@ IGNORED = 255
 Format = Literal["annotations", "camvid", "cityscapes", "digits", "folder", "pairs", "voc"]
 
 
-def _one_group(pattern: str) -> str:
+def _compiled(pattern: str) -> re.Pattern:
     try:
-        groups = re.compile(pattern).groups
+        return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"not a valid regular expression: {error}") from None
-    if groups < 1:
+
+
+def _valid(pattern: str) -> str:
+    _compiled(pattern)
+    return pattern
+
+
+def _one_group(pattern: str) -> str:
+    if _compiled(pattern).groups < 1:
         raise ValueError("expected a part in parentheses that matches the name of the group")
     return pattern
 
@@ -48,6 +56,18 @@ def _stays_below(folder: str) -> str:
 FolderBelow = Annotated[str, AfterValidator(_stays_below)]
 NamePattern = Annotated[str, Field(pattern=r"^[^/\\{}]*\{\}[^/\\{}]*$")]
 GroupPattern = Annotated[str, Field(max_length=1000), AfterValidator(_one_group)]
+Grouping = GroupPattern | Annotated[int, Field(ge=1, strict=True)]
+"""How images are put into groups: a pattern, or the number of neighbouring frames in a block."""
+Pattern = Annotated[str, Field(max_length=1000), AfterValidator(_valid)]
+"""A regular expression that is searched in ids."""
+Patterns = Annotated[
+    tuple[Pattern, ...],
+    BeforeValidator(
+        lambda given: (given,) if isinstance(given, str) else given,
+        json_schema_input_type=Pattern | tuple[Pattern, ...],
+    ),
+]
+"""One of them, or several."""
 SceneCount = Annotated[int, Field(ge=1, le=100_000)]
 DigitHeight = Annotated[float, Field(gt=0, le=4096)]
 
@@ -136,6 +156,24 @@ class PairSettings(Settings):
     test: tuple[str, ...] = Field(default=(), description="ids of the images held out for the test")
 
 
+class SubsetPatterns(Settings):
+    """Which images are held out, by their ids. All images that no pattern fits are `train`."""
+
+    val: Patterns = Field(
+        default=(),
+        description="regular expression, or a list of them, that is searched in each id: the "
+        "images that one of them fits are held out for validation",
+    )
+    test: Patterns = Field(
+        default=(), description="likewise: the images that are held out for the test"
+    )
+    none: Patterns = Field(
+        default=(),
+        description="likewise: images that are not used at all, whatever else fits them; e.g. the "
+        "frames of a video between those that are trained on and those that are held out",
+    )
+
+
 class AnnotationSettings(Settings):
     """How masks are drawn from the shapes in annotation files."""
 
@@ -172,7 +210,7 @@ Classes = Annotated[
 class DatasetStage(Settings):
     """How files on disk become images, masks and classes."""
 
-    added: ClassVar = ("pairs", "bands", "annotations", "drawn")
+    added: ClassVar = ("pairs", "bands", "annotations", "drawn", "subsets", "grouping")
 
     format: Format
     classes: Classes
@@ -183,14 +221,22 @@ class DatasetStage(Settings):
     test_from_val: Annotated[int, Field(ge=0)]
     digits: DrawSettings | None
     pairs: PairSettings | None = None
+    subsets: SubsetPatterns | None = None
+    grouping: Grouping | None = None
+    """The experiment's key `group`."""
     annotations: AnnotationSettings | None = None
     drawn: str | None = None
     """Folder of the masks that are drawn from annotations; None where masks are the user's."""
 
     @property
-    def group(self) -> str | None:
-        """The pattern of the groups of images, see `PairSettings.group`; None if there is none."""
-        return self.pairs.group if self.pairs else None
+    def group(self) -> Grouping | None:
+        """How images are put into groups: `group`, or `pairs.group`; None if neither is given."""
+        return self.grouping or (self.pairs.group if self.pairs else None)
+
+    @property
+    def group_pattern(self) -> str | None:
+        """The pattern of the groups that stay in one subset; None if there is none."""
+        return self.group if isinstance(self.group, str) else None
 
     def mask_root(self, root: Path) -> Path:
         """Return the folder in which the paths of masks start. root: folder of the data set."""
@@ -245,7 +291,7 @@ class SplitFiles(Settings):
 class SplitRule(Settings):
     """How the labeled training images are chosen: give exactly one of the first five keys."""
 
-    added: ClassVar = ("folds", "fold_length")
+    added: ClassVar = ("folds", "fold_length", "among", "unlabeled")
 
     count: Positive | None = Field(
         default=None, description="label this many images, a random choice by the split's seed"
@@ -275,6 +321,18 @@ class SplitRule(Settings):
         description="with `folds`: the trainings of a fold take this share of the steps",
     )
 
+    among: Pattern | None = Field(
+        default=None,
+        description="regular expression that is searched in each id: label only training images "
+        "that it fits. With `divide`, their number is divided. `null`: all training images",
+    )
+    unlabeled: Pattern | None = Field(
+        default=None,
+        description="regular expression that is searched in each id: of the training images that "
+        "are not labeled, only those that it fits are the unlabeled ones, and the others are not "
+        "used. It does not change which images are labeled. `null`: all of them",
+    )
+
     @model_validator(mode="after")
     def _exactly_one(self) -> SplitRule:
         rules = ("count", "divide", "all", "files", "folds")
@@ -282,6 +340,12 @@ class SplitRule(Settings):
             raise ValueError(f"expected exactly one of {', '.join(rules)}")
         if self.fold_length != 1 and not self.folds:
             raise ValueError("fold_length: allowed only with folds")
+        narrowed = [key for key in ("among", "unlabeled") if getattr(self, key) is not None]
+        if narrowed and (self.files or self.folds):
+            raise ValueError(
+                f"{narrowed[0]}: not allowed with files, which list every id, and with folds, "
+                "which use every training image; remove it, or use count, divide or all"
+            )
         return self
 
 
@@ -289,7 +353,7 @@ class SplitStage(Settings):
     """How one labeled split is made: its rule and its seed.
 
     fold: number of the fold whose masks are held out, from 1; None without folds, and for the
-    trainings on all masks. group: with folds, the pattern of the groups that stay whole.
+    trainings on all masks. group: with folds, the groups that stay whole.
     """
 
     added: ClassVar = ("fold", "group")
@@ -297,4 +361,4 @@ class SplitStage(Settings):
     rule: SplitRule
     seed: Annotated[int, Field(ge=0)]
     fold: Annotated[int, Field(ge=1)] | None = None
-    group: str | None = None
+    group: Grouping | None = None

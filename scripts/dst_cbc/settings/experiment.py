@@ -21,7 +21,15 @@ from .base import (
     StudyName,
     Window,
 )
-from .data import AnnotationSettings, DrawSettings, Format, PairSettings, SplitRule
+from .data import (
+    AnnotationSettings,
+    DrawSettings,
+    Format,
+    Grouping,
+    PairSettings,
+    SplitRule,
+    SubsetPatterns,
+)
 from .methods import SwitchOverrides, TrainOverrides
 from .network import NetworkSettings
 from .stages import PART_IMAGES, Candidates, Compute, MaskSize, PadColour, Selection, Subset
@@ -248,6 +256,20 @@ class Experiment(Compute):
         default=0,
         description="move every n-th validation image, sorted by id, to the test subset; 0: none",
     )
+    subsets: SubsetPatterns | None = Field(
+        default=None,
+        description="which images are trained on and held out, for every format, in place of the "
+        "data set's own subsets. `null`: those of the data set, or of `pairs.val` and `pairs.test`",
+    )
+    group: Grouping | None = Field(
+        default=None,
+        description="which images are alike, for every format: a regular expression whose first "
+        "part in parentheses names the group, as that of `pairs.group`, or the number of "
+        "neighbouring frames in a group. Frames are images whose names differ only in their last "
+        "number. Intervals resample whole groups, and folds hold them out. With `subsets` and "
+        "`pairs`, the groups of a regular expression stay in one subset. `null`: `pairs.group`, or "
+        "else short blocks of neighbouring frames for intervals, and single images for folds",
+    )
     digits: DrawSettings = DrawSettings()
     pairs: PairSettings | None = Field(
         default=None,
@@ -336,6 +358,22 @@ class Experiment(Compute):
         f"labeling, in parts of {PART_IMAGES} images. The files are the same for every number, and "
         "changing it reruns nothing",
     )
+
+    @model_validator(mode="after")
+    def _images_are_held_out_and_grouped_in_one_way(self) -> Experiment:
+        pairs = self.pairs or PairSettings(labels=".")
+        others = {
+            "test_from_val": self.test_from_val, "pairs.val": pairs.val, "pairs.test": pairs.test,
+        }  # fmt: skip
+        given = [key for key, value in others.items() if value]
+        if self.subsets and given:
+            raise ValueError(
+                f"subsets: found together with {given[0]}, which also holds images out; remove one "
+                "of the two"
+            )
+        if self.group is not None and pairs.group is not None:
+            raise ValueError("group: found together with pairs.group; remove one of the two")
+        return self
 
     @model_validator(mode="after")
     def _sizes_are_the_networks(self) -> Experiment:

@@ -1,14 +1,12 @@
 """`format: pairs`: two folders used in place; each image and each group is in one subset only."""
 
-import signal
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dst_cbc.data.layouts.layout import Record
-from dst_cbc.data.layouts.pairs import groups_of, paired, shared_name
+from dst_cbc.data.layouts.pairs import paired, shared_name
 from dst_cbc.data.records import dataset_stage, list_records
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.settings.data import PairSettings
@@ -102,21 +100,3 @@ def test_the_name_that_a_pattern_made_is_found_in_it(name, pattern):
         assert shared_name(made, pattern) == "/".join(parts)
     if pattern != "{}":
         assert shared_name(f"x/{pattern.replace('{}', '')}", pattern) is None
-
-
-@pytest.mark.usefixtures("no_waiting")
-@pytest.mark.parametrize("pattern", ["^((a+)+)$", "(a|a)*$", "(.*)(.*)(.*)(.*)(.*)(.*)x$"])
-def test_a_pattern_that_takes_too_long_is_refused(pattern, monkeypatch):
-    monkeypatch.setattr("dst_cbc.data.layouts.pairs.LEAST_SECONDS", 0.1)
-    before = signal.getsignal(signal.SIGVTALRM)
-    with pytest.raises(DataError, match=r"pairs\.group: the search for .* simplify it"):
-        groups_of(["a" * 250 + "b"], pattern)
-    groups_of(["a"], "(a)")
-    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
-    assert signal.getsignal(signal.SIGVTALRM) == before
-
-
-def test_an_image_without_a_group_is_one_by_itself():
-    ids = ["scene1_0001", "other"]
-    assert groups_of(ids, r"^(scene\d)_") == {"scene1_0001": "scene1", "other": "other"}
-    assert groups_of(ids, None) == {id: id for id in ids}

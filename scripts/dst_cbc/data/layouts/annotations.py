@@ -42,7 +42,7 @@ def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     drawn = drawn_masks(Path(dataset.drawn))
     images = images_of(root, dataset.pairs)
     found = [(id, image, drawn.get(id, "")) for id, image in images]
-    return in_subsets(root, dataset.pairs, found)
+    return in_subsets(root, dataset.pairs, found, dataset.group_pattern)
 
 
 LAYOUT = Layout(

@@ -6,13 +6,12 @@ one group (a slide, a video, a patient) are in the same subset.
 """
 
 import os
-import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ...runtime.errors import DataError, first_of
-from ...runtime.signals import time_limit
 from ...settings.data import DatasetStage, PairSettings
+from ..groups import groups_of
 from ..pages import file_of
 from .layout import (
     IMAGE_SUFFIXES,
@@ -24,10 +23,6 @@ from .layout import (
     masks_by_name,
     same_name,
 )
-
-LEAST_SECONDS, SEARCH_SECONDS = 1.0, 50e-6
-"""Time that the search for groups may take in any case, and more for each image: some 50 times
-what it takes."""
 
 
 def shared_name(id: str, pattern: str) -> str | None:
@@ -139,36 +134,23 @@ def name_cuts() -> list[str]:
     return [*cuts, r"^(.*?)\d+$"]
 
 
-def groups_of(ids: Collection[str], pattern: str | None) -> dict[str, str]:
-    """Return the group of each image; its own id if the pattern is None or does not match.
-
-    Raises DataError when the search takes much longer than searches do: for some patterns, such as
-    `(a+)+$`, the time doubles with each character of an id. Call it in the main thread.
-    """
-    if pattern is None:
-        return {id: id for id in ids}
-    matches = {}
-    with time_limit(
-        LEAST_SECONDS + len(ids) * SEARCH_SECONDS, f"pairs.group: the search for {pattern!r}"
-    ):
-        for id in ids:
-            match = re.search(pattern, id)
-            matches[id] = match[1] or id if match else id
-    return matches
-
-
 def _records(root: Path, dataset: DatasetStage) -> Iterator[Record]:
     assert dataset.pairs is not None
-    return in_subsets(root, dataset.pairs, paired(root, dataset.pairs))
+    found = paired(root, dataset.pairs)
+    return in_subsets(root, dataset.pairs, found, dataset.group_pattern)
 
 
 def in_subsets(
-    root: Path, pairs: PairSettings, found: Sequence[tuple[str, str, str]]
+    root: Path,
+    pairs: PairSettings,
+    found: Sequence[tuple[str, str, str]],
+    pattern: str | None,
 ) -> Iterator[Record]:
     """Yield every image, given as (id, image, mask), that is in a subset.
 
-    An image is left out if it is not held out itself, but another image of its group is. Raises
-    DataError when a held-out id has no image, or a group is held out for both val and test.
+    pattern: that of the groups. An image is left out if it is not held out itself, but another
+    image of its group is. Raises DataError when a held-out id has no image, or a group is held out
+    for both val and test.
     """
     held = {id: subset for subset in ("val", "test") for id in getattr(pairs, subset)}
     missing = held.keys() - {id for id, _, _ in found}
@@ -177,7 +159,7 @@ def in_subsets(
             f"pairs.{held[min(missing)]}: {min(missing)!r} is not an image below "
             f"{root / pairs.images} ({len(missing)} such ids)"
         )
-    groups = groups_of([id for id, _, _ in found], pairs.group)
+    groups = groups_of([id for id, _, _ in found], pattern)
     sides: dict[str, str] = {}
     for id, subset in [(id, s) for s in ("val", "test") for id in getattr(pairs, s)]:
         if sides.setdefault(groups[id], subset) != subset:
