@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dst_cbc.inference.tiling import _spans, _upsample_rows, full_logits
+from dst_cbc.inference.tiling import _upsample_rows, full_logits
 from dst_cbc.models.backbones import build_backbone
 from dst_cbc.models.segmentation import Network, SegmentationModel, build, upsample
+from dst_cbc.models.sizes import spans
 from dst_cbc.runtime.errors import Unusable
 from dst_cbc.settings.network import NetworkSettings
 from examples import HEAD_CODE, load
@@ -98,7 +99,7 @@ def test_images_that_fit_are_one_stripe_and_one_pass():
 def test_tiles_keep_every_feature_once_and_none_is_longer_than_it_may(length, tile, stride, finer):
     """finer: the grid of the network divided by the stride of its logits."""
     kept, grid = [], stride * finer
-    for start, end, first, last in _spans(length, tile, stride, grid):
+    for start, end, first, last in spans(length, tile, stride, grid):
         assert start % grid == 0 and 0 <= start < end <= length
         assert (end - start) % grid == length % grid and end - start < max(
             tile, 2 * grid * 2

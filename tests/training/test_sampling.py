@@ -4,7 +4,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dst_cbc.training.sampling import Draw, batches, order, sample_generator, torch_seed
+from dst_cbc.training.sampling import (
+    Draw,
+    batches,
+    images_in,
+    order,
+    sample_generator,
+    steps_until,
+    torch_seed,
+)
 
 LABELED, PSEUDO = 0, 1
 
@@ -124,3 +132,16 @@ def test_indexes_are_plain_numbers_that_a_worker_can_receive():
     for (batch,), (following,) in pairwise(drawn([(5, 2)], 6)):
         assert all(type(draw.index) is int for draw in batch)
         assert batch != following
+
+
+@given(sizes, st.integers(1, 7), st.integers(0, 30), st.booleans())
+def test_the_number_of_images_is_counted_as_they_are_drawn(images, share, steps, joined):
+    found = drawn([(images, share)], steps, joined=joined)
+    assert images_in(steps, images, share, joined) == len(flat(found))
+
+
+@given(sizes, st.integers(1, 7), st.integers(1, 200), st.booleans())
+def test_as_many_steps_are_needed_as_take_so_many_images_and_no_fewer(images, share, taken, joined):
+    steps = steps_until(taken, images, share, joined)
+    before, after = (images_in(n, images, share, joined) for n in (steps - 1, steps))
+    assert before < taken <= after

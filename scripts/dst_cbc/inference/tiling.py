@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ..models.segmentation import SegmentationModel, low_logits, resize, upsample
+from ..models.sizes import spans
 from ..runtime.errors import Unusable
 
 
@@ -76,42 +77,19 @@ def _low_logits(
     does not reach beyond the margin of a tile, an eighth of the tile.
     """
     stride, grid = model.network.stride, model.network.grid
-    spans = [list(_spans(length, tile, stride, grid)) for length in images.shape[-2:]]
-    if all(len(along) == 1 for along in spans):
+    sides = [list(spans(length, tile, stride, grid)) for length in images.shape[-2:]]
+    if all(len(along) == 1 for along in sides):
         return low_logits(model, images, precision)
     rows = []
-    for top, bottom, first, last in spans[0]:
+    for top, bottom, first, last in sides[0]:
         row = [
             low_logits(model, images[..., top:bottom, left:right], precision)[
                 ..., first:last, begin:end
             ]
-            for left, right, begin, end in spans[1]
+            for left, right, begin, end in sides[1]
         ]
         rows.append(torch.cat(row, -1))
     return torch.cat(rows, -2)
-
-
-def _spans(
-    length: int, tile: int, stride: int, grid: int
-) -> Iterator[tuple[int, int, int | None, int | None]]:
-    """Yield the tiles along one side: first pixel, end, and the slice of logits to keep.
-
-    Every tile starts on the network's grid, and its length modulo the grid equals the length of
-    the side modulo the grid. Padding that depends on this remainder (TensorFlow's SAME) is then
-    the same in the tiles and in the whole image.
-    """
-    if length <= tile:
-        yield 0, length, None, None
-        return
-    margin, each = max(1, tile // 8 // grid), grid // stride
-    size = max(2 * margin + 1, tile // grid) * grid + length % grid
-    step = size // grid - 2 * margin
-    start = 0
-    while start * grid + size < length:
-        first = each * margin if start else 0
-        yield start * grid, start * grid + size, first, each * (margin + step)
-        start += step
-    yield start * grid, length, each * margin if start else 0, None
 
 
 def _upsample_rows(

@@ -22,6 +22,7 @@ from ..settings.network import NetworkSettings
 from . import model_file
 from .backbones import Backbone, build_backbone
 from .heads import head_class
+from .sizes import scaled_size
 from .weights import load_head
 
 
@@ -148,12 +149,6 @@ def scaled(images: torch.Tensor, scale: float) -> torch.Tensor:
         return images
     size = scaled_size(images.shape[-2:], scale)
     return F.interpolate(images.float(), size, mode="bilinear", antialias=True, align_corners=False)
-
-
-def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
-    """(height, width) of an image that is resized by a factor."""
-    height, width = (max(1, round(scale * side)) for side in size)
-    return height, width
 
 
 def low_logits(

@@ -48,6 +48,10 @@ class ObjectiveSettings(Settings):
 
     reads: ClassVar[tuple[str, ...]] = ()
     """Which of `predictions`, `thresholds` and `labeling-model` a training with it reads."""
+    trained_passes: ClassVar[int] = 1
+    """How often a step passes each crop of the batch through a network that learns from it."""
+    labeling_passes: ClassVar[int] = 0
+    """How often a step also passes each unlabeled crop through a network without a gradient."""
 
 
 class SelfTraining(ObjectiveSettings):

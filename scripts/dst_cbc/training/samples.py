@@ -13,7 +13,8 @@ from ..data.index import Row
 from ..data.interpolation import Interpolation
 from ..data.masks import label_table, open_label
 from ..inference.whole_images import image_tensor, mean_colour
-from ..models.segmentation import SegmentationModel, scaled, scaled_size
+from ..models.segmentation import SegmentationModel, scaled
+from ..models.sizes import scaled_size
 from ..self_training.predictions import read_probabilities
 from ..self_training.pseudo_labels import read_labels
 from ..settings.data import DatasetStage

@@ -70,3 +70,19 @@ def _places(step: int, images: int, share: int, joined: bool) -> list[tuple[int,
         return [divmod(i, images) for i in range(step * share, (step + 1) * share)]
     pass_, number = divmod(step, -(-images // share))
     return [(pass_, i) for i in range(number * share, min((number + 1) * share, images))]
+
+
+def images_in(steps: int, images: int, share: int, joined: bool) -> int:
+    """Number of images that `steps` steps take from a stream, as `batches` draws them."""
+    if joined:
+        return steps * share
+    passes, rest = divmod(steps, -(-images // share))
+    return passes * images + rest * share
+
+
+def steps_until(taken: int, images: int, share: int, joined: bool) -> int:
+    """The fewest steps that take at least `taken` images from a stream."""
+    if joined:
+        return -(-taken // share)
+    passes, rest = divmod(taken, images)
+    return passes * -(-images // share) + -(-rest // share)
