@@ -3,6 +3,7 @@
 import pytest
 
 import choosing
+import simulated
 
 TRIALS = 300
 
@@ -11,10 +12,10 @@ TRIALS = 300
 def _few_images_are_the_truth():
     """The mIoU of 4,000 images is within 0.3 points of that of 40,000."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "TRUTH_IMAGES", 4000)
-        choosing.truths.cache_clear()
+        patch.setattr(simulated, "TRUTH_IMAGES", 4000)
+        simulated.truths.cache_clear()
         yield
-    choosing.truths.cache_clear()
+    simulated.truths.cache_clear()
 
 
 def covered(*case, kind="difference: covered %"):

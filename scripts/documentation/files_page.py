@@ -297,6 +297,10 @@ BY_HAND = {
     f"{STUDY}/logs": File("One log for each job, in the folders of its model."),
     f"{STUDY}/benchmarks": File("Seconds and memory of trainings and predictions."),
     f"{STUDY}/tensorboard": File("Learning curves for `tensorboard --logdir`."),
+    "results/gain": File(
+        "Made by `workflow/gain.smk` from several studies: `gain.csv`, `cells.csv`, `gain.svg` and "
+        "`gain.png`; see [Tables of gains](../explanation/gains.md#the-files)."
+    ),
     "results/.resume": File("State of unfinished work. It is deleted when the work is finished."),
     "results/downloads": File("Files that the download rules have downloaded."),
     "results/.slurm": File("Logs of SLURM, with `profiles/slurm`."),

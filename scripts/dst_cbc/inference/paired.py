@@ -86,12 +86,20 @@ def interval(matrices: np.ndarray, groups: Sequence[int]) -> tuple[float, float]
     return float(low), float(high)
 
 
-def _points(matrices: np.ndarray, groups: Sequence[int]) -> np.ndarray:
-    """float64 (1 + groups,): the mIoU in percent of all images, and without each of the groups."""
+def leave_out(matrices: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    """float64 (…, 1 + groups): the mIoU in percent of all images, and without each of the groups.
+
+    matrices: int64 (…, images, classes, classes). groups: the number of each image's group.
+    """
     sums = group_sums(matrices, groups)
     total = sums.sum(-3, keepdims=True)
-    found = mean_ious(np.concatenate([total, total - sums], -3))
-    return 100 * found.reshape(-1, found.shape[-1]).mean(0)
+    return 100 * mean_ious(np.concatenate([total, total - sums], -3))
+
+
+def _points(matrices: np.ndarray, groups: Sequence[int]) -> np.ndarray:
+    """float64 (1 + groups,): `leave_out`, mean over the seeds."""
+    found = leave_out(matrices, groups)
+    return found.reshape(-1, found.shape[-1]).mean(0)
 
 
 def _ends(points: np.ndarray) -> tuple[float, float]:

@@ -307,14 +307,15 @@ def costs(study: Path, models: Sequence[SummaryRow]) -> dict[tuple[str, int], Co
 def _cost(study: Path, models: Sequence[SummaryRow]) -> Cost:
     runs = list(filter(None, (read_run(study / m.path / "run.json") for m in models)))
     tables = [study / "benchmarks" / m.path / "predict.tsv" for m in models]
-    predictions = [_seconds(path) for path in tables if path.is_file()]
+    predictions = [benchmark_seconds(path) for path in tables if path.is_file()]
     return Cost(
         fmean(run["seconds"] for run in runs) if runs else 0.0,
         fmean(predictions) if predictions else 0.0,
     )
 
 
-def _seconds(benchmark: Path) -> float:
+def benchmark_seconds(benchmark: Path) -> float:
+    """Seconds of a job, from the file that Snakemake has written about it. Raises DataError."""
     with explained(benchmark, "a benchmark file of Snakemake", "delete it"):
         header, first = (line.split("\t") for line in read_text(benchmark).split("\n")[:2])
         return real(dict(zip(header, first, strict=True))["s"])
