@@ -51,3 +51,19 @@ rule download_voc:
     shell:
         "{params.stage} --voc {input.voc:q} --sbd {input.sbd:q}"
         " --out {output:q} --processes {threads} >> {log:q} 2>&1"
+
+
+use rule download_camvid as download_nuclei with:
+    """Download nuclei in microscope images, and draw the masks of all nuclei of an image into one."""
+    output:
+        directory("results/downloads/nuclei"),
+    log:
+        "results/downloads/nuclei.log",
+
+
+use rule download_camvid as download_sunnybrook with:
+    """Download cardiac MRI of 45 patients, and cut out the heart."""
+    output:
+        directory("results/downloads/sunnybrook"),
+    log:
+        "results/downloads/sunnybrook.log",
