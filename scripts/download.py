@@ -1,7 +1,8 @@
 """Download, verify and unpack a public data set.
 
-nuclei and sunnybrook also become images and masks for `format: pairs`. README.txt beside
-them says the source, the licence and what was done.
+nuclei, sunnybrook and cwfid also become images and masks for `format: pairs`. README.txt beside
+them says the source, the licence and what was done. CWFID HAS NO OPEN LICENCE: it may only be used
+for non-commercial research.
 """
 
 from dst_cbc.cli import Parser, main

@@ -412,10 +412,11 @@ def test_camvid_has_the_published_counts():
 
 def test_data_sets_that_are_prepared_have_an_exact_version_a_digest_and_a_licence():
     sources = [source for source in SOURCES.values() if source.prepare]
-    assert len(sources) == 2
+    assert len(sources) == 3
     for source in sources:
         assert re.search(r"/archive/[0-9a-f]{40}\.tar\.gz$", source.url)
         assert re.fullmatch("[0-9a-f]{64}", source.digest) and source.digested and source.licence
+    assert "only be used for non-commercial research" in SOURCES["cwfid"].licence
 
 
 def test_each_data_set_has_a_rule():

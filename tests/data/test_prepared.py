@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dst_cbc.data import prepared
-from dst_cbc.data.prepared import nuclei, sunnybrook
+from dst_cbc.data.prepared import cwfid, nuclei, sunnybrook
 from dst_cbc.runtime.errors import DataError
 
 A, B = "a" * 64, "b" * 64
@@ -114,9 +114,31 @@ def test_hearts_are_cut_out_and_test_patients_are_named(hearts, tmp_path):
     assert (image[0, 127], image.sum(), mask[127, 0], mask.sum()) == (7, 7, 1, 1)
 
 
-def test_each_data_set_is_made_in_the_same_bytes_again(hearts, tmp_path):
+@pytest.fixture
+def field(tmp_path):
+    """Two photographs of 4x2 pixels. Of each square of 2x2 pixels, the last one counts."""
+    drawn = np.zeros((2, 4, 3))
+    drawn[0, 0, 0] = drawn[1, 1, 1] = drawn[1, 3, 0] = 255
+    for id in ("001", "002"):
+        write(tmp_path / f"s/images/{id}_image.png", np.full((2, 4, 3), 60))
+        write(tmp_path / f"s/annotations/{id}_annotation.png", drawn)
+    return tmp_path / "s"
+
+
+def test_photographs_of_the_field_are_halved(field, tmp_path):
+    assert cwfid(field, tmp_path / "out").startswith("2 photographs")
+    assert contents(tmp_path / "out").keys() == {
+        "images/001.jpg", "images/002.jpg", "labels/001.png", "labels/002.png"
+    }  # fmt: skip
+    assert read(tmp_path / "out/labels/002.png") == [[1, 2]]
+    assert read(tmp_path / "out/images/001.jpg") == [[[60, 60, 60], [60, 60, 60]]]
+
+
+def test_each_data_set_is_made_in_the_same_bytes_again(hearts, field, tmp_path):
     add_nuclei(tmp_path / "n", A, GREY, row(0, 1, 2), row(3, 4))
-    for number, (prepare, source) in enumerate(((nuclei, tmp_path / "n"), (sunnybrook, hearts))):
+    for number, (prepare, source) in enumerate(
+        ((nuclei, tmp_path / "n"), (sunnybrook, hearts), (cwfid, field))
+    ):
         one, two = tmp_path / f"one{number}", tmp_path / f"two{number}"
         assert prepare(source, one) == prepare(source, two)
         assert contents(one) == contents(two) != {}
@@ -152,3 +174,19 @@ def test_broken_hearts_are_refused(change, reason, hearts, tmp_path):
     change(hearts / "Test/Labels" / TEST_HEART)
     with pytest.raises(DataError, match=reason):
         sunnybrook(hearts, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda drawn: drawn.unlink(), "no such file"),
+        (lambda drawn: drawn.write_bytes(b""), "cannot be decoded"),
+        (lambda drawn: write(drawn, np.zeros((2, 2))), r"size \(2, 2\), its image has \(4, 2\)"),
+        (lambda drawn: write(drawn, np.full((2, 4, 3), 255)), "other colours than black"),
+    ],
+    ids=["missing", "damaged", "another size", "another colour"],
+)
+def test_a_broken_field_is_refused(change, reason, field, tmp_path):
+    change(field / "annotations/002_annotation.png")
+    with pytest.raises(DataError, match=rf"002_annotation\.png.*{reason}"):
+        cwfid(field, tmp_path / "out")

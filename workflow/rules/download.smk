@@ -67,3 +67,13 @@ use rule download_camvid as download_sunnybrook with:
         directory("results/downloads/sunnybrook"),
     log:
         "results/downloads/sunnybrook.log",
+
+
+# NOT OPENLY LICENSED. The publisher: "All data is subject to copyright and may only be used for
+# non-commercial research. In case of use please cite our publication."
+use rule download_camvid as download_cwfid with:
+    """Download crop and weed in a field. ONLY FOR NON-COMMERCIAL RESEARCH: no open licence."""
+    output:
+        directory("results/downloads/cwfid"),
+    log:
+        "results/downloads/cwfid.log",

@@ -112,6 +112,19 @@ SOURCES = {
         prepare=prepared.sunnybrook,
         licence="CC0 1.0 (public domain); Sunnybrook Cardiac Data",
     ),
+    "cwfid": Source(
+        "https://github.com/cwfid/dataset/archive/36290d0912a032f0bd1a5678ed55457ddafde217.tar.gz",
+        "",
+        {"images": 60, "annotations": 120},
+        ("images", "annotations"),
+        "e9db850a4bc3e3310b7b8077c42ac80dd30b79f34fbc77958ac284f2990e5f9c",
+        keep=("images", "annotations"),
+        prepare=prepared.cwfid,
+        licence="NOT AN OPEN LICENCE. Its publisher says: All data is subject to copyright and may "
+        "only be used for non-commercial research. In case of use please cite our publication "
+        "(Haug and Ostermann, A Crop/Weed Field Image Dataset for the Evaluation of Computer "
+        "Vision Based Precision Agriculture Tasks, ECCV 2014 Workshops)",
+    ),
 }
 
 

@@ -145,6 +145,43 @@ def sunnybrook(source: Path, out: Path) -> str:
     )
 
 
+def cwfid(source: Path, out: Path) -> str:
+    """Halve the images and masks of the Crop/Weed Field Image Dataset; return what was done.
+
+    source: `images/NNN_image.png` and `annotations/NNN_annotation.png`. Values: 0 soil, 1 crop, 2
+    weed. Raises DataError for files that cannot be read, an annotation that is missing or of
+    another size than its image, and one of other colours than black, green and red.
+    """
+    paths = sorted((source / "images").glob("*_image.png"))
+    for path in tqdm(paths, "images", unit="image", disable=None):
+        id = path.name.removesuffix("_image.png")
+        annotation = source / f"annotations/{id}_annotation.png"
+        image, drawn = open_image(path), open_image(annotation)
+        if image.size != drawn.size:
+            raise DataError(
+                f"{annotation}: size {drawn.size}, its image has {image.size}; {_AGAIN}"
+            )
+        half = (image.width // 2, image.height // 2)
+        pixels = np.asarray(drawn.resize(half, Image.Resampling.NEAREST))
+        soil, crop, weed = (
+            (pixels == colour).all(axis=2) for colour in ((0, 0, 0), (0, 255, 0), (255, 0, 0))
+        )
+        if not (soil | crop | weed).all():
+            raise DataError(
+                f"{annotation}: other colours than black (soil), green (crop) and red (weed); "
+                f"{_AGAIN}"
+            )
+        buffer = io.BytesIO()
+        image.resize(half, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=92)
+        _write(out / f"images/{id}.jpg", buffer.getvalue())
+        classes = (crop + 2 * weed).astype(np.uint8)
+        _write_mask(out / f"labels/{id}.png", classes, "#00ff00", "#ff0000")
+    return (
+        f"{len(paths)} photographs, halved in size (Lanczos, JPEG of quality 92), and their "
+        "annotations (the nearest pixel): 0 soil, 1 crop, 2 weed.\n"
+    )
+
+
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=False, compress_level=6)
