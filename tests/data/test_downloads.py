@@ -2,6 +2,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import stat
 import tarfile
 import tracemalloc
@@ -18,6 +19,7 @@ from dst_cbc.data import downloads
 from dst_cbc.data.downloads import SOURCES, Source, digest_of, download, fetch, unpack
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import sha256
+from workflow import REPOSITORY
 
 FILES = {"train/a.png": b"1", "train/b.png": b"22", "val/c.png": b"333"}
 
@@ -114,6 +116,37 @@ def test_of_a_tar_archive_comes_what_is_asked_for(mode, serve, tmp_path):
     with pytest.raises(DataError, match=r"found {'train': 2} files, expected {'train': 3}"):
         download(replace(source, counts={"train": 3}), tmp_path / "other")
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_data_set_is_prepared_after_it_was_verified_and_says_its_licence(source, serve, tmp_path):
+    def prepare(unpacked, folder):
+        (folder / "masks").mkdir(parents=True)
+        (unpacked / "train/b.png").rename(folder / "masks/b.png")
+        return "b is enough."
+
+    source = replace(source, prepare=prepare, licence="CC0 1.0")
+    serve(archive(FILES))
+    download(source, tmp_path / "out")
+    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_text()
+             for p in (tmp_path / "out").rglob("*") if p.is_file()}  # fmt: skip
+    assert found == {
+        "masks/b.png": "22",
+        "README.txt": "Source: https://example.org/set.zip\n\nLicence: CC0 1.0\n\n"
+        "Prepared: b is enough.",
+    }
+    before = set(tmp_path.rglob("*"))
+    serve(archive({**FILES, "train/b.png": b"23"}))
+    with pytest.raises(DataError, match="have other contents than expected"):
+        download(source, tmp_path / "other")
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("make", [archive, tar_archive])
+def test_the_whole_archive_may_be_the_data_set(make, serve, tmp_path):
+    serve(make(FILES, top="dataset-36290d0/"))
+    source = Source("https://example.org/set.zip", "", {"train": 2}, keep=("train",))
+    download(source, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").rglob("*.png")} == {"a.png", "b.png"}
 
 
 @pytest.mark.parametrize("type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
@@ -375,3 +408,17 @@ def test_camvid_has_the_published_counts():
     assert (counts["train"], counts["val"], counts["test"]) == (367, 101, 233)
     assert all(counts[subset] == counts[f"{subset}annot"] for subset in ("train", "val", "test"))
     assert len(SOURCES["camvid"].digest) == 64
+
+
+def test_data_sets_that_are_prepared_have_an_exact_version_a_digest_and_a_licence():
+    sources = [source for source in SOURCES.values() if source.prepare]
+    assert len(sources) == 3
+    for source in sources:
+        assert re.search(r"/archive/[0-9a-f]{40}\.tar\.gz$", source.url)
+        assert re.fullmatch("[0-9a-f]{64}", source.digest) and source.digested and source.licence
+    assert "only be used for non-commercial research" in SOURCES["cwfid"].licence
+
+
+def test_each_data_set_has_a_rule():
+    rules = (REPOSITORY / "workflow/rules/download.smk").read_text()
+    assert {*re.findall(r"download_camvid as download_(\w+) with", rules), "camvid"} == {*SOURCES}

