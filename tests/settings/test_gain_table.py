@@ -1,6 +1,7 @@
 """The protocol for gains: what workflow/gain.yaml and its experiment files promise."""
 
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -30,7 +31,7 @@ CONTROLS = {"supervised-long", "supervised-passes"}
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_method_of_a_study_has_both_controls_and_three_seeds_of_one_number_of_labels(name):
     experiment = EXPERIMENTS[name]
-    controlled = [run for run in experiment.runs if CONTROLS <= {*run.methods}]
+    controlled = [run for run in experiment.runs if {*run.methods} >= CONTROLS]
     assert {0, 1, 2} in [{*run.seeds} for run in controlled]
     for run in experiment.runs:
         lists = [experiment.splits[split] for split in run.splits]
@@ -41,8 +42,9 @@ def test_every_method_of_a_study_has_both_controls_and_three_seeds_of_one_number
 
 def subset_of(id, subsets):
     for subset in ("none", "test", "val"):
-        patterns = getattr(subsets, subset)
-        if any(re.search(one, id) for one in ([patterns] if isinstance(patterns, str) else patterns)):
+        found = getattr(subsets, subset)
+        patterns = [found] if isinstance(found, str) else found
+        if any(re.search(pattern, id) for pattern in patterns):
             return subset
     return "train"
 
@@ -58,7 +60,7 @@ def test_a_drive_of_camvid_that_is_the_test_is_never_labeled_and_lies_five_secon
     for frames in DRIVES.values():
         numbers = sorted((int(id[-5:]), sides[id]) for id in frames)
         used = [(number, side) for number, side in numbers if side != "none"]
-        for (number, side), (other, next_side) in zip(used, used[1:], strict=False):
+        for (number, side), (other, next_side) in pairwise(used):
             assert side == next_side or other - number > 150
 
 

@@ -44,7 +44,7 @@ def nuclei(source: Path, out: Path) -> str:
         kind = f"{image.width}x{image.height}-{'grey' if grey else 'colour'}"
         name = f"{kind}/{folder.name[:12]}.png"
         _write(out / "images" / name, _png(image.convert("L") if grey else image))
-        numbers, found = _numbered(folder / "masks", image.size[::-1])
+        numbers, found = _numbered(folder / "masks", (image.height, image.width))
         problems.update(found)
         if not numbers.any():
             problems[_UNUSABLE] += 1
