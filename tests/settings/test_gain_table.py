@@ -53,6 +53,8 @@ def subset_of(id, subsets):
 def test_a_drive_of_camvid_that_is_the_test_is_never_labeled_and_lies_five_seconds_apart(drive):
     experiment = EXPERIMENTS[f"gain-camvid-{drive}"]
     sides = {id: subset_of(id, experiment.subsets) for ids in DRIVES.values() for id in ids}
+    for own_test in ("0001TP_008550", "0001TP_010380", "Seq05VD_f00000", "Seq05VD_f05100"):
+        assert subset_of(own_test, experiment.subsets) == "none"
     assert {id[:6] for id, side in sides.items() if side == "test"} == {drive}
     assert {id[:6] for id, side in sides.items() if side == "val"} == {*DRIVES} - {drive}
     for rule in experiment.splits.values():
