@@ -246,7 +246,8 @@ def test_the_file_has_folds_or_patience():
     assert val["switches"] == {"patience": 2, "control": "continue"}
     assert written(drafted(60, 40, control=False))["switches"] == {"patience": 2}
     assert "switches" not in written(drafted(30, 40, control=False))
-    assert val["evaluation"] == {"select": "val", "report": ["val", "test"], "batch": 4}
+    chosen = {"select": "val", "candidates": "ends"}
+    assert val["evaluation"] == {**chosen, "report": ["val", "test"], "batch": 4}
     assert "switches" not in written(drafted(60, 0))
 
 

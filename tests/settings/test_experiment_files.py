@@ -88,7 +88,10 @@ def test_an_unknown_key_is_refused_with_its_file_and_the_nearest_known_one(
 
 def test_a_key_like_no_other_is_refused_with_all_known_ones(refused):
     text = refused(evaluation={"xyzzy": 1})
-    assert "evaluation.xyzzy: unknown key; known: batch, masks, pad, pad_colour, report" in text
+    assert (
+        "evaluation.xyzzy: unknown key; known: batch, candidates, masks, pad, pad_colour, report"
+        in text
+    )
 
 
 @pytest.mark.parametrize(
