@@ -48,14 +48,11 @@ for name, experiment in STUDIES.items():
 
 
 # Studies of one data set share what is downloaded or drawn; the first study's rule makes it.
-for shared in [
-    "draw_digits",
-    "download_camvid",
-    "download_voc2012",
-    "download_sbd",
-    "download_voc",
-]:
-    workflow.ruleorder(*(f"{prefix}{shared}" for prefix in PREFIXES.values()))
+FIRST = next(iter(PREFIXES.values()))
+for name in [one.name for one in workflow.rules]:
+    if name.startswith((f"{FIRST}download_", f"{FIRST}draw_")):
+        shared = name.removeprefix(FIRST)
+        workflow.ruleorder(*(f"{prefix}{shared}" for prefix in PREFIXES.values()))
 
 
 def of_studies(wildcards):

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import yaml
 
+from dst_cbc.data.downloads import SOURCES
 from dst_cbc.runtime.tables import read_csv
 from workflow import EXPERIMENT, Project, jobs_in
 
@@ -58,6 +59,12 @@ def test_studies_of_one_data_set_share_their_data_wherever_they_are(project):
     draws = [rule for rule, _ in jobs_in(printed) if rule.endswith("draw_digits")]
     assert draws == ["digits_a_draw_digits"]
     assert printed.count("output: results/elsewhere/scenes.json") == 1
+
+
+@pytest.mark.parametrize("name", ["camvid", *(n for n, s in SOURCES.items() if s.prepare)])
+def test_a_download_is_made_by_the_rule_of_the_first_study(project, name):
+    printed = project.snakemake("-n", f"results/downloads/{name}", *PLACE)
+    assert {rule for rule, _ in jobs_in(printed)} == {f"digits_a_download_{name}"}
 
 
 def test_a_wrong_key_is_named_before_anything_runs(project):
