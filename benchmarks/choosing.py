@@ -3,20 +3,18 @@
 Writes choosing-intervals.csv and choosing.csv, the same in every run, within two minutes.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from measure import REPOSITORY, SCRIPTS
+from measure import SCRIPTS
 
 sys.path.insert(0, str(SCRIPTS))
 
 from dst_cbc.inference.metrics import DRAWS, group_sums, mean_ious
 from dst_cbc.inference.paired import difference, interval
-from simulated import covered, draw, evaluate, miou, quality_of, truths, width, write
+from simulated import covered, draw, evaluate, miou, parse, quality_of, truths, width, write
 
 CHAIN = (0.0, 2.5, 4.0, 3.0, 1.0, -1.0)
 """True points of mIoU of round 0 and five rounds, over round 0: they rise, then fall."""
@@ -123,15 +121,7 @@ def choosing(trials: int) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=1000, help="of each row (default 1000)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=REPOSITORY / "docs/results",
-        help="folder (default docs/results)",
-    )
-    arguments = parser.parse_args()
+    arguments = parse(__doc__)
     cases = [(scenes, 1, False) for scenes in (4, 6, 12, 30, 100)]
     cases += [(scenes, 10, by_image) for scenes in (6, 12, 30) for by_image in (False, True)]
     write(

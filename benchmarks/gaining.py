@@ -3,21 +3,19 @@
 Writes gaining.csv, the same in every run, within two minutes.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from measure import REPOSITORY, SCRIPTS
+from measure import SCRIPTS
 
 sys.path.insert(0, str(SCRIPTS))
 
 from dst_cbc.inference.metrics import group_sums, mean_ious
 from dst_cbc.inference.paired import leave_out
 from dst_cbc.report.gain import interval
-from simulated import covered, draw, evaluate, quality_of, varying, width, write
+from simulated import covered, draw, evaluate, parse, quality_of, varying, width, write
 
 SEEDS, GAIN, DRAWS = 3, 2.0, 500
 METHOD = 0.15
@@ -91,15 +89,7 @@ def gaining(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=1000, help="of each row (default 1000)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=REPOSITORY / "docs/results",
-        help="folder (default docs/results)",
-    )
-    arguments = parser.parse_args()
+    arguments = parse(__doc__)
     cases = [
         (tests, scenes, frames, spread)
         for tests in (1, 3)

@@ -3,6 +3,7 @@
 The truth is the mIoU of very many images.
 """
 
+import argparse
 import csv
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit, ndtri
 
-from measure import SCRIPTS
+from measure import REPOSITORY, SCRIPTS
 
 sys.path.insert(0, str(SCRIPTS))
 
@@ -110,3 +111,16 @@ def write(path: Path, rows: Sequence[dict[str, object]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     print(path, *(" ".join(map(str, row.values())) for row in rows), sep="\n")
+
+
+def parse(description: str | None) -> argparse.Namespace:
+    """The options of a simulation: `trials` of each row, and the folder `out` of its tables."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--trials", type=int, default=1000, help="of each row (default 1000)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=REPOSITORY / "docs/results",
+        help="folder (default docs/results)",
+    )
+    return parser.parse_args()
