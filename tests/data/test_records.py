@@ -1,10 +1,14 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dst_cbc.data.layouts import LAYOUTS
 from dst_cbc.data.layouts.camvid import CLASSES as CAMVID_CLASSES
 from dst_cbc.data.layouts.layout import Record
-from dst_cbc.data.records import dataset_stage, list_records
+from dst_cbc.data.records import dataset_stage, evenly, list_records
 from dst_cbc.runtime.errors import DataError
 from dst_cbc.runtime.files import sha256, write_text
 from dst_cbc.runtime.reading import read_ids
@@ -388,3 +392,15 @@ def test_masks_may_be_of_any_kind_without_loss(suffix, tmp_path, folder_dataset,
     write_image(tmp_path / "labels/train/a.png", PICTURE[..., 0])
     with pytest.raises(DataError, match="two masks of 'a': labels/train/a"):
         list_records(tmp_path, folder_dataset)
+
+
+@given(st.integers(1, 500), st.integers(1, 30))
+def test_a_sample_is_spread_evenly_over_all_images(images, most):
+    found = evenly(range(images), most)
+    assert len(found) == min(images, most) and found[0] == 0
+    gaps = [b - a for a, b in itertools.pairwise([*found, images])]
+    assert max(gaps) - min(gaps) <= 1
+
+
+def test_no_images_have_no_sample():
+    assert evenly([], 3) == []

@@ -1,6 +1,5 @@
 """The work of a training and of a prediction: counted by hand, and by what passes the network."""
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -134,15 +133,3 @@ def test_as_many_steps_are_taken_as_are_that_much_work_and_no_fewer(work, labele
         return passes.of_training(stage.model_copy(update={"steps": steps}), labeled)
 
     assert of(steps - 1) < work <= of(steps)
-
-
-@given(st.integers(1, 500), st.integers(1, 30))
-def test_a_sample_is_spread_evenly_over_all_images(images, most):
-    found = passes.evenly(range(images), most)
-    assert len(found) == min(images, most) and found[0] == 0
-    gaps = [b - a for a, b in itertools.pairwise([*found, images])]
-    assert max(gaps) - min(gaps) <= 1
-
-
-def test_no_images_have_no_sample():
-    assert passes.evenly([]) == []

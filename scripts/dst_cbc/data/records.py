@@ -1,9 +1,9 @@
 """Lists the images of a data set as records, whatever its layout on disk."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -15,6 +15,14 @@ from ..settings.stages import TrainStage
 from .groups import fitting, groups_of
 from .layouts import LAYOUTS
 from .layouts.layout import Record, same_name
+
+Item = TypeVar("Item")
+
+
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` of the items, evenly spaced, from the first one on."""
+    count = min(most, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
 
 
 def dataset_stage(experiment: Experiment) -> DatasetStage:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..data.images import open_image
+from ..data.records import evenly
 from ..models.segmentation import SegmentationModel, low_logits, resize, upsample
 from ..runtime.errors import DataError
 from ..runtime.files import write_bytes
@@ -95,9 +96,7 @@ def pictures(model: SegmentationModel, images: Mapping[Path, str | None]) -> Ite
             coarse = torch.rand(1, 3, height // 8, width // 8, generator=generator)
             yield (255 * upsample(coarse, (height, width))[0]).to(torch.uint8)
         return
-    count, paths = min(COMPARED, len(images)), list(images)
-    for number in range(count):
-        path = paths[number * len(paths) // count]
+    for path in evenly([*images], COMPARED):
         image = open_image(path, model.window, images[path], model.bands)
         yield image_tensor(np.asarray(image)[:LARGEST, :LARGEST])
 

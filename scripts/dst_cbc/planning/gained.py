@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..data.index import Row, read_index
+from ..data.records import evenly
 from ..inference.confusions import read_confusions
 from ..inference.paired import leave_out, resampling_groups
 from ..report.figure_data import benchmark_seconds
@@ -91,7 +92,7 @@ def _chain(model: PlannedModel) -> dict[str, PlannedModel]:
 def _passes(plan: Plan, model: PlannedModel, known: dict[str, Row]) -> float:
     """Work of a model's whole chain, see `training.passes`, in forward passes of one crop."""
     split = plan.splits[model.division]
-    shown = [known[id] for id in passes.evenly(split.unlabeled) if id in known]
+    shown = [known[id] for id in evenly(split.unlabeled, passes.MOST_SIZES) if id in known]
     sizes = [(row.height, row.width) for row in shown]
     work = 0
     for one in _chain(model).values():

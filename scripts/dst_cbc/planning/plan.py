@@ -14,7 +14,7 @@ from ..data.annotations.masks import draw_masks
 from ..data.folds import folds
 from ..data.images import size_of
 from ..data.layouts.layout import Record
-from ..data.records import dataset_stage, list_records
+from ..data.records import dataset_stage, evenly, list_records
 from ..data.splits import MOST_SHUFFLED, divide, shuffled
 from ..runtime.errors import DataError
 from ..settings.base import Sampling
@@ -454,7 +454,7 @@ class Plan:
         if self.experiment.format == "digits":
             return [(self.experiment.digits.size, self.experiment.digits.size)]
         root, found = Path(self.experiment.data), []
-        images = passes.evenly(self.train_images)
+        images = evenly(self.train_images, passes.MOST_SIZES)
         for image in images:
             # The data check names every file that cannot be read.
             with suppress(DataError):

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.images import open_image
 from ..data.index import Row, ground_truth, window_of
 from ..data.masks import label_table, palette
+from ..data.records import evenly
 from ..runtime.files import write_bytes
 from ..self_training import confidence
 from ..self_training.predictions import read_prediction
@@ -39,9 +40,7 @@ def choose(ids: Sequence[str]) -> list[int]:
 
     They are at most ROWS, evenly spaced in the sorted ids, from the first on.
     """
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    count = min(ROWS, len(ids))
-    return [order[i * len(ids) // count] for i in range(count)]
+    return evenly(sorted(range(len(ids)), key=ids.__getitem__), ROWS)
 
 
 def contact_sheet(

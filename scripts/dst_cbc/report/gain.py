@@ -159,7 +159,7 @@ def _difference(cell: Cell, column: str, known: Mapping) -> np.ndarray | None:
     """
     names = [*BASELINES.values()]
     method = BASELINES[column]
-    if method in names[names.index(cell.method) :] if cell.method in names else False:
+    if cell.method in names and names.index(method) >= names.index(cell.method):
         return None
     others = [one for one in known.get(_place(cell, method), ()) if one.points is not None]
     others = [one for one in others if one.labeled == cell.labeled]

@@ -8,7 +8,6 @@ imports no torch.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 from ..models.sizes import scaled_size, spans
 from ..settings.network import NetworkSettings
@@ -25,14 +24,6 @@ the weights. Kaplan et al., Scaling Laws for Neural Language Models, 2020, secti
 """
 MOST_SIZES = 100
 """The sizes of at most this many images stand for those of all."""
-
-Item = TypeVar("Item")
-
-
-def evenly(items: Sequence[Item], most: int = MOST_SIZES) -> list[Item]:
-    """At most `most` of the items, evenly spaced, from the first one on."""
-    count = min(most, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
 
 
 def of_model(
